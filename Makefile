@@ -1,0 +1,64 @@
+# Two commands matter: `make quickstart` and `make test`. Both build .venv themselves.
+#
+#   PYTHON    the interpreter that .venv is made from (3.11 or newer)
+#   PIP_ARGS  passed to every pip install, for example to name another package index or a folder of wheels
+#   ARGS      passed to the command that runs (codi quickstart, pytest)
+
+PYTHON   ?= python3
+PIP_ARGS ?=
+ARGS     ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The pinned version is written once, in constraints.txt.
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make quickstart   train CoT-SFT, No-CoT-SFT and CODI on generated problems and compare them"
+	@echo "make test         run the tests"
+	@echo "make lint         run ruff and mypy"
+	@echo "make format       sort imports and apply ruff's safe fixes"
+	@echo "make clean        remove .venv and caches (runs/ stays)"
+	@echo
+	@echo "PYTHON=python3.12             make .venv from another interpreter"
+	@echo "PIP_ARGS='--find-links DIR'   options for pip, such as an index that holds CPU-only wheels of torch"
+	@echo "ARGS='...'                    options for codi quickstart or for pytest"
+
+quickstart: $(STAMP)
+	$(BIN)/codi quickstart $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# torch comes first and alone: it is the largest download, and everything else is resolved around its version.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "error: no interpreter '$(PYTHON)' was found; install Python 3.11 or newer," \
+	       "or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: codi needs Python 3.11 or newer, but '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1);" \
+	       "name a newer one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot make virtual environments: its venv or ensurepip module is missing;" \
+	       "install it (on Debian and Ubuntu: the package python3-venv)" \
+	       "or name another interpreter: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,46 @@
+"""One example, and the account of how many were read, kept and left out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question, the reasoning steps that lead to its answer, and the answer.
+
+    `steps` is empty where no rationale is known (most benchmarks). `id` names the example in predictions
+    and error messages: a row number in its source unless the source has ids of its own.
+    """
+
+    id: str
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+@dataclass
+class LoadReport:
+    """How many rows a source had, how many were kept, and why the others were not."""
+
+    source: str
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str) -> None:
+        """Count one row left out for `reason`."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        line = f"{self.source}: {self.read} rows read, {self.kept} kept"
+        if self.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
+            line += f"; left out: {reasons}"
+        return line

@@ -1,0 +1,231 @@
+"""Loading examples from any source: generated problems, sets on the hub, or files.
+
+    load_examples("word-problems?seed=2&count=500", split="test")
+    load_examples("gsm8k-aug", split="validation")
+    load_examples("mine.csv", columns=Columns(question="prompt", answer="label"))
+
+Every row read is either an example or counted in the report with the reason it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from codi.data.columns import Columns, RowDefect, example_from_row, resolve_layout
+from codi.data.example import Example, LoadReport
+from codi.data.files import READERS, Rows, read_file
+from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
+from codi.data.steps import StepsRule
+from codi.errors import DataError, UsageError, nearest
+
+__all__ = ["HUB_SETS", "Columns", "exclude_questions", "load_examples", "write_jsonl"]
+
+GENERATED = "word-problems"
+_GENERATED_COUNTS = {"train": 20_000}
+_GENERATED_COUNT = 1_000
+
+
+def load_examples(
+    source: str,
+    *,
+    split: str = "train",
+    columns: Columns | None = None,
+    steps_rule: StepsRule = "auto",
+    limit: int | None = None,
+    require_answer_number: bool = False,
+    skip_bad_rows: bool = False,
+) -> tuple[list[Example], LoadReport]:
+    """Load the examples of a source.
+
+    Args:
+        source: 'word-problems' (with options: 'word-problems?seed=2&count=500'), a short name of `HUB_SETS`,
+            or the path of a file whose ending names its format (see `codi.data.files`).
+        split: a split of the generator or of the hub set; 'a+b' joins two. A file is one split, whatever
+            this says.
+        columns: columns to read where they are not recognised, or others are wanted.
+        steps_rule: how a rationale in one text becomes steps (see `split_steps`); lists are kept.
+        limit: keep the first so many examples; the others are counted as left out.
+        require_answer_number: an answer without a digit is a defect of its row.
+        skip_bad_rows: count and leave out rows with an empty question, a missing answer or (where required)
+            an answer without a number, in place of refusing the source.
+
+    Returns:
+        The examples, and the account of what was read and left out.
+
+    Raises:
+        DataError: the source is unknown or unreachable, a file, line, column or split is missing or broken,
+            a row is defective, or no example is left.
+        UsageError: a limit below 1, or options that do not apply.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"The limit must be at least 1 example, got {limit}.")
+    base, _, options = source.partition("?")
+    if base == GENERATED:
+        examples, report = _generated(source, options, split, columns)
+    else:
+        examples, report = [], LoadReport(source)
+        for name, rows, hub_set in _read(source, split):
+            wanted = columns or (hub_set.columns if hub_set else None)
+            layout = resolve_layout(rows.columns, wanted, f"'{name}'")
+            stem = name if hub_set else Path(name).stem
+            # Reasons that leave a row out; any other defect refuses the source.
+            forgiven = skip_bad_rows or (hub_set is not None and hub_set.nulls)
+            for number, row in rows.rows:
+                report.read += 1
+                if limit is not None and len(examples) >= limit:
+                    report.drop(_beyond(limit))
+                    continue
+                where = f"{name}, {rows.unit} {number}"
+                try:
+                    example = example_from_row(
+                        row,
+                        layout,
+                        fallback_id=f"{stem}:{number}",
+                        where=where,
+                        steps_rule=steps_rule,
+                        require_answer_number=require_answer_number,
+                    )
+                except RowDefect as defect:
+                    if not forgiven:
+                        raise DataError(_defect_message(where, str(defect))) from None
+                    report.drop(str(defect))
+                else:
+                    examples.append(example)
+    if limit is not None and len(examples) > limit:
+        report.dropped[_beyond(limit)] = len(examples) - limit
+        examples = examples[:limit]
+    report.kept = len(examples)
+    if not examples:
+        raise DataError(f"No example is left of '{source}' ({report.describe()}).")
+    return examples, report
+
+
+def _beyond(limit: int) -> str:
+    return f"beyond the limit of {limit}"
+
+
+def _defect_message(where: str, defect: str) -> str:
+    return (
+        f"{where}: {defect}. Mend or remove it, or allow bad rows to be left out and counted (skip_bad_rows)."
+    )
+
+
+def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
+    """The parts of a source: each part's name for messages and ids, its rows, and its hub set if it has one."""
+    hub_set = find_hub_set(source)
+    if hub_set is not None:
+        for part in split.split("+"):
+            yield f"{source}/{part}", read_hub_split(source, hub_set, part), hub_set
+        return
+    path = Path(source)
+    # A bare word that is no file is a mistyped name; anything with a folder or an ending is a path.
+    if not path.exists() and path.suffix.lower() not in READERS and len(path.parts) < 2:
+        names = (GENERATED, *HUB_SETS)
+        raise DataError(
+            f"Unknown data source '{source}'.{nearest(source, names)} Give the path of a file "
+            f"({', '.join(READERS)}), or one of: {', '.join(names)}."
+        )
+    yield source, read_file(path), None
+
+
+def _generated(
+    source: str, options: str, split: str, columns: Columns | None
+) -> tuple[list[Example], LoadReport]:
+    from codi.data import word_problems
+
+    if columns is not None and columns != Columns():
+        raise UsageError(f"Columns were named, but '{GENERATED}' is generated and has none. Leave them out.")
+    values = {"seed": 1, "count": -1}
+    for key, text in parse_qsl(options, keep_blank_values=True):
+        if key not in values:
+            raise DataError(
+                f"'{source}': unknown option '{key}'.{nearest(key, values)} Options: {', '.join(values)}."
+            )
+        if not (text.isascii() and text.isdigit()) or (key == "count" and int(text) < 1):
+            least = 1 if key == "count" else 0
+            raise DataError(f"'{source}': {key} must be a whole number of at least {least}, got '{text}'.")
+        values[key] = int(text)
+    examples: list[Example] = []
+    for part in split.split("+"):
+        count = values["count"] if values["count"] > 0 else _GENERATED_COUNTS.get(part, _GENERATED_COUNT)
+        examples += word_problems.generate(part, count, values["seed"])
+    return examples, LoadReport(source, read=len(examples))
+
+
+def exclude_questions(
+    examples: Iterable[Example], others: Iterable[Example], *, reason: str = "question also in validation"
+) -> tuple[list[Example], LoadReport]:
+    """Remove from `examples` (training) the questions that occur in `others` (validation).
+
+    Questions are compared with white space folded. The report counts the removed ones under `reason`.
+    """
+    taken = {_folded(other.question) for other in others}
+    report = LoadReport("training questions")
+    kept = []
+    for example in examples:
+        report.read += 1
+        if _folded(example.question) in taken:
+            report.drop(reason)
+        else:
+            kept.append(example)
+    report.kept = len(kept)
+    return kept, report
+
+
+def _folded(question: str) -> str:
+    return " ".join(question.split())
+
+
+def write_jsonl(examples: Iterable[Example], path: str | Path) -> None:
+    """Write examples, one `{"id", "question", "steps", "answer"}` per line; `load_examples` reads them back.
+
+    The file appears whole or not at all: a failure leaves what stood there before. Missing folders are made.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "wb", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            for example in examples:
+                file.write(_json_line(example))
+            file.flush()
+            os.fsync(file.fileno())
+        # Temporary files are made for their owner alone; a new file gets the usual rights.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"The file '{path}' cannot be written: {error.strerror or error}. What stood there before is "
+            "unchanged."
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _json_line(example: Example) -> bytes:
+    value = {
+        "id": example.id,
+        "question": example.question,
+        "steps": list(example.steps),
+        "answer": example.answer,
+    }
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half of a surrogate pair has no UTF-8 form, but a JSON escape
+        return (json.dumps(value) + "\n").encode()

@@ -1,0 +1,289 @@
+"""Grade-school word problems in the form of GSM8k-Aug, generated: the data that needs no download.
+
+    question  Mia has 7 apples. She finds 5 more. She swaps each one for 2. How many apples are there now?
+    steps     <<7+5=12>> <<12*2=24>>            the first operand of a step is the result of the step before
+    answer    24
+
+A problem is a **chain** of equations told in words. The SHA-256 of the chain's text, and nothing else, says
+which split may use the chain (8 in 10 train, 1 validation, 1 test), so no two of the three share one,
+whatever the seeds.
+
+Three further splits stand for the paper's out-of-domain benchmarks (section 4). All draw their chains from
+the test share, so they are as disjoint from training as the test split is:
+
+    reworded         SVAMP       phrases that training never shows, made of words that it does; some problems
+                                 have a sentence that changes nothing
+    larger_numbers   GSM-Hard    at least half of the values lie above the usual range
+    longer_chains    MultiArith  more steps than any training problem has
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from codi.data.example import Example
+from codi.data.word_problem_wording import PEOPLE, SCENARIOS, Scenario
+from codi.errors import DataError, nearest
+
+SPLITS = ("train", "validation", "test", "reworded", "larger_numbers", "longer_chains")
+"""The names `generate` takes. The last three are out-of-domain."""
+
+OPERATIONS = "+-*/"
+
+_SHARES = ("train",) * 8 + ("validation", "test")  # a chain's digest modulo 10 is an index into this
+_ASIDE_SHARE = 0.5  # of the reworded problems, have a sentence that changes nothing
+_MOST_DRAWS = 20_000  # for one problem, before the split is declared exhausted
+_DRAWS_PER_OPERATIONS = 50  # of numbers for the same operations: else those with few numbers would be rare
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemStyle:
+    """How hard the generated problems are. All numbers in a problem are whole and 1 or more.
+
+    A value is the opening number or the result of a step.
+    """
+
+    usual_largest: int = 20
+    """Largest value of a usual problem."""
+    tail_largest: int = 50
+    """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
+    tail_share: float = 0.10
+    """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
+    step_weights: tuple[float, ...] = (0.10, 0.20, 0.25, 0.25, 0.20)
+    """Relative frequency of problems with 1, 2, ... steps."""
+    longer_steps: int = 6
+    """Steps of a `longer_chains` problem."""
+    largest_addend: int = 12
+    """Largest number added or taken away in a usual problem."""
+    tail_largest_addend: int = 25
+    """The same for tail and `larger_numbers` problems."""
+    factors: tuple[int, ...] = (2, 3, 4, 5)
+    """The numbers multiplied and divided by."""
+
+    def __post_init__(self) -> None:
+        """Raises `DataError` for a style that no problem could satisfy."""
+        problem = ""
+        if self.usual_largest < 8:
+            problem = f"usual_largest is {self.usual_largest}; it must be 8 or more"
+        elif self.tail_largest < self.usual_largest:
+            problem = f"tail_largest is {self.tail_largest}, below usual_largest {self.usual_largest}"
+        elif not 0 <= self.tail_share <= 1:
+            problem = f"tail_share is {self.tail_share}; it must lie between 0 and 1"
+        elif not self.step_weights or min(self.step_weights) < 0 or sum(self.step_weights) <= 0:
+            problem = f"step_weights are {self.step_weights}; they must be 0 or more, and one of them above 0"
+        elif self.longer_steps <= len(self.step_weights):
+            problem = (
+                f"longer_steps is {self.longer_steps}; training problems have up to {len(self.step_weights)}"
+            )
+        elif min(self.largest_addend, self.tail_largest_addend) < 1:
+            problem = "largest_addend and tail_largest_addend must be 1 or more"
+        elif not self.factors or min(self.factors) < 2 or max(self.factors) > self.tail_largest:
+            problem = (
+                f"factors are {self.factors}; each must lie between 2 and tail_largest {self.tail_largest}"
+            )
+        if problem:
+            raise DataError(f"This style of word problems cannot be generated: {problem}.")
+
+
+DEFAULT_STYLE = ProblemStyle()
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The arithmetic of one problem: an opening number, then one operation and operand per step."""
+
+    start: int
+    operations: str
+    operands: tuple[int, ...]
+
+    def values(self) -> tuple[int, ...]:
+        """The opening number and the result of every step: `steps + 1` values."""
+        values = [self.start]
+        for operation, operand in zip(self.operations, self.operands, strict=True):
+            values.append(_apply(values[-1], operation, operand))
+        return tuple(values)
+
+    def steps(self) -> tuple[str, ...]:
+        """The steps as GSM8k-Aug writes them: `<<7+5=12>>`."""
+        values = self.values()
+        return tuple(
+            f"<<{before}{operation}{operand}={after}>>"
+            for before, operation, operand, after in zip(
+                values, self.operations, self.operands, values[1:], strict=False
+            )
+        )
+
+
+def chain_share(steps: tuple[str, ...]) -> str:
+    """The split, of train, validation and test, that alone may use this chain of steps."""
+    digest = hashlib.sha256(" ".join(steps).encode()).digest()
+    return _SHARES[int.from_bytes(digest[:8], "big") % len(_SHARES)]
+
+
+def generate(split: str, count: int, seed: int = 1, style: ProblemStyle = DEFAULT_STYLE) -> list[Example]:
+    """Generate `count` problems of `split`, the same on every machine for the same arguments.
+
+    The first problems of a larger count are those of a smaller one. No question occurs twice. Ids are
+    `split-seed-index`.
+
+    Raises:
+        DataError: the split is unknown, the count negative, or the style has too few distinct problems.
+    """
+    if split not in SPLITS:
+        raise DataError(
+            f"The word problems have no split '{split}'.{nearest(split, SPLITS)} Splits: {', '.join(SPLITS)}."
+        )
+    if count < 0:
+        raise DataError(f"{count} word problems were asked for; ask for 0 or more.")
+    if split == "larger_numbers" and style.tail_largest == style.usual_largest:
+        raise DataError("larger_numbers needs a style whose tail_largest is above its usual_largest.")
+    # Seeding with text goes through SHA-512 and never through hash(), which differs from run to run.
+    problems = _problems(split, random.Random(f"word-problems/{split}/{seed}"), style)
+    examples = []
+    for index in range(count):
+        try:
+            question, chain = next(problems)
+        except StopIteration:
+            raise DataError(
+                f"{count} distinct '{split}' word problems were asked for; after {index} no new one was "
+                f"found in {_MOST_DRAWS} draws. Ask for fewer, or for a style with a wider range."
+            ) from None
+        steps = chain.steps()
+        examples.append(Example(f"{split}-{seed}-{index}", question, steps, str(chain.values()[-1])))
+    return examples
+
+
+def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[tuple[str, Chain]]:
+    """Distinct problems of a split, until a draw fails `_MOST_DRAWS` times."""
+    share = split if split in _SHARES else "test"
+    usual = _ChainSampler(style.usual_largest, style.largest_addend, style.factors)
+    tail = _ChainSampler(style.tail_largest, style.tail_largest_addend, style.factors)
+    lengths = range(1, len(style.step_weights) + 1)
+    seen: set[str] = set()
+    while True:
+        # The number of steps and the range are drawn once: redraws must not shift their shares.
+        length = rng.choices(lengths, style.step_weights)[0]
+        in_tail = rng.random() < style.tail_share and style.tail_largest > style.usual_largest
+        above = 1 if in_tail else 0
+        if split == "larger_numbers":
+            above = (length + 2) // 2
+        elif split == "longer_chains":
+            length, above = style.longer_steps, 0
+        for draw in range(_MOST_DRAWS):
+            if draw % _DRAWS_PER_OPERATIONS == 0:
+                operations = "".join(rng.choice(OPERATIONS) for _ in range(length))
+            chain = (tail if above else usual).draw(rng, operations)
+            if chain is None or chain_share(chain.steps()) != share:
+                continue
+            if sum(value > style.usual_largest for value in chain.values()) < above:
+                continue
+            question = _tell(chain, rng, reworded=split == "reworded")
+            if question not in seen:
+                break
+        else:
+            return
+        seen.add(question)
+        yield question, chain
+
+
+class _ChainSampler:
+    """Draws chains whose values all lie in 1..largest.
+
+    The operations are given, and numbers are drawn only among those from which the remaining operations can
+    still be done. Drawing numbers first would make multiplication and division rare, because few values
+    allow them.
+    """
+
+    def __init__(self, largest: int, largest_addend: int, factors: tuple[int, ...]) -> None:
+        self._largest = largest
+        self._largest_addend = largest_addend
+        self._factors = factors
+        self._known: dict[tuple[int, str], tuple[int, ...]] = {}
+        self._known_starts: dict[str, tuple[int, ...]] = {}
+
+    def draw(self, rng: random.Random, operations: str) -> Chain | None:
+        """A chain that does `operations` in turn, or None where there is none or the draw hit a dead end."""
+        starts = self._starts(operations)
+        if not starts:
+            return None
+        value = start = rng.choice(starts)
+        operands: list[int] = []
+        for index, operation in enumerate(operations):
+            choices = self._operands(value, operations[index:])
+            if index and operations[index - 1] + operation in ("+-", "-+", "*/", "/*"):
+                # A step that undoes the one before it would make both pointless.
+                choices = tuple(choice for choice in choices if choice != operands[-1])
+            if not choices:
+                return None
+            operands.append(rng.choice(choices))
+            value = _apply(value, operation, operands[-1])
+        return Chain(start, operations, tuple(operands))
+
+    def _starts(self, operations: str) -> tuple[int, ...]:
+        """The opening numbers from which all of `operations` can be done."""
+        if operations not in self._known_starts:
+            self._known_starts[operations] = tuple(
+                value for value in range(2, self._largest + 1) if self._operands(value, operations)
+            )
+        return self._known_starts[operations]
+
+    def _operands(self, value: int, operations: str) -> tuple[int, ...]:
+        """The operands of the first operation after which the others can still be done."""
+        key = (value, operations)
+        if key not in self._known:
+            rest = operations[1:]
+            self._known[key] = tuple(
+                operand
+                for operand in self._possible(value, operations[0])
+                if not rest or self._operands(_apply(value, operations[0], operand), rest)
+            )
+        return self._known[key]
+
+    def _possible(self, value: int, operation: str) -> list[int]:
+        """The operands that keep the result whole, in range, and worth computing (never 0, never n / n)."""
+        if operation == "+":
+            return list(range(1, min(self._largest_addend, self._largest - value) + 1))
+        if operation == "-":
+            return list(range(1, min(self._largest_addend, value - 1) + 1))
+        if operation == "*":
+            return [factor for factor in self._factors if value * factor <= self._largest]
+        return [factor for factor in self._factors if value % factor == 0 and value > factor]
+
+
+def _apply(value: int, operation: str, operand: int) -> int:
+    """The result of one step. Division is exact for every chain that is drawn."""
+    if operation == "+":
+        return value + operand
+    if operation == "-":
+        return value - operand
+    return value * operand if operation == "*" else value // operand
+
+
+def _tell(chain: Chain, rng: random.Random, *, reworded: bool) -> str:
+    """Put a chain into words."""
+    scenario: Scenario = rng.choice(SCENARIOS)
+    wording = scenario.reworded if reworded else scenario.trained
+    person = rng.choice(PEOPLE)
+    words = {
+        "name": person.name,
+        "she": person.subject,
+        "She": person.subject.capitalize(),
+        "her": person.object,
+        "hers": person.possessive,
+        "thing": rng.choice(scenario.things),
+    }
+    sentences = [rng.choice(wording.openings).format(n=chain.start, **words)]
+    told = ""
+    for operation, operand in zip(chain.operations, chain.operands, strict=True):
+        # The same phrase twice running reads badly, so the one just used is left out.
+        phrase = rng.choice([phrase for phrase in wording.operations[operation] if phrase != told])
+        unit = scenario.unit[0] if operand == 1 else scenario.unit[1]
+        sentences.append(phrase.format(k=operand, amount=f"{operand} {unit}", **words))
+        told = phrase
+    if wording.asides and rng.random() < _ASIDE_SHARE:
+        sentences.insert(rng.randrange(1, len(sentences) + 1), rng.choice(wording.asides).format(**words))
+    sentences.append(rng.choice(wording.endings).format(**words))
+    return " ".join(sentences)

@@ -1,0 +1,226 @@
+"""The question sets a model is measured on: one entry per set. A new benchmark is one new entry.
+
+A named set has a fixed number of rows, and a copy with another number is refused: an accuracy over part of a
+benchmark, or over another split of it, is not that benchmark's accuracy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codi.data.example import Example, LoadReport
+from codi.errors import DataError, UsageError, nearest
+from codi.evaluation.scorers import check_gold_answers, get_scorer
+
+if TYPE_CHECKING:
+    from codi.data.sources import Columns
+
+GENERATED = "word-problems"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One set of questions and how it is scored.
+
+    Attributes:
+        name: the name results are published under.
+        source: what `codi.data.sources.load_examples` is asked for: a short name, the generator or a file.
+        split: the split of the source; 'a+b' joins two.
+        rows: questions in the whole set; for generated sets, how many are generated unless asked otherwise;
+            None for a user's own file.
+        scorer: name of its scorer.
+        hub_id: the set on the hub; empty for generated sets and files.
+        note: what it measures, and what to know before comparing with published numbers.
+        columns: columns of the source where they cannot be recognised.
+    """
+
+    name: str
+    source: str
+    split: str
+    rows: int | None
+    scorer: str = "codi"
+    hub_id: str = ""
+    note: str = ""
+    columns: Columns | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether the questions are generated here, in any number."""
+        return self.source == GENERATED
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            "in_domain", GENERATED, "test", 1000,
+            note="Generated word problems of the training distribution, disjoint from it.",
+        ),
+        Benchmark(
+            "reworded", GENERATED, "reworded", 1000,
+            note="Generated problems in wordings never trained on; stands for SVAMP.",
+        ),
+        Benchmark(
+            "larger_numbers", GENERATED, "larger_numbers", 1000,
+            note="Generated problems with larger numbers than trained on; stands for GSM-Hard.",
+        ),
+        Benchmark(
+            "longer_chains", GENERATED, "longer_chains", 1000,
+            note="Generated problems with more steps than trained on; stands for MultiArith.",
+        ),
+        Benchmark(
+            "gsm8k", "gsm8k", "test", 1319, hub_id="openai/gsm8k",
+            note="GSM8K test split: the paper's in-domain set, also for models trained on GSM8k-Aug-NL.",
+        ),
+        Benchmark(
+            "svamp", "svamp", "train+test", 1000, hub_id="ChilleD/SVAMP",
+            note="Out of domain. The paper evaluates all 1,000 questions: train and test joined.",
+        ),
+        Benchmark(
+            "gsm-hard", "gsm-hard", "train", 1319, hub_id="juyoung-trl/gsm-hard",
+            note="Out of domain: GSM8K test with larger numbers; 11 % of the answers are negative. All rows "
+            "stand in the split 'train'.",
+        ),
+        Benchmark(
+            "multiarith", "multiarith", "test", 180, hub_id="ChilleD/MultiArith",
+            note="Out of domain. The paper's Appendix C gives 500 questions, a size no public split has; the "
+            "published code evaluates this test split of 180, so its accuracies are compared with these.",
+        ),
+        Benchmark(
+            "multiarith-600", "multiarith", "train+test", 600, hub_id="ChilleD/MultiArith",
+            note="All of MultiArith (580 distinct questions): narrower interval, but not the published set.",
+        ),
+        Benchmark(
+            "commonsenseqa", "commonsenseqa-cot", "validation", 1221, scorer="letter",
+            hub_id="zen-E/CommonsenseQA-GPT4omini",
+            note="Five choices. The published code counts an unreadable letter as 'C'; here it is wrong.",
+        ),
+        Benchmark(
+            "gsm8k-aug-validation", "gsm8k-aug", "validation", 500, hub_id="whynlp/gsm8k-aug",
+            note="For choosing checkpoints, never for reporting. All 500 questions stand in GSM8K train.",
+        ),
+    )
+}  # fmt: skip
+
+
+def format_question(question: str) -> str:
+    """`question` as it is asked at test time: stripped, runs of spaces folded to one, line breaks kept."""
+    return re.sub(r" {2,}", " ", question.strip())
+
+
+def find_benchmark(
+    name_or_path: str, *, scorer: str | None = None, split: str | None = None, columns: Columns | None = None
+) -> Benchmark:
+    """The named benchmark, or one made for a file; `scorer`, `split` and `columns` replace its own.
+
+    A file is scored with 'codi' unless `scorer` says otherwise.
+
+    Raises:
+        UsageError: neither a benchmark nor a path, an unknown scorer, or another split of a named set.
+        DataError: a path without a file.
+    """
+    chosen = get_scorer(scorer).name if scorer else None
+    if name_or_path in BENCHMARKS:
+        benchmark = BENCHMARKS[name_or_path]
+        if split is not None and split != benchmark.split:
+            raise UsageError(
+                f"Benchmark '{benchmark.name}' is the split '{benchmark.split}' of its source; '{split}' "
+                "would be another set under its name. Leave the split out, or evaluate a file of your own."
+            )
+        return replace(benchmark, scorer=chosen or benchmark.scorer, columns=columns or benchmark.columns)
+    path = Path(name_or_path)
+    if path.is_file():
+        return Benchmark(
+            path.stem, name_or_path, split or "train", None, chosen or "codi", note="A file.", columns=columns
+        )
+    if path.suffix in {".jsonl", ".json", ".csv", ".parquet", ".txt"} or path.is_dir():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise DataError(f"The evaluation file '{name_or_path}' {what}. Give the path of an existing file.")
+    raise UsageError(
+        f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file, or "
+        f"one of: {', '.join(BENCHMARKS)}."
+    )
+
+
+def load_benchmark(
+    name_or_path: str,
+    *,
+    file: str | None = None,
+    scorer: str | None = None,
+    split: str | None = None,
+    columns: Columns | None = None,
+    limit: int | None = None,
+    allow_partial: bool = False,
+    count: int | None = None,
+    seed: int | None = None,
+) -> tuple[list[Example], LoadReport, Benchmark]:
+    """The questions of a named benchmark or of a file.
+
+    Args:
+        name_or_path: a name of `BENCHMARKS`, or a file in any format `load_examples` reads.
+        file: a local copy of the named benchmark, read in place of the hub.
+        scorer, split, columns: see `find_benchmark`.
+        limit: keep only the first so many questions; the report counts the others as left out.
+        allow_partial: accept a named set whose number of rows is not the expected one.
+        count, seed: for generated sets, how many questions and from which seed (1 by default).
+
+    Returns:
+        The examples, the account of what was read and left out, and the benchmark as evaluated.
+
+    Raises:
+        UsageError: an unknown name, or an option that does not apply.
+        DataError: a missing file, another number of rows than expected, or a gold answer that the scorer
+            cannot compare.
+    """
+    from codi.data.sources import load_examples
+
+    benchmark = find_benchmark(name_or_path, scorer=scorer, split=split, columns=columns)
+    if limit is not None and limit < 1:
+        raise UsageError(f"The limit must be at least 1 question, got {limit}.")
+    source, source_split, expected = _where(benchmark, file, count, seed)
+    examples, report = load_examples(source, split=source_split, columns=benchmark.columns)
+    if expected is not None and len(examples) != expected and not allow_partial:
+        left_out = f" ({report.describe()})" if report.dropped else ""
+        raise DataError(
+            f"Benchmark '{benchmark.name}' has {expected:,} questions, but '{source}' gave "
+            f"{len(examples):,}{left_out}. Its accuracy would not be the benchmark's. Give the whole set, or "
+            "allow a partial one (--allow-partial)."
+        )
+    check_gold_answers(examples, get_scorer(benchmark.scorer))
+    if limit is not None and limit < len(examples):
+        reason = f"beyond the limit of {limit}"
+        report.dropped[reason] = len(examples) - limit
+        report.kept = limit
+        examples = examples[:limit]
+    return examples, report, benchmark
+
+
+def _where(
+    benchmark: Benchmark, file: str | None, count: int | None, seed: int | None
+) -> tuple[str, str, int | None]:
+    """Source, split and expected number of rows for `load_examples`."""
+    if file is not None:
+        if benchmark.name not in BENCHMARKS or benchmark.rows is None:
+            raise UsageError(f"'{benchmark.source}' is a file already; a second file ('{file}') has no use.")
+        if not Path(file).is_file():
+            raise DataError(
+                f"The local copy '{file}' of benchmark '{benchmark.name}' does not exist. "
+                "Give the path of an existing file, or leave it out to load the set from the hub."
+            )
+    if not benchmark.generated or file is not None:
+        if count is not None or seed is not None:
+            raise UsageError(
+                f"A count or seed applies to generated sets only, and '{file or benchmark.name}' is not one. "
+                "To evaluate fewer questions, use a limit."
+            )
+        if file is not None:
+            # A copy is one file whatever split it holds; generated sets have no fixed size to check it by.
+            return file, "train", None if benchmark.generated else benchmark.rows
+        return benchmark.source, benchmark.split, benchmark.rows
+    expected = benchmark.rows if count is None else count
+    if expected is None or expected < 1:
+        raise UsageError(f"The count of generated questions must be at least 1, got {count}.")
+    return f"{GENERATED}?seed={1 if seed is None else seed}&count={expected}", benchmark.split, expected

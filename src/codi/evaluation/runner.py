@@ -1,0 +1,314 @@
+"""Ask a reasoner every question of a set, score the answers, and measure what they cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import IO, Any, Literal, Protocol
+
+from codi.data.example import Example
+from codi.errors import DataError, UsageError
+from codi.evaluation.benchmarks import format_question
+from codi.evaluation.scorers import Scorer, check_gold_answers, get_scorer
+from codi.evaluation.statistics import accuracy_interval, latency_summary
+from codi.generation.answer import Answer
+
+WARM_UP_QUESTIONS = 2
+
+
+class Reasoner(Protocol):
+    """Anything that answers questions: `LatentReasoner`, or a scripted one in a test."""
+
+    def answer(
+        self,
+        questions: list[str],
+        /,
+        *,
+        mode: Literal["latent", "explicit"] = ...,
+        batch_size: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        seed: int = ...,
+        max_new_tokens: int = ...,
+        latents: int | None = ...,
+    ) -> list[Answer]:
+        """One `Answer` per question, in the order asked."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What one evaluation found.
+
+    Attributes:
+        accuracy: right answers as a **fraction 0..1** (the paper's tables print percent).
+        ci95: Wilson 95 % interval of the accuracy, fractions.
+        correct: right answers.
+        n: questions asked.
+        scorer: name of the scorer used.
+        mode: how the model reasoned, "latent" or "explicit".
+        thought_tokens: mean thought tokens per question.
+        sequential_passes: mean sequential model passes per question.
+        unreadable: answers the scorer could not read (all counted as wrong).
+        latency_ms: `{"median", "p95", "n"}` in milliseconds per question at batch 1; None where not measured.
+        outcomes: right or wrong for each question in order, for paired tests; not part of `as_dict`.
+    """
+
+    accuracy: float
+    ci95: tuple[float, float]
+    correct: int
+    n: int
+    scorer: str
+    mode: str
+    thought_tokens: float
+    sequential_passes: float
+    unreadable: int
+    latency_ms: dict[str, float] | None
+    outcomes: tuple[bool, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as JSON-ready values, without the outcome of each question."""
+        return {
+            "accuracy": self.accuracy,
+            "ci95": list(self.ci95),
+            "correct": self.correct,
+            "n": self.n,
+            "scorer": self.scorer,
+            "mode": self.mode,
+            "thought_tokens": self.thought_tokens,
+            "sequential_passes": self.sequential_passes,
+            "unreadable": self.unreadable,
+            "latency_ms": self.latency_ms,
+        }
+
+    def describe(self) -> str:
+        """One line for the terminal, in percent as in the paper."""
+        low, high = self.ci95
+        line = (
+            f"{100 * self.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({self.correct}/{self.n}, "
+            f"scorer {self.scorer}), {self.thought_tokens:.1f} thought tokens, "
+            f"{self.sequential_passes:.1f} passes"
+        )
+        if self.latency_ms:
+            line += f", {self.latency_ms['median']:.1f} ms median at batch 1"
+        return line + (f", {self.unreadable} unreadable" if self.unreadable else "")
+
+
+class PredictionWriter(AbstractContextManager["PredictionWriter"]):
+    """Writes predictions as JSON lines to `<path>.partial`, which becomes `<path>` when all are there.
+
+    A file under its final name is therefore always complete, and an interrupted run leaves its finished rows
+    in the partial file.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        """Refuses to touch earlier predictions, finished or partial, unless `overwrite`.
+
+        Raises:
+            UsageError: predictions are already there.
+        """
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        for earlier in (self.path, self.partial):
+            if earlier.exists() and not overwrite:
+                raise UsageError(
+                    f"Predictions are to be written to '{path}', but '{earlier}' already exists. "
+                    "Choose another output, move it away, or allow overwriting."
+                )
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> PredictionWriter:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.partial.open("w", encoding="utf-8")
+        except OSError as error:
+            raise self._failure(error) from error
+        return self
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append `rows` and hand them to the operating system at once.
+
+        Raises:
+            DataError: the disk refuses; rows written before stay in the partial file.
+        """
+        assert self._file is not None, "write() belongs inside the with block"
+        try:
+            self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        try:
+            # Closing flushes again: after a failed write it fails the same way, and the first error counts.
+            self._file.close()
+            if kind is None:
+                self.partial.replace(self.path)
+        except OSError as failure:
+            if kind is None:
+                raise self._failure(failure) from failure
+
+    def _failure(self, error: OSError) -> DataError:
+        return DataError(
+            f"Predictions could not be written to '{self.path}': {error.strerror or error}. "
+            f"Rows already finished stay in '{self.partial}'. Free some space or choose another output."
+        )
+
+
+def evaluate(
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    *,
+    scorer: str | Scorer = "codi",
+    batch_size: int = 64,
+    mode: str = "latent",
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    latents: int | None = None,
+    latency_questions: int = 50,
+    on_progress: Callable[[int, int], None] | None = None,
+    predictions_path: str | Path | None = None,
+    overwrite: bool = False,
+) -> EvaluationResult:
+    """Answer every example's question, score the answers and measure their cost.
+
+    Args:
+        reasoner: what answers; see `Reasoner`.
+        examples: questions with gold answers; questions are stripped and double spaces folded here.
+        scorer: a scorer or its name (`codi.evaluation.scorers.SCORERS`).
+        batch_size: questions answered at a time.
+        mode: "latent" or "explicit", handed to the reasoner.
+        temperature, top_k, top_p: sampling, handed to the reasoner; temperature 0 is greedy.
+        seed: the batch that starts at question i is sampled with seed + i, so no two batches share a seed.
+        max_new_tokens, latents: handed to the reasoner where given; its own defaults otherwise.
+        latency_questions: the first so many questions are asked again one by one, after a warm-up, to time
+            them; 0 skips the measurement.
+        on_progress: called with (questions done, questions in all) after each batch.
+        predictions_path: JSONL file for id, question, gold, text, value, correct, thoughts, passes and
+            answer_tokens of every question, written batch by batch; see `PredictionWriter`.
+        overwrite: replace predictions already at that path.
+
+    Returns:
+        The result; `accuracy` is a fraction 0..1.
+
+    Raises:
+        UsageError: unknown scorer, a size that makes no sense, or predictions already there.
+        DataError: no examples, or a gold answer the scorer cannot compare (before anything is answered).
+    """
+    rule = get_scorer(scorer) if isinstance(scorer, str) else scorer
+    _check_request(examples, rule, batch_size, latency_questions)
+    options: dict[str, Any] = {"mode": mode, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    if max_new_tokens is not None:
+        options["max_new_tokens"] = max_new_tokens
+    if latents is not None:
+        options["latents"] = latents
+    writer = PredictionWriter(Path(predictions_path), overwrite=overwrite) if predictions_path else None
+
+    rows: list[dict[str, Any]] = []
+    if writer is None:
+        _answer_all(reasoner, examples, rule, batch_size, seed, options, rows, None, on_progress)
+    else:
+        with writer:
+            _answer_all(reasoner, examples, rule, batch_size, seed, options, rows, writer, on_progress)
+
+    latency_ms = None
+    if latency_questions:
+        timed = [format_question(example.question) for example in examples[:latency_questions]]
+        latency_ms = latency_summary(measure_latency(reasoner, timed, seed=seed, **options))
+    correct = sum(row["correct"] for row in rows)
+    return EvaluationResult(
+        accuracy=correct / len(rows),
+        ci95=accuracy_interval(correct, len(rows)),
+        correct=correct,
+        n=len(rows),
+        scorer=rule.name,
+        mode=mode,
+        thought_tokens=fmean(row["thoughts"] for row in rows),
+        sequential_passes=fmean(row["passes"] for row in rows),
+        unreadable=sum(row["value"] is None for row in rows),
+        latency_ms=latency_ms,
+        outcomes=tuple(row["correct"] for row in rows),
+    )
+
+
+def measure_latency(reasoner: Reasoner, questions: Sequence[str], **options: Any) -> list[float]:
+    """Milliseconds from question to answer for each of `questions`, asked one at a time.
+
+    The first `WARM_UP_QUESTIONS` are asked once beforehand and not timed: first calls pay for memory and
+    kernels that later ones find ready. `options` go to the reasoner. An answer is text on the host, so an
+    accelerator has finished when the clock is read.
+    """
+    for question in questions[:WARM_UP_QUESTIONS]:
+        reasoner.answer([question], batch_size=1, **options)
+    milliseconds = []
+    for question in questions:
+        start = time.perf_counter()
+        reasoner.answer([question], batch_size=1, **options)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return milliseconds
+
+
+def _check_request(
+    examples: Sequence[Example], scorer: Scorer, batch_size: int, latency_questions: int
+) -> None:
+    if batch_size < 1:
+        raise UsageError(f"The batch size must be at least 1, got {batch_size}.")
+    if latency_questions < 0:
+        raise UsageError(f"latency_questions must be 0 (skip) or more, got {latency_questions}.")
+    if not examples:
+        raise DataError("There is nothing to evaluate: the set has no examples.")
+    check_gold_answers(examples, scorer)
+
+
+def _answer_all(
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    batch_size: int,
+    seed: int,
+    options: dict[str, Any],
+    rows: list[dict[str, Any]],
+    writer: PredictionWriter | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Answer `examples` batch by batch, in their order, appending one scored row each to `rows`."""
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        questions = [format_question(example.question) for example in batch]
+        answers = reasoner.answer(questions, batch_size=batch_size, seed=seed + start, **options)
+        scored = [
+            _scored_row(example, question, answer, scorer)
+            for example, question, answer in zip(batch, questions, answers, strict=True)
+        ]
+        rows.extend(scored)
+        if writer is not None:
+            writer.write(scored)
+        if on_progress is not None:
+            on_progress(len(rows), len(examples))
+
+
+def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "question": question,
+        "gold": example.answer,
+        "text": answer.text,
+        # Read by this scorer, not by the reasoner: it is the value the verdict rests on.
+        "value": scorer.parse(answer.text),
+        "correct": scorer.correct(answer.text, example.answer),
+        "thoughts": answer.thoughts,
+        "passes": answer.passes,
+        "answer_tokens": answer.answer_tokens,
+    }

@@ -1,0 +1,241 @@
+"""The generated word problems and the word-level tokenizer made for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections import Counter
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from codi.data import word_problems
+from codi.data.example import Example
+from codi.data.word_problem_wording import SCENARIOS, Scenario, Wording
+from codi.data.word_problems import DEFAULT_STYLE, SPLITS, ProblemStyle, chain_share, generate
+from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_words, build_word_tokenizer
+from codi.errors import DataError
+
+STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
+FIRST_50 = "6fc51c0ec5c6494bce6f3064f2309c012218d38dc5484514314eebf1fc8f19ed"
+
+
+@cache
+def problems(split: str, seed: int = 1) -> tuple[Example, ...]:
+    return tuple(generate(split, 1000, seed))
+
+
+def equations(example: Example) -> list[tuple[int, str, int, int]]:
+    """The steps as (first operand, operation, second operand, result)."""
+    found = [STEP.fullmatch(step) for step in example.steps]
+    assert all(found), example.steps
+    return [(int(m[1]), m[2], int(m[3]), int(m[4])) for m in found if m]
+
+
+def values(example: Example) -> list[int]:
+    """The opening number and every result."""
+    parsed = equations(example)
+    return [parsed[0][0], *(result for *_, result in parsed)]
+
+
+def test_same_seed_gives_the_same_bytes_on_every_machine() -> None:
+    text = json.dumps([dataclasses.asdict(example) for split in SPLITS for example in generate(split, 50)])
+    assert hashlib.sha256(text.encode()).hexdigest() == FIRST_50
+
+
+def test_a_larger_count_begins_with_the_smaller_one_and_seeds_differ() -> None:
+    assert generate("train", 100)[:20] == generate("train", 20)
+    assert {e.question for e in problems("train")} != {e.question for e in problems("train", 2)}
+    assert [e.id for e in generate("train", 2, seed=7)] == ["train-7-0", "train-7-1"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_equation_is_true_and_the_last_result_is_the_answer(split: str) -> None:
+    for example in problems(split):
+        previous: int | None = None
+        for first, operation, second, result in equations(example):
+            if operation == "/":
+                assert second * result == first, "division is exact"
+            else:
+                sums = {"+": first + second, "-": first - second, "*": first * second}
+                assert result == sums[operation]
+            assert previous in (None, first), "a step goes on from the result before it"
+            previous = result
+        assert example.answer == str(previous)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_question_states_the_numbers_of_its_steps_and_no_others(split: str) -> None:
+    for example in problems(split):
+        parsed = equations(example)
+        stated = [int(number) for number in re.findall(r"\d+", example.question)]
+        assert stated == [parsed[0][0], *(second for _, _, second, _ in parsed)]
+
+
+def test_splits_share_no_chain_whatever_the_seed() -> None:
+    chains = {split: {e.steps for seed in (1, 2) for e in problems(split, seed)} for split in SPLITS}
+    assert not chains["train"] & chains["validation"]
+    for split in ("test", "reworded", "larger_numbers", "longer_chains"):
+        assert not chains[split] & (chains["train"] | chains["validation"])
+        assert {chain_share(chain) for chain in chains[split]} == {"test"}
+    assert {chain_share(chain) for chain in chains["train"]} == {"train"}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_question_occurs_twice(split: str) -> None:
+    assert len({example.question for example in problems(split)}) == len(problems(split))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_operations_are_balanced_and_no_answer_is_common(split: str) -> None:
+    counts = Counter(operation for example in problems(split) for _, operation, _, _ in equations(example))
+    for operation in "+-*/":
+        assert 0.18 < counts[operation] / counts.total() < 0.32, counts
+    answers = Counter(example.answer for example in problems(split))
+    assert answers.most_common(1)[0][1] < 0.16 * len(problems(split))
+
+
+def test_step_counts_follow_the_weights() -> None:
+    counts = Counter(len(example.steps) for example in problems("train"))
+    for steps, weight in enumerate(DEFAULT_STYLE.step_weights, start=1):
+        assert abs(counts[steps] / 1000 - weight) < 0.04
+    assert {len(example.steps) for example in problems("longer_chains")} == {6}
+
+
+def test_values_stay_in_the_range_of_the_split() -> None:
+    for split in SPLITS:
+        numbers = [
+            n for e in problems(split) for first, _, second, r in equations(e) for n in (first, second, r)
+        ]
+        assert min(numbers) >= 1
+        assert max(numbers) <= DEFAULT_STYLE.tail_largest
+    for split in ("train", "validation", "test", "reworded"):
+        tail = sum(max(values(e)) > DEFAULT_STYLE.usual_largest for e in problems(split))
+        assert 0.06 < tail / 1000 < 0.14
+    assert max(max(values(e)) for e in problems("longer_chains")) <= DEFAULT_STYLE.usual_largest
+    for example in problems("larger_numbers"):
+        above = sum(value > DEFAULT_STYLE.usual_largest for value in values(example))
+        assert above * 2 >= len(values(example))
+
+
+def test_no_step_is_pointless() -> None:
+    undoing = {"+": "-", "-": "+", "*": "/", "/": "*"}
+    for split in SPLITS:
+        for example in problems(split):
+            parsed = equations(example)
+            for _, operation, second, _ in parsed:
+                assert operation in "+-" or second >= 2
+            for (_, before, k, _), (_, after, m, _) in pairwise(parsed):
+                assert not (k == m and after == undoing[before]), example.steps
+
+
+def phrases(wording: Wording) -> set[str]:
+    return {*wording.openings, *wording.endings}.union(*wording.operations.values())
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_reworded_phrases_are_new(scenario: Scenario) -> None:
+    assert not phrases(scenario.reworded) & phrases(scenario.trained)
+    for wording in (scenario.trained, scenario.reworded):
+        for operation in "+-*/":
+            assert len(wording.operations[operation]) >= 2
+
+
+def test_reworded_phrases_are_made_of_trained_words() -> None:
+    assert _wording_words(reworded=True) <= _wording_words(reworded=False)
+
+
+def test_a_style_changes_steps_and_range() -> None:
+    style = ProblemStyle(usual_largest=10, tail_share=0.0, step_weights=(0.0, 1.0), longer_steps=3)
+    made = generate("train", 200, style=style)
+    assert {len(example.steps) for example in made} == {2}
+    assert max(max(values(example)) for example in made) <= 10
+    assert {len(e.steps) for e in generate("longer_chains", 20, style=style)} == {3}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"usual_largest": 3},
+        {"tail_largest": 10},
+        {"tail_share": 1.5},
+        {"step_weights": ()},
+        {"step_weights": (0.0, 0.0)},
+        {"longer_steps": 5},
+        {"largest_addend": 0},
+        {"factors": (1, 2)},
+    ],
+)
+def test_a_style_that_cannot_be_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=next(iter(options))):
+        ProblemStyle(**options)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_generated_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="Did you mean 'validation'"):
+        generate("validatoin", 1)
+    with pytest.raises(DataError, match="-1 word problems"):
+        generate("train", -1)
+    with pytest.raises(DataError, match="tail_largest"):
+        generate("larger_numbers", 1, style=ProblemStyle(tail_largest=20))
+    monkeypatch.setattr(word_problems, "_MOST_DRAWS", 0)
+    with pytest.raises(DataError, match="Ask for fewer"):
+        generate("train", 5)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_tokenizer_knows_every_word_and_keeps_questions_short(split: str) -> None:
+    tokenizer = build_word_tokenizer()
+    for example in problems(split):
+        question = tokenizer(example.question)["input_ids"]
+        assert tokenizer.unk_token_id not in question
+        assert len(question) <= 16 + 10 * (len(example.steps) + 1)
+        assert (
+            tokenizer.unk_token_id not in tokenizer(" ".join([*example.steps, example.answer]))["input_ids"]
+        )
+
+
+def test_tokenizer_pieces_offsets_and_vocabulary() -> None:
+    tokenizer = build_word_tokenizer()
+    text = "The answer is: <<12*2=24>>"
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    pieces = ["The", "answer", "is", ":", "<<", "12", "*", "2", "=", "24", ">>"]
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == pieces
+    assert [text[start:end] for start, end in encoded["offset_mapping"]] == pieces
+    assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token) == (PAD, EOS, UNK)
+    assert len(tokenizer) < 400
+    assert tokenizer("51")["input_ids"] == tokenizer("elephant")["input_ids"] == [tokenizer.unk_token_id]
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(ANSWER_PROMPTS))["input_ids"]
+    wider = build_word_tokenizer(ProblemStyle(tail_largest=99))
+    assert wider("99")["input_ids"] != [wider.unk_token_id]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is: 12",
+        "The answer is: -5",
+        "<<7-5=2>> <<2*2=4>>",
+        "Mia has 7 apples. She finds 5 more.",
+        "-5",
+    ],
+)
+def test_decoded_text_is_the_text(text: str, tmp_path: Path) -> None:
+    built = build_word_tokenizer()
+    built.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for tokenizer in (built, loaded):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+        assert (
+            tokenizer.decode(
+                [*tokenizer(text)["input_ids"], tokenizer.eos_token_id], skip_special_tokens=True
+            )
+            == text
+        )
+    assert loaded(text)["input_ids"] == built(text)["input_ids"]
+    assert loaded.get_vocab() == built.get_vocab()
