@@ -170,7 +170,8 @@ def example_from_row(
 
 
 def _question(row: Mapping[str, Any], layout: Layout, where: str) -> str:
-    value, choices = row.get(layout.question), row.get(layout.choices) if layout.choices else None
+    value: Any = row.get(layout.question)
+    choices: Any = row.get(layout.choices) if layout.choices else None
     if isinstance(value, Mapping):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
         value, choices = value.get("stem"), value.get("choices")
     if value is not None and not isinstance(value, str) and not _is_nan(value):
@@ -221,7 +222,7 @@ def _listed_steps(value: Any, where: str, rule: StepsRule) -> tuple[str, ...]:
     if value is None or _is_nan(value):
         return ()
     if not isinstance(value, list | tuple):
-        raise DataError(f"{where} are not a list but {type(value).__name__}. Give a list of texts, or a text.")
+        raise DataError(f"{where} are not a list but {type(value).__name__}. Give a list or text.")
     if any(not isinstance(step, str) for step in value):
         raise DataError(f"{where} hold something that is not text. Give a list of texts.")
     return tuple(value)

@@ -5,6 +5,8 @@
     .csv        a header, then one row per record
     .parquet    one row per record
     .txt        iCoT's format: `question||<<..>> <<..>> #### answer`, one per line
+
+Text is UTF-8, with or without a byte order mark. Numbers come exactly as the file writes them.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ def read_hub_split(name: str, hub_set: HubSet, split: str) -> Rows:
     except Exception as error:  # the kinds differ between versions of three libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
-            f"The set '{name}' ({hub_set.hub_id}, split '{split}') could not be loaded from the hub: {reason}. "
-            "Without a network, download it on another machine (one .jsonl, .json, .csv or .parquet file, "
+            f"The set '{name}' ({hub_set.hub_id}, split '{split}') could not be loaded from the hub: "
+            f"{reason}. Without a network, download it on another machine (one .jsonl, .json, .csv or .parquet file, "
             f"from https://huggingface.co/datasets/{hub_set.hub_id}) and give the path of that file in "
             f"place of '{name}'."
         ) from error

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from codi.data.columns import Columns, RowDefect, example_from_row, resolve_layout
+from codi.data.columns import MISSING_ANSWER, Columns, RowDefect, example_from_row, resolve_layout
 from codi.data.example import Example, LoadReport
 from codi.data.files import READERS, Rows, read_file
 from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
@@ -74,8 +74,7 @@ def load_examples(
             wanted = columns or (hub_set.columns if hub_set else None)
             layout = resolve_layout(rows.columns, wanted, f"'{name}'")
             stem = name if hub_set else Path(name).stem
-            # Reasons that leave a row out; any other defect refuses the source.
-            forgiven = skip_bad_rows or (hub_set is not None and hub_set.nulls)
+            known_nulls = hub_set is not None and hub_set.nulls
             for number, row in rows.rows:
                 report.read += 1
                 if limit is not None and len(examples) >= limit:
@@ -92,7 +91,8 @@ def load_examples(
                         require_answer_number=require_answer_number,
                     )
                 except RowDefect as defect:
-                    if not forgiven:
+                    known = known_nulls and str(defect) == MISSING_ANSWER
+                    if not (skip_bad_rows or known):
                         raise DataError(_defect_message(where, str(defect))) from None
                     report.drop(str(defect))
                 else:
@@ -117,15 +117,15 @@ def _defect_message(where: str, defect: str) -> str:
 
 
 def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
-    """The parts of a source: each part's name for messages and ids, its rows, and its hub set if it has one."""
+    """The parts of a source: each one's name for messages and ids, its rows, and its hub set if it has one."""
     hub_set = find_hub_set(source)
     if hub_set is not None:
         for part in split.split("+"):
             yield f"{source}/{part}", read_hub_split(source, hub_set, part), hub_set
         return
     path = Path(source)
-    # A bare word that is no file is a mistyped name; anything with a folder or an ending is a path.
-    if not path.exists() and path.suffix.lower() not in READERS and len(path.parts) < 2:
+    # Without the ending of a file format, what is no path is a mistyped name.
+    if not path.exists() and path.suffix.lower() not in READERS:
         names = (GENERATED, *HUB_SETS)
         raise DataError(
             f"Unknown data source '{source}'.{nearest(source, names)} Give the path of a file "

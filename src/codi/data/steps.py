@@ -18,27 +18,32 @@ from codi.errors import UsageError, nearest
 StepsRule = Literal["auto", "equations", "sentences", "published-spaces", "published-sentences"]
 STEPS_RULES: tuple[str, ...] = get_args(StepsRule)
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _EQUATION = re.compile(r"<<.*?>>")
 
 # Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows.
 _POSSIBLE_END = re.compile(r"""(?P<mark>[.!?]+|…)(?P<closing>["'”’)\]]*)\s+(?=(?P<next>\S+))""")
 
 # Always followed by what they belong to.
-_LEADING = frozenset(
+_LEADING = _words(
     "mr mrs ms mx dr prof rev hon gen col capt lt sgt gov sen rep st mt e.g i.e eg ie vs approx ca cf fig eq "
-    "al".split()
+    "al"
 )
 # May end a sentence; then the next one starts with a capital.
-_TRAILING = frozenset(
+_TRAILING = _words(
     "etc jr sr inc ltd co corp dept est a.m p.m am pm hr hrs min mins sec secs wk wks mo yr yrs lb lbs oz ft "
     "in yd yds mi sq cu gal qt pt pts tsp tbsp km cm mm kg mg ml kcal cal doz no nos vol pp ave blvd rd jan "
-    "feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun".split()
+    "feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun"
 )
 # Initials (U.S., J.) stand before names as often as at the end: only these words open a sentence after them.
-_OPENERS = frozenset(
+_OPENERS = _words(
     "a after all also an and as at because before but by each finally first for from he hence her his how if "
     "in it its let next no now on one since so that the their then there therefore these they this thus to "
-    "we when with you your she".split()
+    "we when with you your she"
 )
 _INITIALS = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]|[A-Z]")
 # "1. Add the eggs.": a number that opens a sentence counts it.

@@ -126,7 +126,8 @@ class PredictionWriter(AbstractContextManager["PredictionWriter"]):
     def __enter__(self) -> PredictionWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.partial.open("w", encoding="utf-8")
+            # Half of a surrogate pair has no UTF-8 form; its backslash form is also its JSON escape.
+            self._file = self.partial.open("w", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise self._failure(error) from error
         return self

@@ -1,0 +1,113 @@
+"""The one place where text becomes tokens, for training and for answering alike.
+
+    question            rationale                 answer
+    [bos?] Q ...        <<3*4=12>> <<12+1=13>>    The answer is: 13 eos
+                                                               │
+                                              distillation token: right before the answer
+
+Each part is tokenised alone and the ids are joined without a separator, as the published code does. What the
+answer prompt's tokens are, and which token comes right before the answer, is read from the tokenizer's
+character offsets: GPT-2 ends the prompt in `:`, LLaMA-3 and SentencePiece put a lone space before a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from codi.data.example import Example
+from codi.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAnswer:
+    """The answer segment: ids (prompt + answer + eos) and the index of the distillation token in it."""
+
+    ids: list[int]
+    distillation: int
+
+
+class TextEncoder:
+    """Turns questions, rationales and answers into ids. Needs a fast tokenizer with an eos token."""
+
+    def __init__(self, tokenizer: Any, prompt: str, separator: str, suffix: str, distillation_token: str) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise RecipeError("The tokenizer gives no character offsets. Use a fast tokenizer (tokenizer.json).")
+        if tokenizer.eos_token_id is None:
+            raise RecipeError("The tokenizer has no end-of-sequence token; set one (eos_token) before training.")
+        self.tokenizer = tokenizer
+        self.prompt, self.separator, self.suffix = prompt, separator, suffix
+        self.distillation_token = distillation_token
+        self.eos_id: int = tokenizer.eos_token_id
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad is None else pad
+        self.prompt_ids: list[int] = self._ids(prompt)
+
+    def question(self, question: str) -> list[int]:
+        """Question ids, with the tokenizer's opening token (bos) where it has one. Raises DataError if empty."""
+        if not question.strip():
+            raise DataError("An empty question was given. Every question needs at least one word.")
+        opening = self.tokenizer("", add_special_tokens=True)["input_ids"]
+        opening = [token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id]
+        return opening[:1] + self._ids(question)
+
+    def rationale(self, steps: tuple[str, ...] | list[str]) -> list[int]:
+        """Ids of the steps, joined by spaces; empty when there is none."""
+        return self._ids(" ".join(steps)) if steps else []
+
+    def answer(self, answer: str) -> EncodedAnswer:
+        """Ids of prompt + answer + eos, and where the distillation token is.
+
+        Raises RecipeError when the tokenizer melts the end of the prompt into the answer: then what is read
+        at serving time would not be what was trained.
+        """
+        start = len(self.prompt) + len(self.separator)
+        coded = self.tokenizer(
+            self.prompt + self.separator + answer + self.suffix, add_special_tokens=False, return_offsets_mapping=True
+        )
+        ids: list[int] = coded["input_ids"]
+        if ids[: len(self.prompt_ids)] != self.prompt_ids or len(ids) == len(self.prompt_ids):
+            raise RecipeError(
+                f"The tokenizer joins the end of the answer prompt '{self.prompt}' with the answer '{answer}'. "
+                "Choose a prompt or an answer_separator that keeps them apart."
+            )
+        first = next(i for i, (_, end) in enumerate(coded["offset_mapping"]) if end > start)
+        before = first - 1 if self.distillation_token == "before-answer" else len(self.prompt_ids) - 1
+        return EncodedAnswer(ids + [self.eos_id], before)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, without special tokens."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def value(self, text: str) -> str | None:
+        """The answer in a text that the model wrote: what follows the last answer prompt; None without one."""
+        words = self.prompt.split()
+        position = text.rfind(self.prompt)
+        if position < 0:  # word-level decoders may put a space before punctuation
+            squeezed, prompt = "".join(text.split()), "".join(words)
+            position = squeezed.rfind(prompt)
+            value = squeezed[position + len(prompt) :] if position >= 0 else None
+        else:
+            value = text[position + len(self.prompt) :].strip()
+        if value is not None and self.suffix:
+            value = value.removesuffix(self.suffix)
+        return value.strip() or None if value is not None else None
+
+    def fingerprint(self) -> str:
+        """Identity of everything that decides ids: vocabulary, merges, and the text format."""
+        state = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        state.pop("truncation", None), state.pop("padding", None)
+        form = [self.prompt, self.separator, self.suffix, self.distillation_token, self.eos_id]
+        return hashlib.sha256(json.dumps([state, form], sort_keys=True).encode()).hexdigest()[:16]
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def first_too_long(lengths: list[int], examples: list[Example], limit: int) -> str | None:
+    """The id of the first example longer than `limit` tokens, for an error message."""
+    return next((example.id for length, example in zip(lengths, examples, strict=True) if length > limit), None)

@@ -1,0 +1,182 @@
+"""`LatentReasoner`: a trained model, its method and its tokenizer, ready to answer, save and load.
+
+    reasoner = LatentReasoner.from_pretrained("runs/quickstart/codi")
+    reasoner.answer(["Mia has 3 apples . ..."])[0].value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codi.data.collation import collate
+from codi.data.encoding import TextEncoder
+from codi.errors import CheckpointError, UsageError
+from codi.generation.answer import Answer
+from codi.generation.decoding import Sampling, Written, decode
+from codi.methods.method import Method, Start, build_method
+from codi.modeling import checkpoint
+from codi.modeling.configuration import ModelConfig, TextFormat
+from codi.modeling.context import Tokens
+from codi.modeling.model import ThoughtModel
+
+
+class LatentReasoner:
+    """A thought model with everything needed to use it."""
+
+    def __init__(self, model: ThoughtModel, method: Method, tokenizer: Any, text_format: TextFormat) -> None:
+        self.model, self.method, self.tokenizer, self.text_format = model, method, tokenizer, text_format
+        self.text = TextEncoder(
+            tokenizer,
+            text_format.answer_prompt,
+            text_format.answer_separator,
+            text_format.answer_suffix,
+            text_format.distillation_token,
+        )
+        if len(tokenizer) > model.bot_id:
+            raise CheckpointError(
+                f"The tokenizer has {len(tokenizer)} tokens but the base's embedding has {model.bot_id} rows. "
+                "Use the tokenizer that belongs to the base."
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, *, device: str | torch.device | None = None, base: str | None = None
+    ) -> LatentReasoner:
+        """Load a checkpoint directory or a hub id, strictly.
+
+        `base` points at the base model where the recorded one has moved; its weights must be the same.
+        Raises CheckpointError when anything is missing, unexpected, or not what the checkpoint recorded.
+        """
+        path = checkpoint.locate(directory)
+        saved = checkpoint.read_configuration(path)
+        config = ModelConfig.from_dict(saved["model"])
+        model = checkpoint.load_model(path, config, base=base)
+        tokenizer = checkpoint.load_tokenizer(str(path))
+        reasoner = cls(model, build_method(saved["method"]), tokenizer, TextFormat(**saved["text"]))
+        checkpoint.check_vocabulary(path, saved["vocabulary"], reasoner.text.fingerprint())
+        model.eval().to(device or default_device())
+        return reasoner
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a checkpoint: whole or not at all. With LoRA the base itself is never written."""
+        checkpoint.save(
+            Path(directory),
+            self.model,
+            self.tokenizer,
+            method=self.method.as_dict(),
+            text=self.text_format,
+            vocabulary=self.text.fingerprint(),
+        )
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Save to a temporary directory and upload it. Returns the address of the commit."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            self.save_pretrained(Path(directory) / "checkpoint")
+            commit = api.upload_folder(repo_id=repo_id, folder_path=Path(directory) / "checkpoint")
+        return str(commit.commit_url)
+
+    def answer(
+        self,
+        questions: Sequence[str],
+        *,
+        mode: str | None = None,
+        latents: int | None = None,
+        batch_size: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        max_new_tokens: int = 256,
+    ) -> list[Answer]:
+        """Answer questions, in their order.
+
+        mode: `latent`, `explicit` or `direct`, as the method allows; None is the method's own.
+        latents: another number of continuous thoughts than trained. Raises UsageError on bad arguments.
+        """
+        answers: dict[int, Answer] = {}
+        for numbered in self.answer_batches(
+            questions, mode=mode, latents=latents, batch_size=batch_size, max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, seed),
+        ):  # fmt: skip
+            answers.update(numbered)
+        return [answers[number] for number in range(len(questions))]
+
+    @torch.no_grad()
+    def answer_batches(
+        self,
+        questions: Sequence[str],
+        *,
+        mode: str | None = None,
+        latents: int | None = None,
+        batch_size: int = 64,
+        max_new_tokens: int = 256,
+        sampling: Sampling | None = None,
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        """Answer batch by batch, in order; yields (question number, answer) pairs of each finished batch."""
+        mode = self.method.mode(mode)
+        if batch_size < 1 or max_new_tokens < 1:
+            raise UsageError("batch_size and max_new_tokens must be 1 or more.")
+        if latents is not None and not (self.method.thinks and mode == "latent"):
+            raise UsageError(f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none.")
+        encoded = [self._question_ids(question, number) for number, question in enumerate(questions)]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for first in range(0, len(questions), batch_size):
+                numbers = range(first, min(first + batch_size, len(questions)))
+                batch = collate([{"question": encoded[number]} for number in numbers], self.text.pad_id)
+                question = Tokens.of({name: t.to(self.model.device) for name, t in batch.items()}, "question")
+                start = self.method.start(self.model, self.text, question, mode, latents)
+                rows = decode(
+                    self.model, start, self.text.eos_id, max_new_tokens, sampling or Sampling(), first_row=first
+                )
+                yield [
+                    (number, self._answer(questions[number], start, written))
+                    for number, written in zip(numbers, rows, strict=True)
+                ]
+        finally:
+            self.model.train(was_training)
+
+    def _question_ids(self, question: str, number: int) -> list[int]:
+        if not question.strip():
+            raise UsageError(f"Question {number + 1} is empty. Every question needs at least one word.")
+        ids = self.text.question(question)
+        room, needed = self.model.longest_sequence, len(ids) + len(self.text.prompt_ids) + 16
+        if room is not None and needed > room:
+            raise UsageError(
+                f"Question {number + 1} has {len(ids)} tokens; with room for thoughts and an answer it needs "
+                f"{needed}, but the model takes at most {room}. Shorten the question."
+            )
+        return ids
+
+    def _answer(self, question: str, start: Start, written: Written) -> Answer:
+        text = self.text.decode(start.written + written.ids)
+        thoughts, answer_tokens = start.thoughts, len(written.ids)
+        if not start.written:  # everything was written out: the tokens before the answer prompt are the rationale
+            prompt = self.text.prompt_ids
+            ends = [i for i in range(len(written.ids)) if written.ids[i : i + len(prompt)] == prompt]
+            thoughts = ends[-1] if ends else len(written.ids)
+            answer_tokens = len(written.ids) - thoughts - (len(prompt) if ends else 0)
+        return Answer(
+            question=question,
+            text=text,
+            value=self.text.value(text),
+            thoughts=thoughts,
+            passes=written.passes,
+            answer_tokens=answer_tokens,
+        )
+
+
+def default_device() -> torch.device:
+    """The accelerator torch sees, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")

@@ -1,0 +1,141 @@
+"""CODI: continuous chain of thought via self-distillation (Shen et al., 2025, arXiv 2502.21074).
+
+    teacher   Q ──────────────────── r_1 ... r_k   The answer is  :  12 eos      learns r = [c, y]   (Eq. 2)
+              │ one pass, shared                                  │
+              │                                           h_teacher, stop-gradient
+              │                                                   ▼ distance, layer by layer         (Eq. 5)
+              │                                               h_student
+              │                                                   │
+    student   Q  <bot>  z_1 z_2 ... z_6  <eot>     The answer is  :  12 eos      learns y            (Eq. 3)
+
+    z_{i+1} = projection(last hidden state at z_i);  z_1 comes from <bot>.  At inference only the student runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codi.data.collation import Encoded
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
+from codi.errors import RecipeError, UsageError
+from codi.methods.method import Batch, Method, Start, prepend, register, start_writing
+from codi.modeling.context import Tokens
+from codi.modeling.model import ThoughtModel
+
+DISTANCES = {"smooth-l1": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}
+
+
+@register
+@dataclass(frozen=True)
+class Codi(Method):
+    """The paper's method. Options and defaults are those of the published GPT-2 run."""
+
+    name: ClassVar[str] = "codi"
+    modes: ClassVar[tuple[str, ...]] = ("latent", "explicit")
+    terms: ClassVar[tuple[str, ...]] = ("student", "distillation", "teacher")
+
+    latents: int = 6
+    """Continuous thoughts; 0 leaves <bot><eot> alone."""
+    alpha: float = 1.0
+    """Weight of the student's loss (Eq. 1)."""
+    beta: float = 1.0
+    """Weight of the distillation (Eq. 1); 20 for LLaMA-1B."""
+    gamma: float = 1.0
+    """Weight of the teacher's loss (Eq. 1)."""
+    distance: str = "smooth-l1"
+    """smooth-l1 (published code), l1 (Eq. 5) or l2."""
+    layers: str = "all"
+    """`all` hidden states, embeddings included (published code), or `blocks`: layers 1..M (Eq. 5)."""
+    divide_by_std: bool = True
+    """Divide by the standard deviation of the teacher's states over the batch (section 3.5)."""
+    keep_last_step: bool = False
+    """Keep the step that states the answer in the teacher's rationale (Table 2, "w/ CoT last step")."""
+    share_question: bool = True
+    """Read the question once for both tasks; False runs it twice, as the paper writes it."""
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise RecipeError(f"method.distance is '{self.distance}'; it must be one of {', '.join(DISTANCES)}.")
+        if self.layers not in ("all", "blocks"):
+            raise RecipeError(f"method.layers is '{self.layers}'; it must be 'all' or 'blocks'.")
+        if self.latents < 0:
+            raise RecipeError(f"method.latents is {self.latents}; it must be 0 or more.")
+
+    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """L = alpha L_student + beta L_KD + gamma L_teacher (Eq. 1)."""
+        n = divisors or self.divisors(batch)
+        question, rows = Tokens.of(batch, "question"), batch["question_ids"].shape[0]
+        bot = Tokens.repeated([model.bot_id], rows, model.device)
+        y = prepend(model.eot_id, Tokens.of(batch, "student"))
+        r = Tokens.of(batch, "teacher")
+
+        if self.share_question:
+            asked, begun = model.read_two(question, bot)
+        else:
+            asked, begun = model.read(question).context, model.read_two(question, bot)[1]
+
+        teacher = model.read(r, after=asked, hidden_states=True)
+        before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
+        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]  # Eq. 2
+
+        z = model.think(after=begun, steps=self.latents)
+        student = model.read(y, after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]  # Eq. 3
+
+        loss_kd = student.final.new_zeros(()).float()
+        assert teacher.hidden_states is not None and student.hidden_states is not None
+        row = torch.arange(rows, device=model.device)
+        layers = slice(1 if self.layers == "blocks" else 0, None)
+        pairs = list(zip(teacher.hidden_states[layers], student.hidden_states[layers], strict=True))
+        for h_teacher, h_student in pairs:  # Eq. 5, at the distillation token
+            target = h_teacher[row, batch["teacher_distillation"]].detach().float()
+            state = h_student[row, batch["student_distillation"]].float()
+            distance = DISTANCES[self.distance](state, target, reduction="none").mean(-1).sum() / n["rows"]
+            scale = target.std() if self.divide_by_std else target.new_ones(())
+            loss_kd = loss_kd + distance / (scale**2 if self.distance == "l2" else scale) / len(pairs)
+
+        loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
+        return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+
+    def encode(self, example: Example, text: TextEncoder) -> Encoded:
+        """Segments: question; teacher = rationale + answer; student = answer. One-step problems: empty rationale."""
+        steps = example.steps if self.keep_last_step else example.steps[:-1]
+        rationale, answer = text.rationale(steps), text.answer(example.answer)
+        return {
+            "question": text.question(example.question),
+            "teacher": rationale + answer.ids,
+            "student": answer.ids,
+            "teacher_distillation": len(rationale) + answer.distillation,
+            "student_distillation": 1 + answer.distillation,  # <eot> comes first
+        }
+
+    def divisors(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens of y and of r, and rows."""
+        student = batch["student_mask"].sum()
+        return {
+            "student": student,
+            "teacher": batch["teacher_mask"].sum(),
+            "rows": torch.ones_like(student) * batch["student_mask"].shape[0],
+        }
+
+    def start(
+        self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
+    ) -> Start:
+        """latent: Q <bot> z_1..z_n, then <eot> and the answer prompt in one pass. explicit: the teacher's way."""
+        if mode == "explicit":
+            return start_writing(model, question)
+        steps = self.latents if latents is None else latents
+        if steps < 0:
+            raise UsageError(f"{steps} latents were asked for; the number must be 0 or more.")
+        rows = question.ids.shape[0]
+        _, begun = model.read_two(question, Tokens.repeated([model.bot_id], rows, model.device))
+        thoughts = model.think(after=begun, steps=steps)
+        prompt = Tokens.repeated([model.eot_id, *text.prompt_ids], rows, model.device)
+        context = model.read(prompt, after=thoughts).context
+        return Start(context, written=text.prompt_ids, thoughts=steps + 2, passes=steps + 2)

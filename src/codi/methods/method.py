@@ -1,0 +1,136 @@
+"""What every method says: how an example becomes segments, its loss, and how an answer starts.
+
+A new method is one new file in this folder with a `@register`ed subclass of `Method`; nothing else changes.
+Its dataclass fields are its options: they are checked, saved with the checkpoint, and set from recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from codi.data.collation import Encoded
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
+from codi.errors import RecipeError, UsageError, nearest
+from codi.modeling.configuration import check_keys
+from codi.modeling.context import Context, Tokens
+from codi.modeling.model import ThoughtModel
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the decoding of an answer begins.
+
+    context: its last hidden state predicts the first token; written: ids already read in as part of the
+    answer (the answer prompt); thoughts: thought tokens spent, <bot> and <eot> counted; passes: sequential
+    passes of the model so far.
+    """
+
+    context: Context
+    written: list[int]
+    thoughts: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One system of the paper."""
+
+    name: ClassVar[str]
+    modes: ClassVar[tuple[str, ...]]
+    """Ways to answer, the method's own first: `latent`, `explicit` (written rationale), `direct`."""
+    terms: ClassVar[tuple[str, ...]]
+    """Names of the loss terms that `loss` returns beside `loss`."""
+
+    @abstractmethod
+    def encode(self, example: Example, text: TextEncoder) -> Encoded:
+        """The example's segments: lists of ids by name (`question` is padded left), ints for positions."""
+
+    @abstractmethod
+    def divisors(self, batch: Batch) -> dict[str, Tensor]:
+        """What each summed term is divided by: its number of label tokens, or of rows.
+
+        The trainer adds these up over accumulated and parallel micro-batches, so that 1 x 4 equals 4 x 1.
+        """
+
+    @abstractmethod
+    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own."""
+
+    @abstractmethod
+    def start(
+        self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
+    ) -> Start:
+        """Take the question in (and think), up to where the answer is decoded token by token."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the method has continuous thoughts."""
+        return "latent" in self.modes
+
+    def mode(self, asked: str | None) -> str:
+        """The mode to answer in. Raises UsageError when the method cannot answer that way."""
+        if asked is None:
+            return self.modes[0]
+        if asked not in self.modes:
+            reason = " It has no latents: it was not trained to think." if asked == "latent" else ""
+            raise UsageError(f"A {self.name} model cannot answer in mode '{asked}'.{reason} It can: {', '.join(self.modes)}.")
+        return asked
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and options, JSON-ready."""
+        return {"name": self.name, **asdict(self)}
+
+
+METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: makes the method known by its name."""
+    METHODS[method.name] = method
+    return method
+
+
+def build_method(values: dict[str, Any]) -> Method:
+    """A method from its name and options. Raises RecipeError on an unknown name, key or value."""
+    _import_all()
+    options = dict(values)
+    name = options.pop("name", None)
+    if name not in METHODS:
+        known = sorted(METHODS)
+        raise RecipeError(f"Unknown method '{name}'.{nearest(str(name), known)} Known methods: {', '.join(known)}.")
+    check_keys(options, METHODS[name], f"method ({name})")
+    return METHODS[name](**options)
+
+
+def _import_all() -> None:
+    package = importlib.import_module("codi.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"codi.methods.{module.name}")
+
+
+def prepend(token: int, tokens: Tokens) -> Tokens:
+    """`token` before every row's (right-padded) tokens."""
+    one = Tokens.repeated([token], tokens.ids.shape[0], tokens.ids.device)
+    return Tokens(torch.cat([one.ids, tokens.ids], 1), torch.cat([one.mask, tokens.mask], 1))
+
+
+def predicted_after(model: ThoughtModel, context: Context, tokens: Tokens) -> Tensor:
+    """Summed cross entropy of tokens read after a context; the first is predicted by the context itself."""
+    final = model.read(tokens, after=context).final
+    return model.cross_entropy(torch.cat([context.last_hidden.unsqueeze(1), final[:, :-1]], 1), tokens.ids, tokens.mask)
+
+
+def start_writing(model: ThoughtModel, question: Tokens) -> Start:
+    """Read the question and let the model write everything, rationale included, token by token."""
+    return Start(model.read(question).context, written=[], thoughts=0, passes=1)

@@ -1,0 +1,52 @@
+"""No-CoT-SFT: fine-tuning on the answer alone (the paper's direct baseline).
+
+    Q  The answer is : 12 eos                      learns everything after Q
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from codi.data.collation import Encoded
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
+from codi.methods.method import Batch, Method, Start, predicted_after, register
+from codi.modeling.context import Tokens
+from codi.modeling.model import ThoughtModel
+
+
+@register
+@dataclass(frozen=True)
+class NoCotSft(Method):
+    """Cross entropy on the answer."""
+
+    name: ClassVar[str] = "no-cot-sft"
+    modes: ClassVar[tuple[str, ...]] = ("direct",)
+    terms: ClassVar[tuple[str, ...]] = ("student",)
+
+    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """-1/N sum log P(y_i | y_<i, Q)."""
+        n = divisors or self.divisors(batch)
+        asked = model.read(Tokens.of(batch, "question")).context
+        loss = predicted_after(model, asked, Tokens.of(batch, "student")) / n["student"]
+        return {"loss": loss, "student": loss}
+
+    def encode(self, example: Example, text: TextEncoder) -> Encoded:
+        """Segments: question; student = answer."""
+        return {"question": text.question(example.question), "student": text.answer(example.answer).ids}
+
+    def divisors(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens of y."""
+        return {"student": batch["student_mask"].sum()}
+
+    def start(
+        self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
+    ) -> Start:
+        """Question and answer prompt in one pass."""
+        prompt = Tokens.repeated(text.prompt_ids, question.ids.shape[0], model.device)
+        joined = Tokens(torch.cat([question.ids, prompt.ids], 1), torch.cat([question.mask, prompt.mask], 1))
+        return Start(model.read(joined).context, written=text.prompt_ids, thoughts=0, passes=1)

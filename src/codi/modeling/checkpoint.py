@@ -1,0 +1,220 @@
+"""Checkpoints on disk: written whole or not at all, loaded strictly.
+
+    codi.json                  method, model, text format, vocabulary identity, package version
+    thoughts.safetensors       projection and the <bot>/<eot> rows
+    adapter_model.safetensors  with LoRA: the adapter alone (peft's format); the base is never written
+    model.safetensors          without LoRA: the whole causal LM (transformers' format)
+    tokenizer files
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2TokenizerFast
+
+import codi
+from codi.data.word_tokenizer import build_word_tokenizer
+from codi.errors import CheckpointError, RecipeError
+from codi.modeling.backbone import DTYPES, check_head, fuse_activations
+from codi.modeling.configuration import ModelConfig, TextFormat
+from codi.modeling.model import ThoughtModel
+
+CONFIGURATION, THOUGHTS, ADAPTER = "codi.json", "thoughts.safetensors", "adapter_model.safetensors"
+
+
+def load_tokenizer(name: str) -> Any:
+    """`word-problems`, a hub id, a directory with a tokenizer, or one with vocab.json and merges.txt (GPT-2's)."""
+    if name == "word-problems":
+        return build_word_tokenizer()
+    path = Path(name)
+    if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
+        end = "<|endoftext|>"
+        return GPT2TokenizerFast.from_pretrained(name, eos_token=end, bos_token=None, unk_token=end)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The tokenizer '{name}' could not be loaded: {str(error).splitlines()[0]}\n"
+            "Give a directory that holds it, or connect to the hub and check the name."
+        ) from error
+
+
+def locate(directory: str | Path) -> Path:
+    """The local directory of a checkpoint; a hub id is fetched. Raises CheckpointError when there is none."""
+    path = Path(directory)
+    if path.is_dir():
+        if (path / CONFIGURATION).exists():
+            return path
+        raise CheckpointError(f"'{path}' is not a checkpoint: it has no {CONFIGURATION}. Give the folder of a trained model.")
+    if str(directory).count("/") != 1 or str(directory).startswith((".", "/")):
+        raise CheckpointError(f"There is no checkpoint at '{path}'. Give the folder of a trained model, or a hub id.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(directory)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"There is no folder '{directory}', and no such model could be fetched from the hub: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The contents of codi.json. Raises CheckpointError when broken or incomplete."""
+    try:
+        saved: dict[str, Any] = json.loads((path / CONFIGURATION).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path / CONFIGURATION} is not JSON (line {error.lineno}: {error.msg}).") from error
+    missing = {"model", "method", "text", "vocabulary"} - set(saved)
+    if missing:
+        raise CheckpointError(f"{path / CONFIGURATION} lacks {', '.join(sorted(missing))}: not a checkpoint of codi.")
+    return saved
+
+
+def save(
+    path: Path, model: ThoughtModel, tokenizer: Any, *, method: dict[str, Any], text: TextFormat, vocabulary: str
+) -> None:
+    """Write a checkpoint into a folder beside `path`, then move it into place.
+
+    Raises CheckpointError when it cannot be written (a full disk); what was at `path` before stays valid.
+    Files of others in an existing `path` (a trainer's state) are kept.
+    """
+    if model.config.lora is not None and model.config.base is None:
+        raise CheckpointError(
+            "A LoRA checkpoint holds no base, but this base was built from a configuration and is stored nowhere. "
+            "Save the base first and give its folder as model.base, or train without LoRA."
+        )
+    scratch = path.parent / f".{path.name}.saving"
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        model.backbone.save_pretrained(scratch)  # type: ignore[operator]
+        save_file({name: t.contiguous() for name, t in thought_weights(model).items()}, scratch / THOUGHTS)
+        tokenizer.save_pretrained(scratch)
+        configuration = {
+            "codi_version": codi.__version__,
+            "method": method,
+            "model": model.config.as_dict(),
+            "text": {key: getattr(text, key) for key in text.__dataclass_fields__},
+            "special_tokens": {"<bot>": model.bot_id, "<eot>": model.eot_id},
+            "vocabulary": vocabulary,
+        }
+        (scratch / CONFIGURATION).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
+        path.mkdir(parents=True, exist_ok=True)
+        for file in sorted(scratch.iterdir(), key=lambda file: file.name == CONFIGURATION):
+            os.replace(file, path / file.name)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The checkpoint could not be written to '{path}': {error}\n"
+            "Free some space (or fix the folder's rights); checkpoints written before are untouched."
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def thought_weights(model: ThoughtModel) -> dict[str, Tensor]:
+    """Projection and thought tokens by name."""
+    return {"thought_tokens": model.thought_tokens.detach(), **_prefixed(model)}
+
+
+def _prefixed(model: ThoughtModel) -> dict[str, Tensor]:
+    return {f"projection.{name}": tensor for name, tensor in model.projection.state_dict().items()}
+
+
+def load_model(path: Path, config: ModelConfig, base: str | None = None) -> ThoughtModel:
+    """Build the model that `config` describes and load the weights in `path`, strictly."""
+    if config.lora is None:
+        model = ThoughtModel(replace(config, base_fingerprint=None), base=_whole_base(path, config))
+        rows = model.config.base_vocabulary_rows
+        if rows != config.base_vocabulary_rows:
+            raise CheckpointError(
+                f"'{path}' was saved with {config.base_vocabulary_rows} vocabulary rows, but its model has {rows}."
+            )
+        model.config = config
+    else:
+        model = ThoughtModel(replace(config, base=base or config.base))
+        check_base(path, config, model.config)
+    load_weights(path, model)
+    return model
+
+
+def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
+    """Refuse a base other than the one the checkpoint was trained on."""
+    expected = (recorded.base_vocabulary_rows, recorded.base_fingerprint)
+    got = (found.base_vocabulary_rows, found.base_fingerprint)
+    if expected != got:
+        raise CheckpointError(
+            f"'{path}' was trained on another base. Expected '{recorded.base}' with {expected[0]} vocabulary rows "
+            f"and weights {expected[1]}; found '{found.base}' with {got[0]} rows and weights {got[1]}. "
+            "Point at the right base with base=..., or restore it."
+        )
+
+
+def load_weights(path: Path, model: ThoughtModel) -> None:
+    """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly."""
+    thoughts = _read(path / THOUGHTS)
+    _compare(path / THOUGHTS, set(thought_weights(model)), set(thoughts))
+    with torch.no_grad():
+        model.thought_tokens.copy_(thoughts.pop("thought_tokens"))
+    model.projection.load_state_dict({name.removeprefix("projection."): t for name, t in thoughts.items()})
+    if model.config.lora is not None:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        adapter = _read(path / ADAPTER)
+        _compare(path / ADAPTER, set(get_peft_model_state_dict(model.backbone)), set(adapter))
+        set_peft_model_state_dict(model.backbone, adapter)
+    else:
+        model.causal.load_state_dict(_whole_base(path, model.config).state_dict())
+
+
+def _whole_base(path: Path, config: ModelConfig) -> Any:
+    try:
+        causal, info = AutoModelForCausalLM.from_pretrained(
+            path, dtype=DTYPES[config.dtype], output_loading_info=True, ignore_mismatched_sizes=False
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"The weights in '{path}' could not be loaded: {str(error).splitlines()[0]}") from error
+    wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "unexpected_keys") if info[kind]}
+    if wrong:
+        raise CheckpointError(f"The weights in '{path}' do not fit its configuration: {wrong}.")
+    fuse_activations(causal)
+    check_head(causal)
+    return causal
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is missing or damaged: {error}") from error
+
+
+def _compare(file: Path, expected: set[str], found: set[str]) -> None:
+    if expected != found:
+        raise CheckpointError(
+            f"{file} does not fit the configuration beside it. "
+            f"Missing: {sorted(expected - found)[:5] or 'none'}; unexpected: {sorted(found - expected)[:5] or 'none'}."
+        )
+
+
+def check_vocabulary(path: Path, expected: str, found: str) -> None:
+    """Refuse a tokenizer that would give other ids than in training."""
+    if expected != found:
+        raise CheckpointError(
+            f"The tokenizer in '{path}' is not the one the model was trained with (recorded {expected}, found {found}). "
+            "Restore the tokenizer files that were saved with the checkpoint."
+        )
+
+
+__all__ = ["RecipeError", "load_model", "load_tokenizer", "load_weights", "locate", "read_configuration", "save"]

@@ -1,0 +1,94 @@
+"""What a thought model is made of. Saved whole with every checkpoint, enough to load it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from codi.errors import RecipeError, nearest
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (peft). Defaults are the paper's (Appendix A)."""
+
+    rank: int = 128
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: str | list[str] = "all-linear"
+    """Module names, or `all-linear`: every linear layer except the LM head."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Base model, adapters, projection and thought tokens.
+
+    Exactly one of `base` and `base_config` says what to start from.
+    """
+
+    base: str | None = None
+    """Hub id or directory of a pretrained causal LM."""
+    base_revision: str | None = None
+    """Hub revision (branch, tag or commit) of `base`."""
+    base_config: dict[str, Any] | None = None
+    """A transformers configuration (with `model_type`) for a model that starts from random weights."""
+    dtype: str = "float32"
+    """Type the weights are held in: float32, bfloat16 or float16. Mixed precision is the trainer's `bf16`."""
+    lora: LoraSettings | None = None
+    """Adapters; None trains every weight of the base."""
+    projection: bool = True
+    """Whether a projection stands between a thought and the next input (Table 2, "w/o Projection")."""
+    projection_width: int | None = None
+    """Hidden units of the projection; None takes the base's hidden size."""
+    projection_dropout: float = 0.0
+    """Share of projection inputs dropped in training."""
+    train_thought_tokens: bool = True
+    """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (as its code does under LoRA)."""
+    base_fingerprint: str | None = None
+    """Filled in on saving: identifies the base's weights, so that another base is refused on loading."""
+    base_vocabulary_rows: int | None = None
+    """Filled in on saving: rows of the base's embedding. <bot> and <eot> take the two ids after them."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The reverse of `as_dict`. Raises RecipeError on a key that does not exist."""
+        check_keys(values, cls, "model")
+        values = dict(values)
+        if isinstance(values.get("lora"), dict):
+            check_keys(values["lora"], LoraSettings, "model.lora")
+            values["lora"] = LoraSettings(**values["lora"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How an answer is written out (paper, section 3.4 and Appendix G)."""
+
+    answer_prompt: str = "The answer is:"
+    answer_separator: str = " "
+    """Between prompt and answer; empty for a prompt that ends in `{`."""
+    answer_suffix: str = ""
+    """After the answer, e.g. `}`."""
+    distillation_token: str = field(default="before-answer")
+    """`before-answer`: the token right before the first answer token (with LLaMA-3 that is the lone space);
+    `prompt-end`: the last token of the answer prompt, whatever follows it."""
+
+    def __post_init__(self) -> None:
+        if self.distillation_token not in ("before-answer", "prompt-end"):
+            raise RecipeError(
+                f"distillation_token is '{self.distillation_token}', but it must be 'before-answer' or 'prompt-end'."
+            )
+        if not self.answer_prompt.strip():
+            raise RecipeError("answer_prompt is empty. Give the words before the answer, e.g. 'The answer is:'.")
+
+
+def check_keys(values: dict[str, Any], target: type, where: str) -> None:
+    """Raise RecipeError when `values` has a key that the dataclass `target` has no field for."""
+    known = [f.name for f in fields(target)]
+    for key in values:
+        if key not in known:
+            raise RecipeError(f"Unknown key '{key}' in {where}.{nearest(key, known)} Known keys: {', '.join(known)}.")

@@ -1,0 +1,318 @@
+"""The runner with a scripted reasoner, and the benchmark table with its row counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codi.data.example import Example
+from codi.errors import DataError, UsageError
+from codi.evaluation.benchmarks import BENCHMARKS, find_benchmark, format_question, load_benchmark
+from codi.evaluation.runner import Reasoner, evaluate
+from codi.evaluation.scorers import get_scorer
+from codi.evaluation.statistics import accuracy_interval
+from codi.generation.answer import Answer
+
+SHARED = Path(os.environ.get("CODI_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+class Scripted:
+    """Answers each question with the text it was given for it, and remembers how it was asked."""
+
+    def __init__(self, texts: dict[str, str], fail_at_call: int | None = None) -> None:
+        self.texts = texts
+        self.fail_at_call = fail_at_call
+        self.calls: list[tuple[list[str], dict[str, Any]]] = []
+
+    def answer(self, questions: list[str], /, **options: Any) -> list[Answer]:
+        if len(self.calls) + 1 == self.fail_at_call:
+            raise KeyboardInterrupt
+        self.calls.append((questions, options))
+        return [
+            Answer(
+                question=question,
+                text=self.texts[question],
+                value=None,
+                thoughts=8,
+                passes=9 + position,
+                answer_tokens=1,
+            )
+            for position, question in enumerate(questions)
+        ]
+
+
+def examples(count: int = 5) -> list[Example]:
+    return [Example(f"e{i}", f" What is  {i} + {i}? ", (), str(2 * i)) for i in range(count)]
+
+
+def scripted(**kwargs: Any) -> Scripted:
+    texts = {f"What is {i} + {i}?": f"The answer is: {2 * i}" for i in range(5)}
+    texts["What is 3 + 3?"] = "The answer is: 7"
+    texts["What is 4 + 4?"] = "I cannot say"
+    return Scripted(texts, **kwargs)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
+    reasoner: Reasoner = scripted()
+    seen: list[tuple[int, int]] = []
+    path = tmp_path / "run" / "predictions.jsonl"
+    result = evaluate(
+        reasoner,
+        examples(),
+        batch_size=2,
+        latency_questions=3,
+        on_progress=lambda done, total: seen.append((done, total)),
+        predictions_path=path,
+    )
+    assert (result.correct, result.n, result.unreadable) == (3, 5, 1)
+    assert result.accuracy == 0.6
+    assert result.ci95 == accuracy_interval(3, 5)
+    assert result.thought_tokens == 8.0
+    assert result.sequential_passes == pytest.approx((9 + 10 + 9 + 10 + 9) / 5)
+    assert result.latency_ms is not None
+    assert result.latency_ms["n"] == 3
+    assert 0 < result.latency_ms["median"] <= result.latency_ms["p95"]
+    assert result.outcomes == (True, True, True, False, False)
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    saved = json.loads(json.dumps(result.as_dict()))
+    assert saved["scorer"] == "codi"
+    assert saved["ci95"] == list(result.ci95)
+    assert "60.0 %" in result.describe()
+    assert "1 unreadable" in result.describe()
+
+    rows = read_jsonl(path)
+    assert [row["id"] for row in rows] == ["e0", "e1", "e2", "e3", "e4"]
+    assert rows[3] == {
+        "id": "e3",
+        "question": "What is 3 + 3?",
+        "gold": "6",
+        "text": "The answer is: 7",
+        "value": "7",
+        "correct": False,
+        "thoughts": 8,
+        "passes": 10,
+        "answer_tokens": 1,
+    }
+    assert rows[4]["value"] is None
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_latency_is_measured_at_batch_1_after_a_warm_up() -> None:
+    reasoner = scripted()
+    result = evaluate(reasoner, examples(), batch_size=64, latency_questions=3)
+    assert [len(questions) for questions, _ in reasoner.calls] == [5, 1, 1, 1, 1, 1]
+    assert all(options["batch_size"] == 1 for _, options in reasoner.calls[1:])
+    assert result.latency_ms is not None
+    reasoner = scripted()
+    assert evaluate(reasoner, examples(), latency_questions=0).latency_ms is None
+    assert len(reasoner.calls) == 1
+
+
+def test_sampling_reaches_the_reasoner_and_batches_differ_in_seed() -> None:
+    reasoner = scripted()
+    evaluate(
+        reasoner,
+        examples(),
+        batch_size=2,
+        mode="explicit",
+        temperature=0.1,
+        top_k=5,
+        top_p=0.9,
+        seed=7,
+        max_new_tokens=12,
+        latents=3,
+        latency_questions=0,
+    )
+    assert [options.pop("seed") for _, options in reasoner.calls] == [7, 9, 11]
+    expected = {
+        "mode": "explicit",
+        "batch_size": 2,
+        "temperature": 0.1,
+        "top_k": 5,
+        "top_p": 0.9,
+        "max_new_tokens": 12,
+        "latents": 3,
+    }
+    assert all(options == expected for _, options in reasoner.calls)
+    evaluate(plain := scripted(), examples(), latency_questions=0)
+    assert "max_new_tokens" not in plain.calls[0][1]
+    assert "latents" not in plain.calls[0][1]
+
+
+def test_interrupted_run_keeps_its_finished_rows_and_later_runs_do_not_lose_them(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(scripted(fail_at_call=3), examples(), batch_size=2, predictions_path=path)
+    assert not path.exists()
+    partial = tmp_path / "predictions.jsonl.partial"
+    assert [row["id"] for row in read_jsonl(partial)] == ["e0", "e1", "e2", "e3"]
+    untouched = scripted()
+    with pytest.raises(UsageError, match="already exists"):
+        evaluate(untouched, examples(), predictions_path=path)
+    assert untouched.calls == []
+    assert len(read_jsonl(partial)) == 4
+    evaluate(scripted(), examples(), predictions_path=path, latency_questions=0, overwrite=True)
+    assert len(read_jsonl(path)) == 5
+    with pytest.raises(UsageError, match="already exists"):
+        evaluate(scripted(), examples(), predictions_path=path)
+
+
+def test_predictions_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder is needed")
+    with pytest.raises(DataError, match="could not be written"):
+        evaluate(scripted(), examples(), predictions_path=tmp_path / "blocked" / "predictions.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
+def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl.partial").symlink_to("/dev/full")
+    with pytest.raises(DataError, match="No space left"):
+        evaluate(scripted(), examples(), predictions_path=tmp_path / "predictions.jsonl", overwrite=True)
+
+
+def test_bad_requests_are_refused_before_anything_is_answered() -> None:
+    reasoner = scripted()
+    with pytest.raises(DataError, match=r"'e9'.*'plenty'"):
+        evaluate(reasoner, [*examples(), Example("e9", "How many?", (), "plenty")])
+    with pytest.raises(DataError, match="no examples"):
+        evaluate(reasoner, [])
+    with pytest.raises(UsageError, match="batch size"):
+        evaluate(reasoner, examples(), batch_size=0)
+    with pytest.raises(UsageError, match="latency_questions"):
+        evaluate(reasoner, examples(), latency_questions=-1)
+    with pytest.raises(UsageError, match="Unknown scorer"):
+        evaluate(reasoner, examples(), scorer="codie")
+    assert reasoner.calls == []
+
+
+def test_a_reasoner_that_loses_an_answer_is_caught() -> None:
+    class Short(Scripted):
+        def answer(self, questions: list[str], /, **options: Any) -> list[Answer]:
+            return super().answer(questions, **options)[:-1]
+
+    with pytest.raises(ValueError, match="zip"):
+        evaluate(Short(scripted().texts), examples(), latency_questions=0)
+
+
+def test_letters_are_scored_and_unreadable_ones_counted() -> None:
+    letters = [Example(str(i), f"q{i}", (), "C") for i in range(3)]
+    reasoner = Scripted({"q0": "The answer is: C", "q1": "The answer is: 9", "q2": "The answer is: B"})
+    result = evaluate(reasoner, letters, scorer=get_scorer("letter"), latency_questions=0)
+    assert (result.correct, result.unreadable, result.scorer) == (1, 1, "letter")
+
+
+def test_question_format() -> None:
+    assert format_question("  It grew.  How  much?\nA: 1 ") == "It grew. How much?\nA: 1"
+
+
+def write_questions(path: Path, count: int, answer: str = "3") -> Path:
+    rows = (json.dumps({"question": f"Question {i}?", "answer": answer}) for i in range(count))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_benchmark_is_complete() -> None:
+    for name, benchmark in BENCHMARKS.items():
+        assert benchmark.name == name
+        assert get_scorer(benchmark.scorer)
+        assert benchmark.note
+        assert benchmark.rows
+        assert benchmark.generated or "/" in benchmark.hub_id
+    assert "500" in BENCHMARKS["multiarith"].note
+
+
+def test_local_copy_with_another_row_count_is_refused(tmp_path: Path) -> None:
+    copy = write_questions(tmp_path / "half.jsonl", 90)
+    with pytest.raises(DataError, match=r"'multiarith' has 180 questions, but .* gave 90"):
+        load_benchmark("multiarith", file=str(copy))
+    loaded, report, benchmark = load_benchmark("multiarith", file=str(copy), allow_partial=True)
+    assert (len(loaded), report.kept, benchmark.name) == (90, 90, "multiarith")
+    loaded, _, _ = load_benchmark("multiarith", file=str(write_questions(tmp_path / "whole.jsonl", 180)))
+    assert len(loaded) == 180
+
+
+def test_limit_is_accounted_for(tmp_path: Path) -> None:
+    copy = write_questions(tmp_path / "whole.jsonl", 180)
+    loaded, report, _ = load_benchmark("multiarith", file=str(copy), limit=20)
+    assert len(loaded) == report.kept == 20
+    assert report.dropped == {"beyond the limit of 20": 160}
+    with pytest.raises(UsageError, match="limit"):
+        load_benchmark("multiarith", file=str(copy), limit=0)
+
+
+def test_any_file_is_a_benchmark(tmp_path: Path) -> None:
+    path = write_questions(tmp_path / "mine.jsonl", 3, answer="B")
+    loaded, _, benchmark = load_benchmark(str(path), scorer="letter")
+    assert (benchmark.name, benchmark.scorer, len(loaded)) == ("mine", "letter", 3)
+    with pytest.raises(DataError, match="number in every gold answer"):
+        load_benchmark(str(path))
+    with pytest.raises(UsageError, match="second file"):
+        load_benchmark(str(path), file=str(path))
+
+
+@pytest.mark.parametrize("name", ["in_domain", "reworded", "larger_numbers", "longer_chains"])
+def test_generated_sets_load_in_any_size(name: str) -> None:
+    loaded, _, benchmark = load_benchmark(name, count=12, seed=3)
+    assert len(loaded) == 12
+    assert benchmark.generated
+    again, _, _ = load_benchmark(name, count=12, seed=3)
+    assert loaded == again
+
+
+def test_names_and_options_that_do_not_apply(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'gsm-hard'"):
+        find_benchmark("gsmhard")
+    with pytest.raises(DataError, match="does not exist"):
+        find_benchmark(str(tmp_path / "absent.jsonl"))
+    with pytest.raises(DataError, match="folder"):
+        find_benchmark(str(tmp_path))
+    with pytest.raises(DataError, match="local copy"):
+        load_benchmark("svamp", file=str(tmp_path / "absent.jsonl"))
+    with pytest.raises(UsageError, match="Unknown scorer"):
+        find_benchmark("svamp", scorer="codex")
+    with pytest.raises(UsageError, match="'train' would be another set"):
+        find_benchmark("gsm8k", split="train")
+    with pytest.raises(UsageError, match="generated sets only"):
+        load_benchmark("svamp", count=10)
+    with pytest.raises(UsageError, match="at least 1"):
+        load_benchmark("in_domain", count=0)
+
+
+REAL_FILES = {
+    "gsm8k": "gsm8k_test.jsonl",
+    "svamp": "svamp.jsonl",
+    "gsm-hard": "gsmhard.jsonl",
+    "multiarith": "multiarith_test180.jsonl",
+    "multiarith-600": "multiarith_600.jsonl",
+    "commonsenseqa": "commonsenseqa_dev.jsonl",
+    "gsm8k-aug-validation": "gsm8k_aug_valid.jsonl",
+}
+
+
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_real_files_are_the_benchmarks(name: str) -> None:
+    path = SHARED / REAL_FILES[name]
+    if not path.exists():
+        pytest.skip(f"{path.name} is not on this machine")
+    loaded, _, benchmark = load_benchmark(name, file=str(path))
+    assert len(loaded) == BENCHMARKS[name].rows
+    # A reasoner that writes each gold answer out must score 100 %.
+    texts = {format_question(e.question): f"The answer is: {e.answer}" for e in loaded}
+    result = evaluate(Scripted(texts), loaded, scorer=benchmark.scorer, latency_questions=0)
+    assert result.unreadable == 0
+    assert result.n == BENCHMARKS[name].rows
+
+
+def test_a_lone_surrogate_does_not_stop_the_run(tmp_path: Path) -> None:
+    odd = [Example("e\ud800", "q", (), "3")]
+    path = tmp_path / "predictions.jsonl"
+    evaluate(Scripted({"q": "3"}), odd, latency_questions=0, predictions_path=path)
+    assert read_jsonl(path)[0]["id"] == "e\ud800"
