@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +17,50 @@ from codi.evaluation.runner import Reasoner, evaluate
 from codi.evaluation.scorers import get_scorer
 from codi.evaluation.statistics import accuracy_interval
 from codi.generation.answer import Answer
+from codi.generation.decoding import Sampling
 
 SHARED = Path(os.environ.get("CODI_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+class AnyMode:
+    """A method that answers in any mode."""
+
+    def mode(self, asked: str | None, /) -> str:
+        return asked or "latent"
 
 
 class Scripted:
     """Answers each question with the text it was given for it, and remembers how it was asked."""
 
-    def __init__(self, texts: dict[str, str], fail_at_call: int | None = None) -> None:
+    method = AnyMode()
+
+    def __init__(self, texts: dict[str, str], fail_at_batch: int | None = None) -> None:
         self.texts = texts
-        self.fail_at_call = fail_at_call
+        self.fail_at_batch = fail_at_batch
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
 
-    def answer(self, questions: list[str], /, **options: Any) -> list[Answer]:
-        if len(self.calls) + 1 == self.fail_at_call:
-            raise KeyboardInterrupt
-        self.calls.append((questions, options))
-        return [
-            Answer(
-                question=question,
-                text=self.texts[question],
-                value=None,
-                thoughts=8,
-                passes=9 + position,
-                answer_tokens=1,
-            )
-            for position, question in enumerate(questions)
-        ]
+    def answer_batches(
+        self, questions: Sequence[str], /, **options: Any
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        self.calls.append((list(questions), options))
+        size = options["batch_size"]
+        for batch, first in enumerate(range(0, len(questions), size), start=1):
+            if batch == self.fail_at_batch:
+                raise KeyboardInterrupt
+            yield [
+                (number, self.answer(questions[number], number - first))
+                for number in range(first, min(first + size, len(questions)))
+            ]
+
+    def answer(self, question: str, position: int) -> Answer:
+        return Answer(
+            question=question,
+            text=self.texts[question],
+            value=None,
+            thoughts=8,
+            passes=9 + position,
+            answer_tokens=1,
+        )
 
 
 def examples(count: int = 5) -> list[Example]:
@@ -116,9 +134,9 @@ def test_latency_is_measured_at_batch_1_after_a_warm_up() -> None:
     assert len(reasoner.calls) == 1
 
 
-def test_sampling_reaches_the_reasoner_and_batches_differ_in_seed() -> None:
+def test_sampling_reaches_the_reasoner_in_one_call() -> None:
     reasoner = scripted()
-    evaluate(
+    result = evaluate(
         reasoner,
         examples(),
         batch_size=2,
@@ -131,26 +149,33 @@ def test_sampling_reaches_the_reasoner_and_batches_differ_in_seed() -> None:
         latents=3,
         latency_questions=0,
     )
-    assert [options.pop("seed") for _, options in reasoner.calls] == [7, 9, 11]
-    expected = {
+    # One call for all questions: each is then sampled by its own number, whatever the batch size.
+    assert len(reasoner.calls) == 1
+    assert reasoner.calls[0][1] == {
         "mode": "explicit",
         "batch_size": 2,
-        "temperature": 0.1,
-        "top_k": 5,
-        "top_p": 0.9,
+        "sampling": Sampling(0.1, 5, 0.9, 7),
         "max_new_tokens": 12,
         "latents": 3,
     }
-    assert all(options == expected for _, options in reasoner.calls)
+    assert result.mode == "explicit"
     evaluate(plain := scripted(), examples(), latency_questions=0)
     assert "max_new_tokens" not in plain.calls[0][1]
-    assert "latents" not in plain.calls[0][1]
+    with pytest.raises(UsageError, match="top_p"):
+        evaluate(scripted(), examples(), top_p=0.0)
+
+
+def test_a_run_that_fails_before_its_first_row_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(scripted(fail_at_batch=1), examples(), predictions_path=path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_run_keeps_its_finished_rows_and_later_runs_do_not_lose_them(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(scripted(fail_at_call=3), examples(), batch_size=2, predictions_path=path)
+        evaluate(scripted(fail_at_batch=3), examples(), batch_size=2, predictions_path=path)
     assert not path.exists()
     partial = tmp_path / "predictions.jsonl.partial"
     assert [row["id"] for row in read_jsonl(partial)] == ["e0", "e1", "e2", "e3"]
@@ -195,10 +220,12 @@ def test_bad_requests_are_refused_before_anything_is_answered() -> None:
 
 def test_a_reasoner_that_loses_an_answer_is_caught() -> None:
     class Short(Scripted):
-        def answer(self, questions: list[str], /, **options: Any) -> list[Answer]:
-            return super().answer(questions, **options)[:-1]
+        def answer_batches(
+            self, questions: Sequence[str], /, **options: Any
+        ) -> Iterator[list[tuple[int, Answer]]]:
+            return super().answer_batches(questions[:-1], **options)
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="4 of 5"):
         evaluate(Short(scripted().texts), examples(), latency_questions=0)
 
 

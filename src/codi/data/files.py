@@ -100,7 +100,7 @@ def _read_jsonl(path: Path) -> Rows:
         for number, line in _lines(path):
             try:
                 row = _parse_json(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number}: broken JSON ({_reason(error)}). Each line must be one JSON "
                     "object; mend or remove this line."
@@ -122,7 +122,7 @@ def _read_json(path: Path) -> Rows:
         return Rows((), [], "row")
     try:
         value = _parse_json(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         at = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         extra = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
         raise DataError(
@@ -140,7 +140,7 @@ def _read_json(path: Path) -> Rows:
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
-    return "nested too deeply"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _kind(value: Any) -> str:
@@ -152,30 +152,36 @@ def _kind(value: Any) -> str:
 
 
 def _read_csv(path: Path) -> Rows:
+    columns: list[str] = []
+    rows: list[tuple[int, Row]] = []
+    # Values may span lines: a row is named by its first.
+    line = 1
     with path.open(encoding="utf-8-sig", newline="") as file:
         # strict: a quote that is never closed would swallow the rest of the file as one value.
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.reader(file, strict=True)
         try:
-            columns = tuple(reader.fieldnames or ())
-            twice = {name for name in columns if columns.count(name) > 1}
-            if twice:
-                raise DataError(
-                    f"{path}, line 1: the column {', '.join(map(repr, sorted(twice)))} occurs twice in the "
-                    "header. Rename one."
-                )
-            rows = []
-            first_line = reader.line_num + 1
-            for row in reader:
-                if None in row:
+            for values in reader:
+                if values and not columns:
+                    columns = values
+                    twice = sorted({name for name in columns if columns.count(name) > 1})
+                    if twice:
+                        raise DataError(
+                            f"{path}, line {line}: the column {', '.join(map(repr, twice))} occurs twice in "
+                            "the header. Rename one."
+                        )
+                elif len(values) > len(columns):
                     raise DataError(
-                        f"{path}, line {first_line}: more values than the {len(columns)} columns of the "
-                        "header. Put values with commas in double quotes."
+                        f"{path}, line {line}: more values than the {len(columns)} columns of the header. "
+                        "Put values with commas in double quotes."
                     )
-                rows.append((first_line, row))
-                first_line = reader.line_num + 1
+                elif values:
+                    rows.append((line, dict(zip(columns, values, strict=False))))
+                line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: broken CSV ({error}). Mend the row.") from error
-    return Rows(columns, rows, "line")
+            raise DataError(
+                f"{path}, line {line}: broken CSV ({error}). Mend the row that starts there."
+            ) from error
+    return Rows(tuple(columns), rows, "line")
 
 
 def _read_parquet(path: Path) -> Rows:

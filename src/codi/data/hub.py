@@ -103,8 +103,8 @@ def read_hub_split(name: str, hub_set: HubSet, split: str) -> Rows:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
             f"The set '{name}' ({hub_set.hub_id}, split '{split}') could not be loaded from the hub: "
-            f"{reason}. Without a network, download it on another machine (one .jsonl, .json, .csv or .parquet file, "
-            f"from https://huggingface.co/datasets/{hub_set.hub_id}) and give the path of that file in "
-            f"place of '{name}'."
+            f"{reason}. Without a network, download it on another machine, as one .jsonl, .json, .csv or "
+            f".parquet file from https://huggingface.co/datasets/{hub_set.hub_id}, and give the path of "
+            f"that file in place of '{name}'."
         ) from error
     return Rows(tuple(loaded.column_names), [(i, dict(row)) for i, row in enumerate(loaded, start=1)], "row")

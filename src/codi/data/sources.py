@@ -117,7 +117,7 @@ def _defect_message(where: str, defect: str) -> str:
 
 
 def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
-    """The parts of a source: each one's name for messages and ids, its rows, and its hub set if it has one."""
+    """The parts of a source: each one's name for messages and ids, its rows, and its hub set if any."""
     hub_set = find_hub_set(source)
     if hub_set is not None:
         for part in split.split("+"):

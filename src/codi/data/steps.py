@@ -28,16 +28,14 @@ _EQUATION = re.compile(r"<<.*?>>")
 # Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows.
 _POSSIBLE_END = re.compile(r"""(?P<mark>[.!?]+|…)(?P<closing>["'”’)\]]*)\s+(?=(?P<next>\S+))""")
 
-# Always followed by what they belong to.
-_LEADING = _words(
-    "mr mrs ms mx dr prof rev hon gen col capt lt sgt gov sen rep st mt e.g i.e eg ie vs approx ca cf fig eq "
-    "al"
-)
+# Always followed by what they belong to; titles only with a capital ("Rep. Lee", but "one more rep. Then").
+_TITLES = _words("Mr Mrs Ms Mx Dr Prof Rev Hon Gen Col Capt Lt Sgt Gov Sen Rep St Mt")
+_LEADING = _words("e.g i.e eg ie vs approx ca cf mr mrs ms dr")
 # May end a sentence; then the next one starts with a capital.
 _TRAILING = _words(
     "etc jr sr inc ltd co corp dept est a.m p.m am pm hr hrs min mins sec secs wk wks mo yr yrs lb lbs oz ft "
     "in yd yds mi sq cu gal qt pt pts tsp tbsp km cm mm kg mg ml kcal cal doz no nos vol pp ave blvd rd jan "
-    "feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun"
+    "fig eq feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun"
 )
 # Initials (U.S., J.) stand before names as often as at the end: only these words open a sentence after them.
 _OPENERS = _words(
@@ -115,7 +113,7 @@ def _ends_sentence(before: str, mark: str, closing: str, following: str) -> bool
     word = before.rsplit(maxsplit=1)[-1].lstrip("\"'“‘([$") if before.strip() else ""
     # "12ft.", "3lbs.": the unit without its number.
     bare = word.lower().lstrip("0123456789.,/")
-    if bare in _LEADING:
+    if word in _TITLES or bare in _LEADING:
         return False
     if bare in _TRAILING:
         # "No. 5" numbers; "No. Five" answers.

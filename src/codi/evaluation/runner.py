@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
@@ -18,28 +18,37 @@ from codi.evaluation.benchmarks import format_question
 from codi.evaluation.scorers import Scorer, check_gold_answers, get_scorer
 from codi.evaluation.statistics import accuracy_interval, latency_summary
 from codi.generation.answer import Answer
+from codi.generation.decoding import Sampling
 
 WARM_UP_QUESTIONS = 2
 
 
-class Reasoner(Protocol):
-    """Anything that answers questions: `LatentReasoner`, or a scripted one in a test."""
+class AnswerModes(Protocol):
+    """The part of a method that evaluation asks: which mode it would answer in."""
 
-    def answer(
+    def mode(self, asked: str | None, /) -> str:
+        """The mode used when `asked` is wanted; None is the method's own. Raises UsageError on another's."""
+
+
+class Reasoner(Protocol):
+    """Anything that answers questions batch by batch: `LatentReasoner`, or a scripted one in a test."""
+
+    @property
+    def method(self) -> AnswerModes:
+        """What the reasoner was trained with."""
+
+    def answer_batches(
         self,
-        questions: list[str],
+        questions: Sequence[str],
         /,
         *,
-        mode: Literal["latent", "explicit"] = ...,
-        batch_size: int = ...,
-        temperature: float = ...,
-        top_k: int = ...,
-        top_p: float = ...,
-        seed: int = ...,
-        max_new_tokens: int = ...,
+        mode: str | None = ...,
         latents: int | None = ...,
-    ) -> list[Answer]:
-        """One `Answer` per question, in the order asked."""
+        batch_size: int = ...,
+        max_new_tokens: int = ...,
+        sampling: Sampling | None = ...,
+    ) -> Iterator[list[tuple[int, Answer]]]:
+        """(question number, answer) pairs of each finished batch; a row is sampled by seed and number alone."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class EvaluationResult:
         correct: right answers.
         n: questions asked.
         scorer: name of the scorer used.
-        mode: how the model reasoned, "latent" or "explicit".
+        mode: how the model answered: "latent", "explicit" (written reasoning) or "direct".
         thought_tokens: mean thought tokens per question.
         sequential_passes: mean sequential model passes per question.
         unreadable: answers the scorer could not read (all counted as wrong).
@@ -122,6 +131,7 @@ class PredictionWriter(AbstractContextManager["PredictionWriter"]):
                     "Choose another output, move it away, or allow overwriting."
                 )
         self._file: IO[str] | None = None
+        self._rows = 0
 
     def __enter__(self) -> PredictionWriter:
         try:
@@ -144,6 +154,7 @@ class PredictionWriter(AbstractContextManager["PredictionWriter"]):
             self._file.flush()
         except OSError as error:
             raise self._failure(error) from error
+        self._rows += len(rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,6 +165,8 @@ class PredictionWriter(AbstractContextManager["PredictionWriter"]):
             self._file.close()
             if kind is None:
                 self.partial.replace(self.path)
+            elif not self._rows:  # an empty file would only stand in the way of the next attempt
+                self.partial.unlink()
         except OSError as failure:
             if kind is None:
                 raise self._failure(failure) from failure
@@ -171,7 +184,7 @@ def evaluate(
     *,
     scorer: str | Scorer = "codi",
     batch_size: int = 64,
-    mode: str = "latent",
+    mode: str | None = None,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -190,9 +203,9 @@ def evaluate(
         examples: questions with gold answers; questions are stripped and double spaces folded here.
         scorer: a scorer or its name (`codi.evaluation.scorers.SCORERS`).
         batch_size: questions answered at a time.
-        mode: "latent" or "explicit", handed to the reasoner.
-        temperature, top_k, top_p: sampling, handed to the reasoner; temperature 0 is greedy.
-        seed: the batch that starts at question i is sampled with seed + i, so no two batches share a seed.
+        mode: "latent", "explicit" or "direct", as the method allows; None is the method's own.
+        temperature, top_k, top_p: sampling; temperature 0 is greedy.
+        seed: question i is sampled from (seed, i) alone, so the batch size does not change its answer.
         max_new_tokens, latents: handed to the reasoner where given; its own defaults otherwise.
         latency_questions: the first so many questions are asked again one by one, after a warm-up, to time
             them; 0 skips the measurement.
@@ -210,24 +223,20 @@ def evaluate(
     """
     rule = get_scorer(scorer) if isinstance(scorer, str) else scorer
     _check_request(examples, rule, batch_size, latency_questions)
-    options: dict[str, Any] = {"mode": mode, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    mode = reasoner.method.mode(mode)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    options: dict[str, Any] = {"mode": mode, "sampling": sampling, "latents": latents}
     if max_new_tokens is not None:
         options["max_new_tokens"] = max_new_tokens
-    if latents is not None:
-        options["latents"] = latents
     writer = PredictionWriter(Path(predictions_path), overwrite=overwrite) if predictions_path else None
 
-    rows: list[dict[str, Any]] = []
-    if writer is None:
-        _answer_all(reasoner, examples, rule, batch_size, seed, options, rows, None, on_progress)
-    else:
-        with writer:
-            _answer_all(reasoner, examples, rule, batch_size, seed, options, rows, writer, on_progress)
+    with writer or nullcontext():
+        rows = _answer_all(reasoner, examples, rule, batch_size, options, writer, on_progress)
 
     latency_ms = None
     if latency_questions:
         timed = [format_question(example.question) for example in examples[:latency_questions]]
-        latency_ms = latency_summary(measure_latency(reasoner, timed, seed=seed, **options))
+        latency_ms = latency_summary(measure_latency(reasoner, timed, **options))
     correct = sum(row["correct"] for row in rows)
     return EvaluationResult(
         accuracy=correct / len(rows),
@@ -252,11 +261,11 @@ def measure_latency(reasoner: Reasoner, questions: Sequence[str], **options: Any
     accelerator has finished when the clock is read.
     """
     for question in questions[:WARM_UP_QUESTIONS]:
-        reasoner.answer([question], batch_size=1, **options)
+        list(reasoner.answer_batches([question], batch_size=1, **options))
     milliseconds = []
     for question in questions:
         start = time.perf_counter()
-        reasoner.answer([question], batch_size=1, **options)
+        list(reasoner.answer_batches([question], batch_size=1, **options))
         milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds
 
@@ -278,26 +287,26 @@ def _answer_all(
     examples: Sequence[Example],
     scorer: Scorer,
     batch_size: int,
-    seed: int,
     options: dict[str, Any],
-    rows: list[dict[str, Any]],
     writer: PredictionWriter | None,
     on_progress: Callable[[int, int], None] | None,
-) -> None:
-    """Answer `examples` batch by batch, in their order, appending one scored row each to `rows`."""
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        questions = [format_question(example.question) for example in batch]
-        answers = reasoner.answer(questions, batch_size=batch_size, seed=seed + start, **options)
-        scored = [
-            _scored_row(example, question, answer, scorer)
-            for example, question, answer in zip(batch, questions, answers, strict=True)
-        ]
-        rows.extend(scored)
+) -> list[dict[str, Any]]:
+    """Answer `examples` batch by batch; one scored row each, in their order."""
+    questions = [format_question(example.question) for example in examples]
+    rows: dict[int, dict[str, Any]] = {}
+    for batch in reasoner.answer_batches(questions, batch_size=batch_size, **options):
+        scored = {
+            number: _scored_row(examples[number], questions[number], answer, scorer)
+            for number, answer in batch
+        }
+        rows.update(scored)
         if writer is not None:
-            writer.write(scored)
+            writer.write(list(scored.values()))
         if on_progress is not None:
             on_progress(len(rows), len(examples))
+    if len(rows) != len(examples):
+        raise ValueError(f"the reasoner answered {len(rows)} of {len(examples)} questions")
+    return [rows[number] for number in range(len(examples))]
 
 
 def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class ThoughtModel(nn.Module):
     def __init__(self, config: ModelConfig, base: PreTrainedModel | None = None) -> None:
         super().__init__()
         causal = build_base(config) if base is None else base
-        if getattr(causal, "is_gradient_checkpointing", False):
+        if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
             raise TrainingError(CHECKPOINTING_REFUSED)
         embedding = causal.get_input_embeddings()
         rows, hidden_size = embedding.weight.shape

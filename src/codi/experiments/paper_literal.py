@@ -1,0 +1,110 @@
+"""CODI's training step as the paper writes it (Eq. 1-5, Figure A1) and its published code runs it.
+
+    teacher, for Eq. 2     Q r          a pass of its own, logits at every position
+    teacher, for Eq. 5     Q r          a second pass, without gradient
+    student                Q <bot>  z_1 .. z_n  <eot> y      the question a third time, logits in every pass
+
+Nothing of `ThoughtModel.read`, `think` or `Context` is used, only weights: the causal LM, the projection and
+the two thought-token rows. That makes it the oracle of the tests and the reference of `codi bench train`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from codi.methods.codi import DISTANCES, Codi
+from codi.methods.method import Batch
+from codi.modeling.model import ThoughtModel
+
+IGNORED = -100  # what cross_entropy leaves out
+
+
+def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, Tensor]:
+    """The scalars `loss`, `student`, `distillation` and `teacher` of one collated batch."""
+    llm, rows = model.causal, batch["question_ids"].shape[0]
+    wte = llm.get_input_embeddings()
+    bot, eot = (row.to(wte.weight.dtype).expand(rows, 1, -1) for row in model.thought_tokens)
+    one = batch["question_mask"].new_ones(rows, 1)
+    x, y, x_mask, y_mask = wte(batch["question_ids"]), wte(batch["student_ids"]), *_masks(batch, "student")
+
+    # Teacher learning (Eq. 2), and once more for the states to distil, without gradient
+    x_cot_y = torch.cat([x, wte(batch["teacher_ids"])], 1)
+    teacher_mask = torch.cat(_masks(batch, "teacher"), 1)
+    labels = torch.cat([torch.full_like(x_mask, IGNORED), _labels(batch, "teacher")], 1)
+    seen = {"attention_mask": teacher_mask, "position_ids": _positions(teacher_mask)}
+    learning = llm(inputs_embeds=x_cot_y, **seen, output_hidden_states=True, use_cache=False)
+    loss_teacher = _cross_entropy(learning.logits, labels)
+    with torch.no_grad():
+        teacher = llm(inputs_embeds=x_cot_y, **seen, output_hidden_states=True, use_cache=False)
+
+    # Student: continuous thoughts, each the projected last hidden state of the pass before (section 3.3)
+    cache = DynamicCache(config=llm.config)
+    inputs, mask = torch.cat([x, bot], 1), torch.cat([x_mask, one], 1)
+    out = _student_pass(llm, inputs, mask, cache)
+    for _ in range(method.latents):
+        latent = model.projection(out.hidden_states[-1][:, -1:])
+        mask = torch.cat([mask, one], 1)
+        out = _student_pass(llm, latent, mask, cache)
+
+    # Student learning (Eq. 3): the thoughts' cache, then <eot> y
+    mask = torch.cat([mask, one, y_mask], 1)
+    student = _student_pass(llm, torch.cat([eot, y], 1), mask, cache)
+    loss_student = _cross_entropy(
+        student.logits, torch.cat([torch.full_like(one, IGNORED), _labels(batch, "student")], 1)
+    )
+
+    # Knowledge distillation (Eq. 5), at the token before the answer
+    row = torch.arange(rows, device=x.device)
+    at_teacher = x.shape[1] + batch["teacher_distillation"]
+    first = 0 if method.layers == "all" else 1
+    distances = []
+    for h_t, h_s in zip(teacher.hidden_states[first:], student.hidden_states[first:], strict=True):
+        h_teacher, h_student = h_t[row, at_teacher].float(), h_s[row, batch["student_distillation"]].float()
+        distance = DISTANCES[method.distance](h_student, h_teacher)
+        if method.divide_by_std:  # section 3.5
+            distance = distance / h_teacher.std() ** (2 if method.distance == "l2" else 1)
+        distances.append(distance)
+    loss_kd = torch.stack(distances).mean()
+
+    loss = method.alpha * loss_student + method.beta * loss_kd + method.gamma * loss_teacher  # Eq. 1
+    return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+
+
+def _student_pass(llm: torch.nn.Module, inputs: Tensor, mask: Tensor, cache: DynamicCache) -> _Output:
+    """One pass that extends the cache. inputs: [b, t, d]; mask: [b, s + t]. The cache changes in place."""
+    output: _Output = llm(
+        inputs_embeds=inputs,
+        attention_mask=mask,
+        position_ids=_positions(mask)[:, -inputs.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+        output_hidden_states=True,
+    )
+    return output
+
+
+class _Output:
+    """What is used of a causal LM's output. logits: [b, t, vocabulary]; hidden_states: one [b, t, d] a layer."""
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...]
+
+
+def _masks(batch: Batch, answer: str) -> tuple[Tensor, Tensor]:
+    return batch["question_mask"], batch[f"{answer}_mask"]
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _labels(batch: Batch, answer: str) -> Tensor:
+    return batch[f"{answer}_ids"].masked_fill(batch[f"{answer}_mask"] == 0, IGNORED)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the labelled positions. logits: [b, t, vocabulary]; labels: [b, t], of the same positions."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)

@@ -1,0 +1,50 @@
+"""Batches of similar length, in an order that depends only on seed and epoch (so a resumed run repeats it)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import Sampler
+
+POOL = 50
+"""Batches' worth of shuffled rows that are sorted by length together: large enough to save padding, small
+enough to keep batches mixed."""
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Yields lists of row numbers. Every row once per epoch; only the last batch may be smaller."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        difficulty: Sequence[int] | None = None,
+        shortest_first: float = 0.0,
+        epochs: int = 1,
+    ) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.difficulty, self.shortest_first, self.epochs = difficulty, shortest_first, epochs
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch's order to give next."""
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shuffler = random.Random(f"{self.seed}-{self.epoch}")
+        rows = list(range(len(self.lengths)))
+        shuffler.shuffle(rows)
+        pool = self.batch_size * POOL
+        batches: list[list[int]] = []
+        for first in range(0, len(rows), pool):
+            nearby = sorted(rows[first : first + pool], key=lambda row: self.lengths[row])
+            batches += [nearby[i : i + self.batch_size] for i in range(0, len(nearby), self.batch_size)]
+        smaller = [batch for batch in batches if len(batch) < self.batch_size]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        shuffler.shuffle(full)
+        yield from full + smaller

@@ -1,0 +1,113 @@
+"""From sources to tokenised examples: every row left out is counted, and tokenising is done once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codi.data.collation import Encoded
+from codi.data.example import Example, LoadReport
+from codi.data.sources import Columns, exclude_questions, load_examples
+from codi.errors import DataError
+from codi.evaluation.scorers import check_gold_answers, get_scorer
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.training.recipes import DataConfig
+
+CACHE_ROWS = 50_000
+"""Sets below this size tokenise in seconds and are not cached on disk."""
+
+
+@dataclass
+class PreparedData:
+    """Tokenised training rows and the validation questions, with the account of what was left out."""
+
+    encoded: Sequence[Encoded]
+    lengths: list[int]
+    ids: list[str]
+    steps: list[int]
+    validation: list[Example]
+    reports: list[LoadReport] = field(default_factory=list)
+
+
+def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
+    """Load, filter and tokenise. Raises DataError when nothing is left or a row cannot fit the model."""
+    columns = Columns(**config.columns) if config.columns else None
+    rules: dict[str, Any] = {"columns": columns, "steps_rule": config.steps_rule, "skip_bad_rows": config.skip_bad_rows}
+    examples, report = load_examples(config.train, split=config.train_split, limit=config.train_limit, **rules)
+    reports, validation = [report], []
+    if config.validation is not None:
+        validation, validation_report = load_examples(
+            config.validation, split=config.validation_split, limit=config.validation_limit, **rules
+        )
+        check_gold_answers(validation, get_scorer(scorer))
+        reports.append(validation_report)
+        if config.exclude_validation_questions:
+            examples, excluded = exclude_questions(examples, validation)
+            reports.append(excluded)
+    encoded = tokenise(examples, reasoner)
+    lengths = [_length(row) for row in encoded]
+    limit = config.max_tokens
+    if limit is not None and any(length > limit for length in lengths):
+        fits = [i for i, length in enumerate(lengths) if length <= limit]
+        filtered = LoadReport(f"{config.train}, length filter", read=len(encoded), kept=len(fits))
+        filtered.dropped[f"longer than {limit} tokens"] = len(encoded) - len(fits)
+        reports.append(filtered)
+        encoded, lengths = [encoded[i] for i in fits], [lengths[i] for i in fits]
+        examples = [examples[i] for i in fits]
+    if not examples:
+        raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
+    _check_room(reasoner, lengths, examples)
+    return PreparedData(
+        encoded, lengths, [e.id for e in examples], [len(e.steps) for e in examples], validation, reports
+    )
+
+
+def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Encoded]:
+    """Segments of every example; large sets are kept on disk under CODI_CACHE (default ~/.cache/codi)."""
+    method, text = reasoner.method, reasoner.text
+    if len(examples) < CACHE_ROWS:
+        return [method.encode(example, text) for example in examples]
+    from datasets import Dataset, load_from_disk
+
+    identity = hashlib.sha256(json.dumps([method.as_dict(), text.fingerprint()], sort_keys=True).encode())
+    for example in examples:
+        identity.update(repr((example.question, example.steps, example.answer)).encode())
+    root = Path(os.environ.get("CODI_CACHE", Path.home() / ".cache" / "codi")) / "tokenised"
+    folder = root / identity.hexdigest()[:24]
+    if not folder.exists():
+        scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
+        Dataset.from_generator(
+            lambda: (method.encode(example, text) for example in examples), cache_dir=str(scratch / "build")
+        ).save_to_disk(scratch / "rows")
+        try:
+            os.replace(scratch / "rows", folder)
+        except OSError:
+            if not folder.exists():  # another process was faster only if it is there
+                raise
+        shutil.rmtree(scratch, ignore_errors=True)
+    return load_from_disk(str(folder))  # type: ignore[return-value]
+
+
+def _length(row: Encoded) -> int:
+    """Tokens of the question and the longest segment after it."""
+    after = [len(ids) for name, ids in row.items() if isinstance(ids, list) and name != "question"]
+    return len(row["question"]) + max(after, default=0)
+
+
+def _check_room(reasoner: LatentReasoner, lengths: list[int], examples: list[Example]) -> None:
+    room = reasoner.model.longest_sequence
+    thoughts = 2 + int(getattr(reasoner.method, "latents", 0))
+    if room is None or max(lengths) + thoughts <= room:
+        return
+    example = next(e for e, length in zip(examples, lengths, strict=True) if length + thoughts > room)
+    count = sum(length + thoughts > room for length in lengths)
+    raise DataError(
+        f"{count} training example(s) are too long for the model, which takes {room} tokens; the first is "
+        f"'{example.id}'. Set data.max_tokens={room - thoughts} to leave them out (they will be counted)."
+    )

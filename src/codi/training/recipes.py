@@ -1,0 +1,158 @@
+"""Run configurations: YAML recipes, command line over YAML, and unknown keys as errors.
+
+A recipe has five sections (`method`, `model`, `text`, `data`, `training`) and a `tokenizer`. An override such as
+`training.learning_rate=1e-3` or `method.latents=3` replaces one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from codi.errors import RecipeError, nearest
+from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train and validate on."""
+
+    train: str = "word-problems"
+    """A hub short name, a file, or the generator (`word-problems?count=20000`)."""
+    train_split: str = "train"
+    """Split of `train` (ignored for files)."""
+    train_limit: int | None = None
+    """Use the first rows only; None uses all."""
+    validation: str | None = "word-problems"
+    """Where validation questions come from; None trains without validation. Never a test split."""
+    validation_split: str = "validation"
+    """Split of `validation` (ignored for files)."""
+    validation_limit: int | None = 500
+    """Validation questions asked at each evaluation."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column names of a file of one's own: question, rationale, steps, answer."""
+    steps_rule: str = "auto"
+    """How a rationale is split: auto, equations, sentences, published-spaces, published-sentences."""
+    max_tokens: int | None = None
+    """Leave out (and count) training rows whose question, rationale and answer are longer together."""
+    skip_bad_rows: bool = False
+    """Leave out (and count) rows with an empty question or no answer instead of stopping at the first."""
+    exclude_validation_questions: bool = True
+    """Remove from training the questions that validation asks."""
+    shortest_first: float = 0.0
+    """Share of the run in which examples with more steps join gradually; 0 is no curriculum (the paper's way)."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. Saved as `run.yaml` beside its results."""
+
+    method: dict[str, Any]
+    model: ModelConfig
+    tokenizer: str | None = None
+    """`word-problems`, a hub id or a directory; None takes the base's own."""
+    text: TextFormat = field(default_factory=TextFormat)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: dict[str, Any] = field(default_factory=dict)
+    """Arguments of transformers' Trainer (`learning_rate`, `num_train_epochs`, `bf16`, `report_to`, ...)."""
+    scorer: str = "codi"
+    """Scorer of the validation accuracy that picks the best checkpoint."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """YAML-ready values."""
+        return asdict(self)
+
+
+SECTIONS = {"model": ModelConfig, "text": TextFormat, "data": DataConfig}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("codi.training") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def recipe_text(name_or_path: str) -> str:
+    """The YAML of a recipe by name or path. Raises RecipeError when there is none."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"The recipe file '{path}' cannot be read: {error.strerror}.") from error
+    names = recipe_names()
+    if name_or_path not in names:
+        raise RecipeError(
+            f"Unknown recipe '{name_or_path}'.{nearest(name_or_path, names)} Known recipes: {', '.join(names)}; "
+            "or give the path of a YAML file."
+        )
+    return (resources.files("codi.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+
+
+def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunConfig:
+    """A run configuration from a recipe and `key.path=value` overrides. Raises RecipeError."""
+    try:
+        values = yaml.safe_load(recipe_text(name_or_path))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The recipe '{name_or_path}' is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'.")
+    for override in overrides or []:
+        _apply(values, override)
+    return build_run_config(values, name_or_path)
+
+
+def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunConfig:
+    """Check every key and build the typed configuration. Raises RecipeError."""
+    check_keys(values, RunConfig, where)
+    for section in ("method", "model"):
+        if not isinstance(values.get(section), dict):
+            raise RecipeError(f"{where} has no section '{section}'.")
+    values = dict(values)
+    values["model"] = ModelConfig.from_dict(values["model"])
+    for section in ("text", "data"):
+        given = values.get(section) or {}
+        check_keys(given, SECTIONS[section], section)
+        values[section] = SECTIONS[section](**given)
+    known = _training_keys()
+    values["training"] = {key: _number(value) for key, value in (values.get("training") or {}).items()}
+    for key in values["training"]:
+        if key not in known:
+            raise RecipeError(f"Unknown key '{key}' in training.{nearest(key, known)} It takes transformers' TrainingArguments.")
+    return RunConfig(**values)
+
+
+def _training_keys() -> list[str]:
+    from transformers import TrainingArguments
+
+    return [f.name for f in fields(TrainingArguments) if f.init]
+
+
+def _number(value: Any) -> Any:
+    """YAML reads `3e-3` as text; a number was meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise RecipeError(f"'{override}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3.")
+    *sections, key = path.split(".")
+    target = values
+    for section in sections:
+        inner = target.get(section)
+        if inner is None:
+            inner = target[section] = {}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"'{path}': '{section}' is a single value, not a section.")
+        target = inner
+    target[key] = _number(yaml.safe_load(text)) if text else None

@@ -1,0 +1,181 @@
+"""One training run: configuration in; checkpoints, curves and the account of the data out.
+
+    OUTPUT/
+      run.yaml            the effective configuration
+      training.json       losses, validation accuracy, what was left out of the data and why, versions
+      checkpoint-N/       for resuming
+      codi.json, ...      the best checkpoint, loadable with LatentReasoner.from_pretrained(OUTPUT)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments, set_seed
+
+import codi
+from codi.data.example import Example
+from codi.errors import TrainingError
+from codi.evaluation.scorers import get_scorer
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.method import build_method
+from codi.modeling.checkpoint import load_tokenizer
+from codi.modeling.configuration import ModelConfig
+from codi.modeling.model import ThoughtModel
+from codi.training.preparation import prepare
+from codi.training.recipes import RunConfig
+from codi.training.trainer import CodiTrainer, checkpoint_to_resume
+
+DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run gave. accuracy: best validation accuracy as a fraction, None without validation."""
+
+    output: Path
+    steps: int
+    seconds: float
+    accuracy: float | None
+
+
+def train(
+    config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False, say: Callable[[str], None] = print
+) -> TrainingResult:
+    """Train as configured and leave the best checkpoint in `output`.
+
+    Raises TrainingError when `output` holds a run and neither `resume` nor `overwrite` is given.
+    """
+    last = _prepare_output(config, output, resume, overwrite)
+    arguments = {**DEFAULTS, **config.training}
+    set_seed(int(arguments["seed"]))  # before any weight is made
+    reasoner = build_reasoner(config)
+    data = prepare(config.data, reasoner, config.scorer)
+    for report in data.reports:
+        say(report.describe())
+    (output / "run.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
+    validate = _validator(data.validation, config.scorer, config.text.answer_prompt) if data.validation else None
+    trainer = CodiTrainer(reasoner, _arguments(arguments, output, validate is not None), data, validate)
+    trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
+    say(f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, device {trainer.args.device}")
+    began = time.perf_counter()
+    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    seconds = time.perf_counter() - began
+    best = trainer.state.best_metric
+    if trainer.is_world_process_zero():
+        reasoner.save_pretrained(output)
+        summary = {
+            "codi_version": codi.__version__,
+            "versions": versions(),
+            "device": str(trainer.args.device),
+            "steps": result.global_step,
+            "train_seconds": seconds,
+            "validation_accuracy": best,
+            "best_checkpoint": Path(trainer.state.best_model_checkpoint or "").name or None,
+            "data": [report.as_dict() for report in data.reports],
+            "history": trainer.state.log_history,
+        }
+        (output / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return TrainingResult(output, result.global_step, seconds, best)
+
+
+def build_reasoner(config: RunConfig) -> LatentReasoner:
+    """An untrained reasoner as configured; the caller has set the seed."""
+    name = config.tokenizer or config.model.base
+    if name is None:
+        raise TrainingError("A base built from a configuration needs a tokenizer: set 'tokenizer' in the recipe.")
+    tokenizer = load_tokenizer(name)
+    model = config.model
+    if model.base_config is not None:
+        if model.lora is not None:
+            raise TrainingError(
+                "LoRA was asked for over a base built from a configuration. Its random base would be stored nowhere: "
+                "train all weights (model.lora=null), or give a saved base (model.base=...)."
+            )
+        special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        model = ModelConfig.from_dict(
+            model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
+        )
+    return LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
+
+
+def _prepare_output(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:
+    """Make the folder; the checkpoint to resume from, if any."""
+    holds_run = (output / "run.yaml").exists() or (output / "codi.json").exists()
+    if holds_run and not (resume or overwrite):
+        raise TrainingError(f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew.")
+    if overwrite and not resume and holds_run:
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    last = checkpoint_to_resume(output) if resume else None
+    if resume and holds_run and (output / "run.yaml").exists():
+        before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
+        now = yaml.safe_load(yaml.safe_dump(config.as_dict()))
+        changed = sorted(key for key in now if now[key] != before.get(key))
+        if changed and last is not None:
+            raise TrainingError(
+                f"'{output}' was started with other settings in: {', '.join(changed)}. Resume with the same settings "
+                "(see its run.yaml), or start anew with --overwrite."
+            )
+    for folder in output.glob("checkpoint-*"):
+        if resume and not (folder / "complete").exists():
+            shutil.rmtree(folder)  # cut off while being written
+    return last
+
+
+def _arguments(values: dict[str, Any], output: Path, validating: bool) -> TrainingArguments:
+    values = dict(values)
+    if validating:
+        values.setdefault("eval_strategy", "epoch")
+        values.setdefault("save_strategy", values["eval_strategy"])
+        if "eval_steps" in values:
+            values.setdefault("save_steps", values["eval_steps"])
+        values |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_accuracy", "greater_is_better": True}
+    else:
+        values["eval_strategy"] = "no"
+        values.setdefault("save_strategy", "epoch")
+    # every loss is checked for being finite, so the Trainer need not hide such values
+    values |= {"output_dir": str(output), "logging_nan_inf_filter": False, "remove_unused_columns": False}
+    if values.get("report_to") == "tensorboard":
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
+    try:
+        return TrainingArguments(**values)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"The training settings do not work together: {error}") from error
+
+
+def _validator(examples: list[Example], scorer_name: str, prompt: str) -> Callable[[LatentReasoner], float]:
+    scorer = get_scorer(scorer_name)
+
+    def accuracy(reasoner: LatentReasoner) -> float:
+        answers = reasoner.answer([example.question for example in examples])
+        right = sum(scorer.correct(a.text, e.answer) for a, e in zip(answers, examples, strict=True))
+        return right / len(examples)
+
+    return accuracy
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    import accelerate
+    import peft
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "codi": codi.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "accelerate": accelerate.__version__,
+    }

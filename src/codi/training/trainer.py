@@ -1,0 +1,215 @@
+"""A small subclass of transformers' Trainer: resume, mixed precision, trackers and launchers come with it.
+
+One wrapped forward per micro-step holds the question pass, teacher, thoughts, student and losses, and returns
+scalars: under DDP and FSDP gradients are only synchronised through the wrapped forward, and mixed precision
+copies whatever tensors it returns.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+from codi.data.collation import collate
+from codi.errors import TrainingError
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.method import Method
+from codi.modeling import checkpoint
+from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
+from codi.training.batches import LengthGroupedBatches
+from codi.training.preparation import PreparedData
+
+COMPLETE = "complete"
+"""Marker file: a checkpoint folder without it was cut off while being written, and is not resumed from."""
+
+
+class MethodLoss(nn.Module):
+    """The wrapped forward: batch in, scalar losses out."""
+
+    def __init__(self, model: ThoughtModel, method: Method) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """See `Method.loss`."""
+        return self.method.loss(self.model, batch, divisors)
+
+
+class CodiTrainer(Trainer):
+    """Trains a reasoner. The best checkpoint is chosen by `validate`, accuracy on the validation questions."""
+
+    loss_is_scaled_for_ga = True  # our divisors already count the whole accumulation (Trainer would divide again)
+
+    def __init__(
+        self,
+        reasoner: LatentReasoner,
+        args: TrainingArguments,
+        data: PreparedData,
+        validate: Callable[[LatentReasoner], float] | None,
+    ) -> None:
+        if args.gradient_checkpointing:
+            raise TrainingError(CHECKPOINTING_REFUSED)
+        self.reasoner, self.data, self.validate = reasoner, data, validate
+        self.term_sums: dict[str, float] = {}
+        self.term_steps = 0
+        super().__init__(
+            model=MethodLoss(reasoner.model, reasoner.method),
+            args=args,
+            train_dataset=_Numbered(data),
+            eval_dataset=data.validation or None,  # asked by `validate`, never collated
+            data_collator=self._collate,
+        )
+        self.remove_callback(ProgressCallback)
+        if not args.disable_tqdm:
+            self.add_callback(LossBar)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Length-grouped batches in an order fixed by seed and epoch."""
+        batches = LengthGroupedBatches(self.data.lengths, self._train_batch_size, self.args.data_seed or self.args.seed)
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return collate(rows, self.reasoner.text.pad_id)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Each term's divisor, summed over the accumulated micro-batches and averaged over processes.
+
+        With it 1 x 4 and 4 x 1 (batch x accumulation) give the same gradient, and gradients averaged over
+        processes are those of the whole batch.
+        """
+        each = [self.reasoner.method.divisors(batch) for batch in batch_samples]
+        totals = {name: torch.stack([d[name] for d in each]).sum().to(device) for name in each[0]} if each else {}
+        processes = self.accelerator.num_processes
+        if processes > 1:
+            totals = {name: self.accelerator.gather(total).sum() / processes for name, total in totals.items()}  # type: ignore[union-attr]
+        return totals
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The method's loss; a loss that is not finite stops the run."""
+        numbers = inputs.pop("number")
+        terms = model(inputs, num_items_in_batch)
+        loss: Tensor = terms["loss"]
+        if not math.isfinite(loss.item()):
+            raise TrainingError(self._not_finite(terms, inputs, numbers))
+        for name in self.reasoner.method.terms:
+            self.term_sums[name] = self.term_sums.get(name, 0.0) + terms[name].item()
+        return loss
+
+    @torch.no_grad()
+    def _not_finite(self, terms: dict[str, Tensor], inputs: dict[str, Tensor], numbers: Tensor) -> str:
+        """The message for a loss that is not finite: step, terms, and the rows that cause it."""
+        alone = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(len(numbers))]
+        module = self.accelerator.unwrap_model(self.model)
+        bad = [i for i, row in enumerate(alone) if not torch.isfinite(module(row)["loss"])]
+        named = bad or range(len(numbers))
+        ids = [self.data.ids[int(numbers[i])] for i in named]
+        values = ", ".join(f"{name} {terms[name].item():.4g}" for name in ("loss", *self.reasoner.method.terms))
+        which = "examples" if bad else "no single example alone, but the batch of"
+        last = checkpoint_to_resume(Path(str(self.args.output_dir)))
+        kept = f"The last good checkpoint is '{last.name}'." if last else "No checkpoint had been written yet."
+        return (
+            f"The loss is not finite at step {self.state.global_step + 1}: {values}. Caused by {which}: "
+            f"{', '.join(ids[:16])}. {kept} Lower the learning rate, clip harder (max_grad_norm), or look at those rows."
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each loss term's mean since the last log."""
+        steps = self.state.global_step - self.term_steps
+        if "loss" in logs and steps:
+            for name, total in self.term_sums.items():
+                logs[name] = total / steps
+            self.term_sums, self.term_steps = {}, self.state.global_step
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Accuracy on the validation questions, by generation."""
+        assert self.validate is not None
+        metrics = {"eval_accuracy": self.validate(self.reasoner)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        return self.evaluate()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            self.reasoner.save_pretrained(Path(str(output_dir or self.args.output_dir)))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer's, but a folder that could not be written whole is removed again."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                (folder / COMPLETE).touch()
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            last = checkpoint_to_resume(folder.parent)
+            raise TrainingError(
+                f"The checkpoint of step {self.state.global_step} could not be written: {error}\n"
+                f"Free some space and go on with --resume; "
+                f"{f'{last.name} is still valid.' if last else 'no earlier checkpoint exists.'}"
+            ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint.load_weights(Path(resume_from_checkpoint), self.reasoner.model)
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint:
+            checkpoint.load_weights(Path(self.state.best_model_checkpoint), self.reasoner.model)
+
+
+class LossBar(ProgressCallback):
+    """One progress bar with the latest loss terms behind it."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show the terms and the validation accuracy on the bar instead of printing lines."""
+        if state.is_world_process_zero and self.training_bar is not None and logs:
+            shown = ("loss", "student", "distillation", "teacher", "eval_accuracy")
+            latest = getattr(self, "latest", {}) | {k.removeprefix("eval_"): f"{logs[k]:.3f}" for k in shown if k in logs}
+            self.latest = latest
+            self.training_bar.set_postfix(latest)
+
+
+class _Numbered(torch.utils.data.Dataset[dict[str, Any]]):
+    """Encoded rows with their number, so that an error can name the example."""
+
+    def __init__(self, data: PreparedData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.lengths)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {**self.data.encoded[number], "number": number}
+
+
+def checkpoint_to_resume(output: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    folders = [folder for folder in output.glob("checkpoint-*") if (folder / COMPLETE).exists()]
+    return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+__all__ = ["CodiTrainer", "LossBar", "MethodLoss", "TrainerCallback", "checkpoint_to_resume"]

@@ -1,0 +1,28 @@
+"""What every test shares: one thread (the models are tiny), a seed, no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real benchmark files, which are not part of the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("CODI_SHARED_DATA", default))
+    if not path.is_dir():
+        pytest.skip("the real data files are not here (set CODI_SHARED_DATA)")
+    return path
