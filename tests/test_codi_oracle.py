@@ -68,7 +68,8 @@ def test_gradient_of_each_term(term: str) -> None:
     method, model = Codi(latents=2), tiny_model("llama")
     batch = encoded_batch(method)
     assert_same_gradients(
-        gradients(model, method.loss(model, batch)[term]), gradients(model, literal_step(model, method, batch)[term])
+        gradients(model, method.loss(model, batch)[term]),
+        gradients(model, literal_step(model, method, batch)[term]),
     )
 
 
@@ -96,7 +97,10 @@ def test_teacher_gets_no_gradient_from_the_distance(share: bool) -> None:
     found = gradients(model, method.loss(model, batch)["loss"])
     # Tokens that only the teacher reads: its rationale. The student's embeddings do learn.
     embedding = found["backbone.transformer.wte.weight"]
-    read = {name: set(batch[f"{name}_ids"][batch[f"{name}_mask"].bool()].tolist()) for name in ("question", "teacher", "student")}
+    read = {
+        name: set(batch[f"{name}_ids"][batch[f"{name}_mask"].bool()].tolist())
+        for name in ("question", "teacher", "student")
+    }
     only_teacher = sorted(read["teacher"] - read["student"] - read["question"])
     assert only_teacher
     assert embedding[only_teacher].abs().max() == 0
@@ -111,7 +115,9 @@ def test_teacher_gets_no_gradient_from_the_distance(share: bool) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("method", [Codi(latents=2, divide_by_std=False), CotSft(), NoCotSft()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [Codi(latents=2, divide_by_std=False), CotSft(), NoCotSft()], ids=lambda m: m.name
+)
 def test_single_rows_sum_to_the_batch(method: Method, family: str) -> None:
     model, text = tiny_model(family), word_encoder()
     batch = encoded_batch(method)
@@ -121,7 +127,8 @@ def test_single_rows_sum_to_the_batch(method: Method, family: str) -> None:
         torch.testing.assert_close(sum(row[term] for row in rows), value, rtol=1e-5, atol=0)
     assert text.pad_id == 0
     assert_same_gradients(
-        gradients(model, whole["loss"]), gradients(model, sum((row["loss"] for row in rows[1:]), rows[0]["loss"]))
+        gradients(model, whole["loss"]),
+        gradients(model, sum((row["loss"] for row in rows[1:]), rows[0]["loss"])),
     )
 
 
@@ -140,10 +147,14 @@ def test_std_is_taken_over_the_batch() -> None:
 def test_what_is_padded_with_does_not_matter(method: Method) -> None:
     model, batch = tiny_model(), encoded_batch(method)
     other = {
-        name: torch.where(batch[name.replace("_ids", "_mask")] == 0, 17, ids) if name.endswith("_ids") else ids
+        name: torch.where(batch[name.replace("_ids", "_mask")] == 0, 17, ids)
+        if name.endswith("_ids")
+        else ids
         for name, ids in batch.items()
     }
-    torch.testing.assert_close(method.loss(model, other)["loss"], method.loss(model, batch)["loss"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        method.loss(model, other)["loss"], method.loss(model, batch)["loss"], rtol=1e-6, atol=0
+    )
 
 
 def test_weights_of_the_terms() -> None:

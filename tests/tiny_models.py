@@ -174,7 +174,7 @@ def llama3_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def sentencepiece_tokenizer(*, digits_apart: bool = False) -> PreTrainedTokenizerFast:
-    """SentencePiece's kind: `▁` opens every word; with `digits_apart` each digit is a token (LLaMA-1 and 2)."""
+    """SentencePiece's kind: `▁` opens every word; `digits_apart` makes each digit a token (LLaMA-2)."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     pieces: list[Any] = [pre_tokenizers.Metaspace(prepend_scheme="first")]
     if digits_apart:
@@ -187,7 +187,10 @@ def sentencepiece_tokenizer(*, digits_apart: bool = False) -> PreTrainedTokenize
 
 def _trained(tokenizer: Tokenizer, alphabet: list[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=420,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES * 4, trainer)
     return PreTrainedTokenizerFast(

@@ -32,11 +32,17 @@ class EncodedAnswer:
 class TextEncoder:
     """Turns questions, rationales and answers into ids. Needs a fast tokenizer with an eos token."""
 
-    def __init__(self, tokenizer: Any, prompt: str, separator: str, suffix: str, distillation_token: str) -> None:
+    def __init__(
+        self, tokenizer: Any, prompt: str, separator: str, suffix: str, distillation_token: str
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise RecipeError("The tokenizer gives no character offsets. Use a fast tokenizer (tokenizer.json).")
+            raise RecipeError(
+                "The tokenizer gives no character offsets. Use a fast tokenizer (tokenizer.json)."
+            )
         if tokenizer.eos_token_id is None:
-            raise RecipeError("The tokenizer has no end-of-sequence token; set one (eos_token) before training.")
+            raise RecipeError(
+                "The tokenizer has no end-of-sequence token; set one (eos_token) before training."
+            )
         self.tokenizer = tokenizer
         self.prompt, self.separator, self.suffix = prompt, separator, suffix
         self.distillation_token = distillation_token
@@ -46,11 +52,16 @@ class TextEncoder:
         self.prompt_ids: list[int] = self._ids(prompt)
 
     def question(self, question: str) -> list[int]:
-        """Question ids, with the tokenizer's opening token (bos) where it has one. Raises DataError if empty."""
+        """Question ids, with the tokenizer's opening token (bos) where it has one.
+
+        Raises DataError if empty.
+        """
         if not question.strip():
             raise DataError("An empty question was given. Every question needs at least one word.")
         opening = self.tokenizer("", add_special_tokens=True)["input_ids"]
-        opening = [token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id]
+        opening = [
+            token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id
+        ]
         return opening[:1] + self._ids(question)
 
     def rationale(self, steps: tuple[str, ...] | list[str]) -> list[int]:
@@ -65,17 +76,19 @@ class TextEncoder:
         """
         start = len(self.prompt) + len(self.separator)
         coded = self.tokenizer(
-            self.prompt + self.separator + answer + self.suffix, add_special_tokens=False, return_offsets_mapping=True
+            self.prompt + self.separator + answer + self.suffix,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
         )
         ids: list[int] = coded["input_ids"]
         if ids[: len(self.prompt_ids)] != self.prompt_ids or len(ids) == len(self.prompt_ids):
             raise RecipeError(
-                f"The tokenizer joins the end of the answer prompt '{self.prompt}' with the answer '{answer}'. "
-                "Choose a prompt or an answer_separator that keeps them apart."
+                f"The tokenizer joins the end of the answer prompt '{self.prompt}' with the answer "
+                f"'{answer}'. Choose a prompt or an answer_separator that keeps them apart."
             )
         first = next(i for i, (_, end) in enumerate(coded["offset_mapping"]) if end > start)
         before = first - 1 if self.distillation_token == "before-answer" else len(self.prompt_ids) - 1
-        return EncodedAnswer(ids + [self.eos_id], before)
+        return EncodedAnswer([*ids, self.eos_id], before)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without special tokens."""
@@ -83,7 +96,7 @@ class TextEncoder:
         return text
 
     def value(self, text: str) -> str | None:
-        """The answer in a text that the model wrote: what follows the last answer prompt; None without one."""
+        """The answer in a text that the model wrote: what follows the last answer prompt, or None."""
         words = self.prompt.split()
         position = text.rfind(self.prompt)
         if position < 0:  # word-level decoders may put a space before punctuation
@@ -110,4 +123,6 @@ class TextEncoder:
 
 def first_too_long(lengths: list[int], examples: list[Example], limit: int) -> str | None:
     """The id of the first example longer than `limit` tokens, for an error message."""
-    return next((example.id for length, example in zip(lengths, examples, strict=True) if length > limit), None)
+    return next(
+        (example.id for length, example in zip(lengths, examples, strict=True) if length > limit), None
+    )

@@ -17,6 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+"""Each step of a problem happens on the next day: said first ("On Monday she ..."), or last when reworded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -97,8 +100,8 @@ BELONGINGS = Scenario(
                 "{She} gives {k} to a friend.",
             ),
             "*": (
-                "Then {she} has {k} times as many.",
-                "Soon the pile is {k} times as big.",
+                "{She} has {k} times as many.",
+                "The pile is {k} times as big.",
                 "{She} swaps each one for {k}.",
             ),
             "/": (
@@ -116,12 +119,12 @@ BELONGINGS = Scenario(
     reworded=Wording(
         openings=("There are {n} {thing} in a box {name} has.", "A friend gives {name} {n} {thing}."),
         operations={
-            "+": ("A gift adds {k} more.", "Soon {she} has {k} more.", "{She} brings {k} more."),
+            "+": ("A gift adds {k} more.", "{She} has {k} more.", "{She} brings {k} more."),
             "-": ("The pile loses {k}.", "A friend takes away {k}.", "A friend buys {k} of them."),
             "*": (
                 "The pile becomes {k} times as big.",
                 "A friend swaps each for {k}.",
-                "Soon there are {k} times as many.",
+                "There are {k} times as many.",
             ),
             "/": (
                 "The pile is divided by {k}.",
@@ -159,7 +162,7 @@ PRICE = Scenario(
         ),
         operations={
             "+": (
-                "Then it costs {amount} more.",
+                "It costs {amount} more.",
                 "A new tax takes {amount} more.",
                 "The cost rises by {amount}.",
             ),
@@ -168,8 +171,8 @@ PRICE = Scenario(
                 "The shop drops the price by {amount}.",
                 "The cost drops by {amount}.",
             ),
-            "*": ("Then it costs {k} times as much.", "The new price is the old one times {k}."),
-            "/": ("Then the price is divided by {k}.", "A coupon divides the cost by {k}."),
+            "*": ("It costs {k} times as much.", "The new price is the old one times {k}."),
+            "/": ("The price is divided by {k}.", "A coupon divides the cost by {k}."),
         },
         endings=("How many dollars is the price in the end?", "What is the new cost of the {thing}?"),
         asides=("The shop is big.", "The {thing} is new.", "A friend buys a box."),
@@ -185,8 +188,8 @@ RIDERS = Scenario(
             "+": ("It picks up {k} more.", "At a stop it takes on {k}.", "A stop adds {k} more."),
             "-": ("It drops off {k}.", "It leaves {k} at a stop.", "It loses {k} at the station."),
             "*": (
-                "Soon it has {k} times as many.",
-                "Then the load becomes {k} times as big.",
+                "It has {k} times as many.",
+                "The load becomes {k} times as big.",
                 "Each rider becomes a group of {k}.",
             ),
             "/": (
@@ -209,7 +212,7 @@ RIDERS = Scenario(
                 "The {thing} gains {k} more.",
             ),
             "-": ("The station takes off {k}.", "The {thing} loses {k}.", "At a stop it drops off {k}."),
-            "*": ("The load multiplies by {k}.", "Soon there are {k} times as many."),
+            "*": ("The load multiplies by {k}.", "There are {k} times as many."),
             "/": (
                 "The load is divided by {k}.",
                 "Only one rider of every {k} stays.",
@@ -232,7 +235,7 @@ WATER = Scenario(
             "-": ("It leaks {amount}.", "A cow drinks {amount}.", "It loses {amount}."),
             "*": (
                 "A flood makes it {k} times as full.",
-                "Then it holds {k} times as much.",
+                "It holds {k} times as much.",
                 "A storm multiplies the water by {k}.",
             ),
             "/": (
@@ -281,7 +284,7 @@ SCORE = Scenario(
             "-": ("{She} loses {amount}.", "A foul takes away {amount}.", "A bad turn costs {her} {amount}."),
             "*": (
                 "A lucky card multiplies {hers} score by {k}.",
-                "Then {she} has {k} times as many.",
+                "{She} has {k} times as many.",
                 "A bonus makes the score {k} times as high.",
             ),
             "/": (
@@ -305,7 +308,7 @@ SCORE = Scenario(
             "+": (
                 "A lucky turn adds {amount}.",
                 "{She} gets {amount} more.",
-                "Soon the score gains {amount}.",
+                "The score gains {amount}.",
             ),
             "-": (
                 "A trap takes away {amount}.",

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codi.data.example import Example
-from codi.data.word_problem_wording import PEOPLE, SCENARIOS, Scenario
+from codi.data.word_problem_wording import DAYS, PEOPLE, SCENARIOS, Scenario
 from codi.errors import DataError, nearest
 
 SPLITS = ("train", "validation", "test", "reworded", "larger_numbers", "longer_chains")
@@ -78,6 +78,8 @@ class ProblemStyle:
             problem = (
                 f"longer_steps is {self.longer_steps}; training problems have up to {len(self.step_weights)}"
             )
+        elif self.longer_steps > len(DAYS):
+            problem = f"longer_steps is {self.longer_steps}, but a week has only {len(DAYS)} days to tell them on"
         elif min(self.largest_addend, self.tail_largest_addend) < 1:
             problem = "largest_addend and tail_largest_addend must be 1 or more"
         elif not self.factors or min(self.factors) < 2 or max(self.factors) > self.tail_largest:
@@ -277,11 +279,12 @@ def _tell(chain: Chain, rng: random.Random, *, reworded: bool) -> str:
     }
     sentences = [rng.choice(wording.openings).format(n=chain.start, **words)]
     told = ""
-    for operation, operand in zip(chain.operations, chain.operands, strict=True):
+    for day, operation, operand in zip(DAYS, chain.operations, chain.operands, strict=False):
         # The same phrase twice running reads badly, so the one just used is left out.
         phrase = rng.choice([phrase for phrase in wording.operations[operation] if phrase != told])
         unit = scenario.unit[0] if operand == 1 else scenario.unit[1]
-        sentences.append(phrase.format(k=operand, amount=f"{operand} {unit}", **words))
+        sentence = phrase.format(k=operand, amount=f"{operand} {unit}", **words)
+        sentences.append(f"{sentence[:-1]} on {day}." if reworded else f"On {day} {sentence[0].lower()}{sentence[1:]}")
         told = phrase
     if wording.asides and rng.random() < _ASIDE_SHARE:
         sentences.insert(rng.randrange(1, len(sentences) + 1), rng.choice(wording.asides).format(**words))

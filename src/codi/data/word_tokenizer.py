@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from codi.data.word_problem_wording import PEOPLE, SCENARIOS, Wording
+from codi.data.word_problem_wording import DAYS, PEOPLE, SCENARIOS, Wording
 from codi.data.word_problems import DEFAULT_STYLE, ProblemStyle
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
@@ -87,7 +87,8 @@ def _wording_words(*, reworded: bool) -> set[str]:
             phrases += operation_phrases
         for phrase in phrases:
             words |= _words(*(literal for literal, *_ in Formatter().parse(phrase)))
-    return words
+            words |= _words(phrase[:1].lower() + phrase[1:].partition(" ")[0]) if phrase[0].isalpha() else set()
+    return words | _words("On on", *DAYS)
 
 
 def _words(*texts: str) -> set[str]:

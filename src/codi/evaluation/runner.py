@@ -48,7 +48,7 @@ class Reasoner(Protocol):
         max_new_tokens: int = ...,
         sampling: Sampling | None = ...,
     ) -> Iterator[list[tuple[int, Answer]]]:
-        """(question number, answer) pairs of each finished batch; a row is sampled by seed and number alone."""
+        """(question number, answer) of each finished batch; rows are sampled by seed and number alone."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _student_pass(llm: torch.nn.Module, inputs: Tensor, mask: Tensor, cache: Dyn
 
 
 class _Output:
-    """What is used of a causal LM's output. logits: [b, t, vocabulary]; hidden_states: one [b, t, d] a layer."""
+    """What is used of a causal LM's output. logits: [b, t, vocabulary]; hidden_states: [b, t, d] a layer."""
 
     logits: Tensor
     hidden_states: tuple[Tensor, ...]
@@ -107,4 +107,6 @@ def _labels(batch: Batch, answer: str) -> Tensor:
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the labelled positions. logits: [b, t, vocabulary]; labels: [b, t], of the same positions."""
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+    )

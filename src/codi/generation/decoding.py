@@ -38,7 +38,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What one row wrote. ids: without eos; passes: the model's sequential passes for this row; ended: by eos."""
+    """What one row wrote. ids: without eos; passes: the model's sequential passes; ended: by eos."""
 
     ids: list[int]
     passes: int
@@ -47,17 +47,26 @@ class Written:
 
 @torch.no_grad()
 def decode(
-    model: ThoughtModel, start: Start, eos_id: int, max_new_tokens: int, sampling: Sampling, first_row: int = 0
+    model: ThoughtModel,
+    start: Start,
+    eos_id: int,
+    max_new_tokens: int,
+    sampling: Sampling,
+    first_row: int = 0,
 ) -> list[Written]:
-    """Decode from where a method left off. `first_row`: number of the batch's first question, for its seed."""
+    """Decode from where a method left off. `first_row`: number of the first question, for its seed."""
     rows = start.context.rows
     ids: list[list[int]] = [[] for _ in range(rows)]
     passes, ended = [start.passes] * rows, [False] * rows
-    generators = [torch.Generator().manual_seed(_row_seed(sampling.seed, first_row + row)) for row in range(rows)]
+    generators = [
+        torch.Generator().manual_seed(_row_seed(sampling.seed, first_row + row)) for row in range(rows)
+    ]
     active, context = list(range(rows)), start.context
     limit = model.longest_sequence
     while active:
-        following = _choose(model.logits(context.last_hidden).float(), sampling, [generators[row] for row in active])
+        following = _choose(
+            model.logits(context.last_hidden).float(), sampling, [generators[row] for row in active]
+        )
         going_on: list[int] = []
         for index, (row, token) in enumerate(zip(active, following.tolist(), strict=True)):
             if token == eos_id:

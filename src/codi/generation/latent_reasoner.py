@@ -1,7 +1,7 @@
 """`LatentReasoner`: a trained model, its method and its tokenizer, ready to answer, save and load.
 
-    reasoner = LatentReasoner.from_pretrained("runs/quickstart/codi")
-    reasoner.answer(["Mia has 3 apples . ..."])[0].value
+reasoner = LatentReasoner.from_pretrained("runs/quickstart/codi")
+reasoner.answer(["Mia has 3 apples . ..."])[0].value
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling, Written, decode
 from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
-from codi.modeling.configuration import ModelConfig, TextFormat
+from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
@@ -38,8 +38,8 @@ class LatentReasoner:
         )
         if len(tokenizer) > model.bot_id:
             raise CheckpointError(
-                f"The tokenizer has {len(tokenizer)} tokens but the base's embedding has {model.bot_id} rows. "
-                "Use the tokenizer that belongs to the base."
+                f"The tokenizer has {len(tokenizer)} tokens but the base's embedding has {model.bot_id} "
+                "rows. Use the tokenizer that belongs to the base."
             )
 
     @classmethod
@@ -56,6 +56,7 @@ class LatentReasoner:
         config = ModelConfig.from_dict(saved["model"])
         model = checkpoint.load_model(path, config, base=base)
         tokenizer = checkpoint.load_tokenizer(str(path))
+        check_keys(saved["text"], TextFormat, f"text of {path / checkpoint.CONFIGURATION}")
         reasoner = cls(model, build_method(saved["method"]), tokenizer, TextFormat(**saved["text"]))
         checkpoint.check_vocabulary(path, saved["vocabulary"], reasoner.text.fingerprint())
         model.eval().to(device or default_device())
@@ -127,7 +128,9 @@ class LatentReasoner:
         if batch_size < 1 or max_new_tokens < 1:
             raise UsageError("batch_size and max_new_tokens must be 1 or more.")
         if latents is not None and not (self.method.thinks and mode == "latent"):
-            raise UsageError(f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none.")
+            raise UsageError(
+                f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none."
+            )
         encoded = [self._question_ids(question, number) for number, question in enumerate(questions)]
         was_training = self.model.training
         self.model.eval()
@@ -138,7 +141,12 @@ class LatentReasoner:
                 question = Tokens.of({name: t.to(self.model.device) for name, t in batch.items()}, "question")
                 start = self.method.start(self.model, self.text, question, mode, latents)
                 rows = decode(
-                    self.model, start, self.text.eos_id, max_new_tokens, sampling or Sampling(), first_row=first
+                    self.model,
+                    start,
+                    self.text.eos_id,
+                    max_new_tokens,
+                    sampling or Sampling(),
+                    first_row=first,
                 )
                 yield [
                     (number, self._answer(questions[number], start, written))
@@ -146,6 +154,30 @@ class LatentReasoner:
                 ]
         finally:
             self.model.train(was_training)
+
+    @torch.no_grad()
+    def decode_thoughts(
+        self, question: str, top_k: int = 5, latents: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """What each continuous thought says through the LM head, before the projection (paper, Figure 6).
+
+        Returns, per thought, its `top_k` tokens with their probabilities. Raises UsageError for a model
+        without thoughts.
+        """
+        mode = self.method.mode("latent")
+        batch = collate([{"question": self._question_ids(question, 0)}], self.text.pad_id)
+        tokens = Tokens.of({name: tensor.to(self.model.device) for name, tensor in batch.items()}, "question")
+        was_training = self.model.training
+        self.model.eval()
+        thoughts = self.method.start(self.model, self.text, tokens, mode, latents).context.thoughts
+        self.model.train(was_training)
+        if thoughts is None:
+            raise UsageError("This model thinks 0 latents, so there is nothing to decode.")
+        top = self.model.logits(thoughts[0]).float().softmax(-1).topk(top_k)
+        return [
+            [(self.text.decode([token]).strip(), share) for token, share in zip(ids, shares, strict=True)]
+            for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
 
     def _question_ids(self, question: str, number: int) -> list[int]:
         if not question.strip():
@@ -162,7 +194,9 @@ class LatentReasoner:
     def _answer(self, question: str, start: Start, written: Written) -> Answer:
         text = self.text.decode(start.written + written.ids)
         thoughts, answer_tokens = start.thoughts, len(written.ids)
-        if not start.written:  # everything was written out: the tokens before the answer prompt are the rationale
+        if (
+            not start.written
+        ):  # everything was written out: the tokens before the answer prompt are the rationale
             prompt = self.text.prompt_ids
             ends = [i for i in range(len(written.ids)) if written.ids[i : i + len(prompt)] == prompt]
             thoughts = ends[-1] if ends else len(written.ids)
@@ -179,4 +213,8 @@ class LatentReasoner:
 
 def default_device() -> torch.device:
     """The accelerator torch sees, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+    return (
+        torch.accelerator.current_accelerator() or torch.device("cpu")
+        if torch.accelerator.is_available()
+        else torch.device("cpu")
+    )

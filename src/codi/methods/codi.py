@@ -1,14 +1,14 @@
 """CODI: continuous chain of thought via self-distillation (Shen et al., 2025, arXiv 2502.21074).
 
-    teacher   Q ──────────────────── r_1 ... r_k   The answer is  :  12 eos      learns r = [c, y]   (Eq. 2)
-              │ one pass, shared                                  │
-              │                                           h_teacher, stop-gradient
-              │                                                   ▼ distance, layer by layer         (Eq. 5)
-              │                                               h_student
-              │                                                   │
-    student   Q  <bot>  z_1 z_2 ... z_6  <eot>     The answer is  :  12 eos      learns y            (Eq. 3)
+teacher   Q ──────────────────── r_1 ... r_k   The answer is  :  12 eos      learns r = [c, y]   (Eq. 2)
+          │ one pass, shared                                  │
+          │                                           h_teacher, stop-gradient
+          │                                                   ▼ distance, layer by layer         (Eq. 5)
+          │                                               h_student
+          │                                                   │
+student   Q  <bot>  z_1 z_2 ... z_6  <eot>     The answer is  :  12 eos      learns y            (Eq. 3)
 
-    z_{i+1} = projection(last hidden state at z_i);  z_1 comes from <bot>.  At inference only the student runs.
+z_{i+1} = projection(last hidden state at z_i);  z_1 comes from <bot>.  At inference only the student runs.
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ class Codi(Method):
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
-            raise RecipeError(f"method.distance is '{self.distance}'; it must be one of {', '.join(DISTANCES)}.")
+            raise RecipeError(
+                f"method.distance is '{self.distance}'; it must be one of {', '.join(DISTANCES)}."
+            )
         if self.layers not in ("all", "blocks"):
             raise RecipeError(f"method.layers is '{self.layers}'; it must be 'all' or 'blocks'.")
         if self.latents < 0:
             raise RecipeError(f"method.latents is {self.latents}; it must be 0 or more.")
 
-    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """L = alpha L_student + beta L_KD + gamma L_teacher (Eq. 1)."""
         n = divisors or self.divisors(batch)
         question, rows = Tokens.of(batch, "question"), batch["question_ids"].shape[0]
@@ -86,10 +90,13 @@ class Codi(Method):
 
         z = model.think(after=begun, steps=self.latents)
         student = model.read(y, after=z, hidden_states=True)
-        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]  # Eq. 3
+        loss_student = (
+            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
+        )  # Eq. 3
 
         loss_kd = student.final.new_zeros(()).float()
-        assert teacher.hidden_states is not None and student.hidden_states is not None
+        assert teacher.hidden_states is not None
+        assert student.hidden_states is not None
         row = torch.arange(rows, device=model.device)
         layers = slice(1 if self.layers == "blocks" else 0, None)
         pairs = list(zip(teacher.hidden_states[layers], student.hidden_states[layers], strict=True))
@@ -104,7 +111,10 @@ class Codi(Method):
         return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
-        """Segments: question; teacher = rationale + answer; student = answer. One-step problems: empty rationale."""
+        """Segments: question; teacher = rationale + answer; student = answer.
+
+        A one-step problem has an empty rationale, unless its last step is kept.
+        """
         steps = example.steps if self.keep_last_step else example.steps[:-1]
         rationale, answer = text.rationale(steps), text.answer(example.answer)
         return {
@@ -127,7 +137,7 @@ class Codi(Method):
     def start(
         self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
     ) -> Start:
-        """latent: Q <bot> z_1..z_n, then <eot> and the answer prompt in one pass. explicit: the teacher's way."""
+        """latent: Q <bot> z_1..z_n, then <eot> and the answer prompt in one pass; explicit: as teacher."""
         if mode == "explicit":
             return start_writing(model, question)
         steps = self.latents if latents is None else latents

@@ -1,6 +1,6 @@
 """CoT-SFT: fine-tuning on the written rationale and the answer (the paper's explicit baseline).
 
-    Q  r_1 ... r_k  The answer is : 12 eos         learns everything after Q
+Q  r_1 ... r_k  The answer is : 12 eos         learns everything after Q
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class CotSft(Method):
     modes: ClassVar[tuple[str, ...]] = ("explicit",)
     terms: ClassVar[tuple[str, ...]] = ("teacher",)
 
-    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """-1/N sum log P(r_i | r_<i, Q), r = [rationale, answer] (Eq. 2)."""
         n = divisors or self.divisors(batch)
         asked = model.read(Tokens.of(batch, "question")).context

@@ -63,7 +63,9 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own."""
 
     @abstractmethod
@@ -83,7 +85,10 @@ class Method(ABC):
             return self.modes[0]
         if asked not in self.modes:
             reason = " It has no latents: it was not trained to think." if asked == "latent" else ""
-            raise UsageError(f"A {self.name} model cannot answer in mode '{asked}'.{reason} It can: {', '.join(self.modes)}.")
+            raise UsageError(
+                f"A {self.name} model cannot answer in mode '{asked}'.{reason} "
+                f"It can: {', '.join(self.modes)}."
+            )
         return asked
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,7 +113,9 @@ def build_method(values: dict[str, Any]) -> Method:
     name = options.pop("name", None)
     if name not in METHODS:
         known = sorted(METHODS)
-        raise RecipeError(f"Unknown method '{name}'.{nearest(str(name), known)} Known methods: {', '.join(known)}.")
+        raise RecipeError(
+            f"Unknown method '{name}'.{nearest(str(name), known)} Known methods: {', '.join(known)}."
+        )
     check_keys(options, METHODS[name], f"method ({name})")
     return METHODS[name](**options)
 
@@ -128,7 +135,9 @@ def prepend(token: int, tokens: Tokens) -> Tokens:
 def predicted_after(model: ThoughtModel, context: Context, tokens: Tokens) -> Tensor:
     """Summed cross entropy of tokens read after a context; the first is predicted by the context itself."""
     final = model.read(tokens, after=context).final
-    return model.cross_entropy(torch.cat([context.last_hidden.unsqueeze(1), final[:, :-1]], 1), tokens.ids, tokens.mask)
+    return model.cross_entropy(
+        torch.cat([context.last_hidden.unsqueeze(1), final[:, :-1]], 1), tokens.ids, tokens.mask
+    )
 
 
 def start_writing(model: ThoughtModel, question: Tokens) -> Start:

@@ -1,6 +1,6 @@
 """No-CoT-SFT: fine-tuning on the answer alone (the paper's direct baseline).
 
-    Q  The answer is : 12 eos                      learns everything after Q
+Q  The answer is : 12 eos                      learns everything after Q
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class NoCotSft(Method):
     modes: ClassVar[tuple[str, ...]] = ("direct",)
     terms: ClassVar[tuple[str, ...]] = ("student",)
 
-    def loss(self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """-1/N sum log P(y_i | y_<i, Q)."""
         n = divisors or self.divisors(batch)
         asked = model.read(Tokens.of(batch, "question")).context

@@ -2,15 +2,16 @@
 
     codi.json                  method, model, text format, vocabulary identity, package version
     thoughts.safetensors       projection and the <bot>/<eot> rows
-    adapter_model.safetensors  with LoRA: the adapter alone (peft's format); the base is never written
+    adapter_model.safetensors  with LoRA: the adapter alone (peft's format)
     model.safetensors          without LoRA: the whole causal LM (transformers' format)
     tokenizer files
+
+With LoRA the base itself is never written.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2TokenizerFast
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 import codi
 from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import CheckpointError, RecipeError
-from codi.modeling.backbone import DTYPES, check_head, fuse_activations
+from codi.modeling.backbone import check_head, fuse_activations, load_causal
 from codi.modeling.configuration import ModelConfig, TextFormat
 from codi.modeling.model import ThoughtModel
 
@@ -33,14 +34,18 @@ CONFIGURATION, THOUGHTS, ADAPTER = "codi.json", "thoughts.safetensors", "adapter
 
 
 def load_tokenizer(name: str) -> Any:
-    """`word-problems`, a hub id, a directory with a tokenizer, or one with vocab.json and merges.txt (GPT-2's)."""
+    """`word-problems`, a hub id, or a directory with a tokenizer (GPT-2's vocab.json and merges.txt will do)."""
     if name == "word-problems":
         return build_word_tokenizer()
     path = Path(name)
     if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
         end = "<|endoftext|>"
-        return GPT2TokenizerFast.from_pretrained(name, eos_token=end, bos_token=None, unk_token=end)
+        return GPT2Tokenizer.from_pretrained(name, eos_token=end, bos_token=None, unk_token=end)
     try:
+        if (path / CONFIGURATION).exists():
+            # As it was saved. AutoTokenizer goes by the model type beside it and may rebuild the pipeline
+            # (Qwen2's class puts its own pre-tokenizer over a word-level one).
+            return PreTrainedTokenizerFast.from_pretrained(name)
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise CheckpointError(
@@ -55,9 +60,13 @@ def locate(directory: str | Path) -> Path:
     if path.is_dir():
         if (path / CONFIGURATION).exists():
             return path
-        raise CheckpointError(f"'{path}' is not a checkpoint: it has no {CONFIGURATION}. Give the folder of a trained model.")
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint: it has no {CONFIGURATION}. Give the folder of a trained model."
+        )
     if str(directory).count("/") != 1 or str(directory).startswith((".", "/")):
-        raise CheckpointError(f"There is no checkpoint at '{path}'. Give the folder of a trained model, or a hub id.")
+        raise CheckpointError(
+            f"There is no checkpoint at '{path}'. Give the folder of a trained model, or a hub id."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -73,17 +82,28 @@ def locate(directory: str | Path) -> Path:
 def read_configuration(path: Path) -> dict[str, Any]:
     """The contents of codi.json. Raises CheckpointError when broken or incomplete."""
     try:
-        saved: dict[str, Any] = json.loads((path / CONFIGURATION).read_text(encoding="utf-8"))
+        saved: Any = json.loads((path / CONFIGURATION).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path / CONFIGURATION} is not JSON (line {error.lineno}: {error.msg}).") from error
-    missing = {"model", "method", "text", "vocabulary"} - set(saved)
+        raise CheckpointError(
+            f"{path / CONFIGURATION} is not JSON (line {error.lineno}: {error.msg})."
+        ) from error
+    missing = {"model", "method", "text", "vocabulary"} - set(saved if isinstance(saved, dict) else ())
     if missing:
-        raise CheckpointError(f"{path / CONFIGURATION} lacks {', '.join(sorted(missing))}: not a checkpoint of codi.")
-    return saved
+        raise CheckpointError(
+            f"{path / CONFIGURATION} lacks {', '.join(sorted(missing))}: not a checkpoint of codi."
+        )
+    contents: dict[str, Any] = saved
+    return contents
 
 
 def save(
-    path: Path, model: ThoughtModel, tokenizer: Any, *, method: dict[str, Any], text: TextFormat, vocabulary: str
+    path: Path,
+    model: ThoughtModel,
+    tokenizer: Any,
+    *,
+    method: dict[str, Any],
+    text: TextFormat,
+    vocabulary: str,
 ) -> None:
     """Write a checkpoint into a folder beside `path`, then move it into place.
 
@@ -92,8 +112,8 @@ def save(
     """
     if model.config.lora is not None and model.config.base is None:
         raise CheckpointError(
-            "A LoRA checkpoint holds no base, but this base was built from a configuration and is stored nowhere. "
-            "Save the base first and give its folder as model.base, or train without LoRA."
+            "A LoRA checkpoint holds no base, but this base was built from a configuration and is stored "
+            "nowhere. Save the base first and give its folder as model.base, or train without LoRA."
         )
     scratch = path.parent / f".{path.name}.saving"
     try:
@@ -113,7 +133,7 @@ def save(
         (scratch / CONFIGURATION).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
         path.mkdir(parents=True, exist_ok=True)
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == CONFIGURATION):
-            os.replace(file, path / file.name)
+            file.replace(path / file.name)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"The checkpoint could not be written to '{path}': {error}\n"
@@ -139,13 +159,15 @@ def load_model(path: Path, config: ModelConfig, base: str | None = None) -> Thou
         rows = model.config.base_vocabulary_rows
         if rows != config.base_vocabulary_rows:
             raise CheckpointError(
-                f"'{path}' was saved with {config.base_vocabulary_rows} vocabulary rows, but its model has {rows}."
+                f"'{path}' was saved with {config.base_vocabulary_rows} vocabulary rows, "
+                f"but its model has {rows}."
             )
         model.config = config
+        _load_thoughts(path, model)
     else:
         model = ThoughtModel(replace(config, base=base or config.base))
         check_base(path, config, model.config)
-    load_weights(path, model)
+        load_weights(path, model)
     return model
 
 
@@ -155,36 +177,40 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
     got = (found.base_vocabulary_rows, found.base_fingerprint)
     if expected != got:
         raise CheckpointError(
-            f"'{path}' was trained on another base. Expected '{recorded.base}' with {expected[0]} vocabulary rows "
-            f"and weights {expected[1]}; found '{found.base}' with {got[0]} rows and weights {got[1]}. "
+            f"'{path}' was trained on another base. Expected '{recorded.base}' with {expected[0]} vocabulary "
+            f"rows and weights {expected[1]}; found '{found.base}' with {got[0]} rows and weights {got[1]}. "
             "Point at the right base with base=..., or restore it."
         )
 
 
 def load_weights(path: Path, model: ThoughtModel) -> None:
     """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly."""
-    thoughts = _read(path / THOUGHTS)
-    _compare(path / THOUGHTS, set(thought_weights(model)), set(thoughts))
-    with torch.no_grad():
-        model.thought_tokens.copy_(thoughts.pop("thought_tokens"))
-    model.projection.load_state_dict({name.removeprefix("projection."): t for name, t in thoughts.items()})
+    _load_thoughts(path, model)
     if model.config.lora is not None:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         adapter = _read(path / ADAPTER)
-        _compare(path / ADAPTER, set(get_peft_model_state_dict(model.backbone)), set(adapter))
+        _compare(path / ADAPTER, get_peft_model_state_dict(model.backbone), adapter)
         set_peft_model_state_dict(model.backbone, adapter)
     else:
         model.causal.load_state_dict(_whole_base(path, model.config).state_dict())
 
 
+def _load_thoughts(path: Path, model: ThoughtModel) -> None:
+    thoughts = _read(path / THOUGHTS)
+    _compare(path / THOUGHTS, thought_weights(model), thoughts)
+    with torch.no_grad():
+        model.thought_tokens.copy_(thoughts.pop("thought_tokens"))
+    model.projection.load_state_dict({name.removeprefix("projection."): t for name, t in thoughts.items()})
+
+
 def _whole_base(path: Path, config: ModelConfig) -> Any:
     try:
-        causal, info = AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[config.dtype], output_loading_info=True, ignore_mismatched_sizes=False
-        )
+        causal, info = load_causal(path, config.dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"The weights in '{path}' could not be loaded: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"The weights in '{path}' could not be loaded: {str(error).splitlines()[0]}"
+        ) from error
     wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "unexpected_keys") if info[kind]}
     if wrong:
         raise CheckpointError(f"The weights in '{path}' do not fit its configuration: {wrong}.")
@@ -200,11 +226,20 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is missing or damaged: {error}") from error
 
 
-def _compare(file: Path, expected: set[str], found: set[str]) -> None:
+def _compare(file: Path, wanted: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Refuse other names, and other shapes: copying would broadcast one row over two without a word."""
+    expected, found = set(wanted), set(given)
+    for name in sorted(expected & found):
+        if wanted[name].shape != given[name].shape:
+            raise CheckpointError(
+                f"{file} does not fit the configuration beside it: {name} has shape "
+                f"{list(given[name].shape)}, expected {list(wanted[name].shape)}."
+            )
     if expected != found:
         raise CheckpointError(
             f"{file} does not fit the configuration beside it. "
-            f"Missing: {sorted(expected - found)[:5] or 'none'}; unexpected: {sorted(found - expected)[:5] or 'none'}."
+            f"Missing: {sorted(expected - found)[:5] or 'none'}; "
+            f"unexpected: {sorted(found - expected)[:5] or 'none'}."
         )
 
 
@@ -212,9 +247,17 @@ def check_vocabulary(path: Path, expected: str, found: str) -> None:
     """Refuse a tokenizer that would give other ids than in training."""
     if expected != found:
         raise CheckpointError(
-            f"The tokenizer in '{path}' is not the one the model was trained with (recorded {expected}, found {found}). "
-            "Restore the tokenizer files that were saved with the checkpoint."
+            f"The tokenizer in '{path}' is not the one the model was trained with (recorded {expected}, "
+            f"found {found}). Restore the tokenizer files that were saved with the checkpoint."
         )
 
 
-__all__ = ["RecipeError", "load_model", "load_tokenizer", "load_weights", "locate", "read_configuration", "save"]
+__all__ = [
+    "RecipeError",
+    "load_model",
+    "load_tokenizer",
+    "load_weights",
+    "locate",
+    "read_configuration",
+    "save",
+]

@@ -43,7 +43,7 @@ class ModelConfig:
     projection_dropout: float = 0.0
     """Share of projection inputs dropped in training."""
     train_thought_tokens: bool = True
-    """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (as its code does under LoRA)."""
+    """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (its code, under LoRA)."""
     base_fingerprint: str | None = None
     """Filled in on saving: identifies the base's weights, so that another base is refused on loading."""
     base_vocabulary_rows: int | None = None
@@ -80,10 +80,13 @@ class TextFormat:
     def __post_init__(self) -> None:
         if self.distillation_token not in ("before-answer", "prompt-end"):
             raise RecipeError(
-                f"distillation_token is '{self.distillation_token}', but it must be 'before-answer' or 'prompt-end'."
+                f"distillation_token is '{self.distillation_token}', "
+                "but it must be 'before-answer' or 'prompt-end'."
             )
         if not self.answer_prompt.strip():
-            raise RecipeError("answer_prompt is empty. Give the words before the answer, e.g. 'The answer is:'.")
+            raise RecipeError(
+                "answer_prompt is empty. Give the words before the answer, e.g. 'The answer is:'."
+            )
 
 
 def check_keys(values: dict[str, Any], target: type, where: str) -> None:
@@ -91,4 +94,6 @@ def check_keys(values: dict[str, Any], target: type, where: str) -> None:
     known = [f.name for f in fields(target)]
     for key in values:
         if key not in known:
-            raise RecipeError(f"Unknown key '{key}' in {where}.{nearest(key, known)} Known keys: {', '.join(known)}.")
+            raise RecipeError(
+                f"Unknown key '{key}' in {where}.{nearest(key, known)} Known keys: {', '.join(known)}."
+            )

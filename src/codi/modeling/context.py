@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,7 @@ class Context:
         Needs `can_step_back()` and a real (unpadded) last position in every row.
         """
         cache = _fork(self.cache)
+        layer: Any
         for layer in cache.layers:
             layer.keys, layer.values = layer.keys[..., :-1, :], layer.values[..., :-1, :]
         return replace(

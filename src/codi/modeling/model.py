@@ -34,7 +34,8 @@ class Reading:
     """What reading t tokens gave.
 
     context: after the last of them; final: [b, t, d], states after the final norm (what the head sees);
-    hidden_states: one [b, t, d] per layer, embeddings first, the last after the final norm; None unless asked for.
+    hidden_states: one [b, t, d] per layer, embeddings first, the last after the final norm; None unless
+    asked for.
     """
 
     context: Context
@@ -50,9 +51,11 @@ class ThoughtModel(nn.Module):
         causal = build_base(config) if base is None else base
         if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
             raise TrainingError(CHECKPOINTING_REFUSED)
-        embedding = causal.get_input_embeddings()
-        rows, hidden_size = embedding.weight.shape
-        self.config = replace(config, base_vocabulary_rows=rows, base_fingerprint=fingerprint_of(causal, config))
+        embedding: Tensor = causal.get_input_embeddings().weight  # type: ignore[assignment]
+        rows, hidden_size = embedding.shape
+        self.config = replace(
+            config, base_vocabulary_rows=rows, base_fingerprint=fingerprint_of(causal, config)
+        )
         self.hidden_size: int = hidden_size
         self.bot_id, self.eot_id = rows, rows + 1
         self.backbone: nn.Module = causal
@@ -67,12 +70,16 @@ class ThoughtModel(nn.Module):
             try:
                 self.backbone = get_peft_model(causal, settings)
             except ValueError as error:
-                raise RecipeError(f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}") from error
+                raise RecipeError(
+                    f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"
+                ) from error
         self.projection: nn.Module = nn.Identity()
         if config.projection:
-            self.projection = Projection(hidden_size, config.projection_width or hidden_size, config.projection_dropout)
-            self.projection.to(embedding.weight.dtype)
-        self.thought_tokens = nn.Parameter(_new_rows(embedding.weight), requires_grad=config.train_thought_tokens)
+            self.projection = Projection(
+                hidden_size, config.projection_width or hidden_size, config.projection_dropout
+            )
+            self.projection.to(embedding.dtype)
+        self.thought_tokens = nn.Parameter(_new_rows(embedding), requires_grad=config.train_thought_tokens)
 
     @property
     def causal(self) -> Any:
@@ -123,7 +130,9 @@ class ThoughtModel(nn.Module):
         for _ in range(steps):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden).unsqueeze(1)
-            context = self._extend(latent, latent.new_ones(latent.shape[:2], dtype=torch.long), context, False).context
+            context = self._extend(
+                latent, latent.new_ones(latent.shape[:2], dtype=torch.long), context, False
+            ).context
         return replace(context, thoughts=torch.stack(thoughts, 1)) if thoughts else context
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -167,9 +176,10 @@ class ThoughtModel(nn.Module):
 
 
 CHECKPOINTING_REFUSED = (
-    "Activation checkpointing was asked for, but it cannot be used: in training it sets every layer's cache to "
-    "None, so the continuous thoughts would lose their question (measured: loss 5.99 instead of 4.99, gradients "
-    "off by more than 100 %). Turn it off; to save memory use a smaller batch with more accumulation."
+    "Activation checkpointing was asked for, but it cannot be used: in training it sets every layer's cache "
+    "to None, so the continuous thoughts would lose their question (measured: loss 5.99 instead of 4.99, "
+    "gradients off by more than 100 %). Turn it off; to save memory use a smaller batch with more "
+    "accumulation."
 )
 
 
@@ -192,4 +202,6 @@ def _new_rows(embedding: Tensor) -> Tensor:
     if embedding.device.type == "meta":
         return torch.empty(2, embedding.shape[1], device="meta", dtype=embedding.dtype)
     table = embedding.float()
-    return (table.mean(0) + table.std(0) * torch.randn(2, table.shape[1], device=table.device)).to(embedding.dtype)
+    return (table.mean(0) + table.std(0) * torch.randn(2, table.shape[1], device=table.device)).to(
+        embedding.dtype
+    )

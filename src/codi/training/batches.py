@@ -15,17 +15,8 @@ enough to keep batches mixed."""
 class LengthGroupedBatches(Sampler[list[int]]):
     """Yields lists of row numbers. Every row once per epoch; only the last batch may be smaller."""
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        batch_size: int,
-        seed: int,
-        difficulty: Sequence[int] | None = None,
-        shortest_first: float = 0.0,
-        epochs: int = 1,
-    ) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
-        self.difficulty, self.shortest_first, self.epochs = difficulty, shortest_first, epochs
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from codi.data.collation import Encoded
 from codi.data.example import Example, LoadReport
@@ -40,7 +40,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {"columns": columns, "steps_rule": config.steps_rule, "skip_bad_rows": config.skip_bad_rows}
     examples, report = load_examples(config.train, split=config.train_split, limit=config.train_limit, **rules)
-    reports, validation = [report], []
+    reports, validation = [report], list[Example]()
     if config.validation is not None:
         validation, validation_report = load_examples(
             config.validation, split=config.validation_split, limit=config.validation_limit, **rules
@@ -58,7 +58,9 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         filtered = LoadReport(f"{config.train}, length filter", read=len(encoded), kept=len(fits))
         filtered.dropped[f"longer than {limit} tokens"] = len(encoded) - len(fits)
         reports.append(filtered)
-        encoded, lengths = [encoded[i] for i in fits], [lengths[i] for i in fits]
+        cached: Any = encoded  # a set on disk stays there
+        encoded = cached.select(fits) if hasattr(cached, "select") else [encoded[i] for i in fits]
+        lengths = [lengths[i] for i in fits]
         examples = [examples[i] for i in fits]
     if not examples:
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
@@ -91,7 +93,8 @@ def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Enco
             if not folder.exists():  # another process was faster only if it is there
                 raise
         shutil.rmtree(scratch, ignore_errors=True)
-    return load_from_disk(str(folder))  # type: ignore[return-value]
+    rows: Any = load_from_disk(str(folder))
+    return cast("Sequence[Encoded]", rows)
 
 
 def _length(row: Encoded) -> int:

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from codi.data.sources import Columns
 from codi.errors import RecipeError, nearest
+from codi.methods.method import build_method
 from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
 
 
@@ -43,8 +45,6 @@ class DataConfig:
     """Leave out (and count) rows with an empty question or no answer instead of stopping at the first."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
-    shortest_first: float = 0.0
-    """Share of the run in which examples with more steps join gradually; 0 is no curriculum (the paper's way)."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,25 @@ def recipe_text(name_or_path: str) -> str:
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunConfig:
-    """A run configuration from a recipe and `key.path=value` overrides. Raises RecipeError."""
+    """A run configuration from a recipe and `key.path=value` overrides. Raises RecipeError.
+
+    An override of `method.name` drops the options that the recipe sets for its own method, so that a baseline
+    is one override away; options given as overrides are kept.
+    """
     try:
         values = yaml.safe_load(recipe_text(name_or_path))
     except yaml.YAMLError as error:
         raise RecipeError(f"The recipe '{name_or_path}' is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'.")
-    for override in overrides or []:
+    overrides = list(overrides or [])
+    named = [override for override in overrides if override.startswith("method.name=")]
+    if named:
+        name = named[-1].partition("=")[2].strip()
+        recipe_method = values.get("method")
+        if isinstance(recipe_method, dict) and recipe_method.get("name") != name:
+            values["method"] = {"name": name}
+    for override in overrides:
         _apply(values, override)
     return build_run_config(values, name_or_path)
 
@@ -113,13 +124,23 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         if not isinstance(values.get(section), dict):
             raise RecipeError(f"{where} has no section '{section}'.")
     values = dict(values)
-    values["model"] = ModelConfig.from_dict(values["model"])
+    values["method"] = _numbers(values["method"])
+    build_method(values["method"])  # says now, not after the data is loaded, what is wrong with it
+    values["model"] = ModelConfig.from_dict(_numbers(values["model"]))
     for section in ("text", "data"):
         given = values.get(section) or {}
+        if not isinstance(given, dict):
+            raise RecipeError(f"'{section}' in {where} is a single value, not a section.")
         check_keys(given, SECTIONS[section], section)
+        if section == "text":  # `text.answer_separator=` means none
+            given = {key: "" if value is None else value for key, value in given.items()}
         values[section] = SECTIONS[section](**given)
+    check_keys(values["data"].columns or {}, Columns, "data.columns")
     known = _training_keys()
-    values["training"] = {key: _number(value) for key, value in (values.get("training") or {}).items()}
+    training = values.get("training") or {}
+    if not isinstance(training, dict):
+        raise RecipeError(f"'training' in {where} is a single value, not a section.")
+    values["training"] = _numbers(training)
     for key in values["training"]:
         if key not in known:
             raise RecipeError(f"Unknown key '{key}' in training.{nearest(key, known)} It takes transformers' TrainingArguments.")
@@ -130,6 +151,11 @@ def _training_keys() -> list[str]:
     from transformers import TrainingArguments
 
     return [f.name for f in fields(TrainingArguments) if f.init]
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """`_number` on every value of a section and of the sections in it."""
+    return {key: _numbers(v) if isinstance(v, dict) else _number(v) for key, v in values.items()}
 
 
 def _number(value: Any) -> Any:

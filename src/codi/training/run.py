@@ -14,14 +14,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers import TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 import codi
 from codi.data.example import Example
@@ -34,7 +34,7 @@ from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.training.preparation import prepare
 from codi.training.recipes import RunConfig
-from codi.training.trainer import CodiTrainer, checkpoint_to_resume
+from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
 
 DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
 
@@ -50,28 +50,40 @@ class TrainingResult:
 
 
 def train(
-    config: RunConfig, output: Path, *, resume: bool = False, overwrite: bool = False, say: Callable[[str], None] = print
+    config: RunConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Train as configured and leave the best checkpoint in `output`.
 
     Raises TrainingError when `output` holds a run and neither `resume` nor `overwrite` is given.
     """
-    last = _prepare_output(config, output, resume, overwrite)
+    last = _checkpoint_of(config, output, resume, overwrite)
     arguments = {**DEFAULTS, **config.training}
     set_seed(int(arguments["seed"]))  # before any weight is made
     reasoner = build_reasoner(config)
     data = prepare(config.data, reasoner, config.scorer)
     for report in data.reports:
         say(report.describe())
+    validating = bool(data.validation)
+    training_arguments = _arguments(arguments, output, validating)
+    _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
     (output / "run.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
-    validate = _validator(data.validation, config.scorer, config.text.answer_prompt) if data.validation else None
-    trainer = CodiTrainer(reasoner, _arguments(arguments, output, validate is not None), data, validate)
+    validate = _validator(data.validation, config.scorer) if validating else None
+    trainer = CodiTrainer(reasoner, training_arguments, data, validate)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
     say(f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, device {trainer.args.device}")
     began = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - began
     best = trainer.state.best_metric
+    trainer.check_weights()
     if trainer.is_world_process_zero():
         reasoner.save_pretrained(output)
         summary = {
@@ -109,14 +121,11 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
     return LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
 
 
-def _prepare_output(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:
-    """Make the folder; the checkpoint to resume from, if any."""
-    holds_run = (output / "run.yaml").exists() or (output / "codi.json").exists()
+def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:
+    """The checkpoint to resume from, if any; refuses a folder that holds another run."""
+    holds_run = _holds_run(output)
     if holds_run and not (resume or overwrite):
         raise TrainingError(f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew.")
-    if overwrite and not resume and holds_run:
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
     last = checkpoint_to_resume(output) if resume else None
     if resume and holds_run and (output / "run.yaml").exists():
         before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
@@ -127,10 +136,21 @@ def _prepare_output(config: RunConfig, output: Path, resume: bool, overwrite: bo
                 f"'{output}' was started with other settings in: {', '.join(changed)}. Resume with the same settings "
                 "(see its run.yaml), or start anew with --overwrite."
             )
-    for folder in output.glob("checkpoint-*"):
-        if resume and not (folder / "complete").exists():
-            shutil.rmtree(folder)  # cut off while being written
     return last
+
+
+def _holds_run(output: Path) -> bool:
+    return (output / "run.yaml").exists() or (output / "codi.json").exists()
+
+
+def _prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
+    """Make the folder, empty where a run is overwritten, and without checkpoints cut off while being written."""
+    if overwrite and not resume and _holds_run(output):
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for folder in output.glob("checkpoint-*"):
+        if not (folder / COMPLETE).exists():
+            shutil.rmtree(folder)
 
 
 def _arguments(values: dict[str, Any], output: Path, validating: bool) -> TrainingArguments:
@@ -154,7 +174,7 @@ def _arguments(values: dict[str, Any], output: Path, validating: bool) -> Traini
         raise TrainingError(f"The training settings do not work together: {error}") from error
 
 
-def _validator(examples: list[Example], scorer_name: str, prompt: str) -> Callable[[LatentReasoner], float]:
+def _validator(examples: list[Example], scorer_name: str) -> Callable[[LatentReasoner], float]:
     scorer = get_scorer(scorer_name)
 
     def accuracy(reasoner: LatentReasoner) -> float:

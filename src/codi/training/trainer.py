@@ -11,15 +11,16 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, rotate_checkpoints
 
 from codi.data.collation import collate
-from codi.errors import TrainingError
+from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import Method
 from codi.modeling import checkpoint
@@ -67,6 +68,7 @@ class CodiTrainer(Trainer):
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
+        self.add_callback(LastStep)
         self.remove_callback(ProgressCallback)
         if not args.disable_tqdm:
             self.add_callback(LossBar)
@@ -75,7 +77,7 @@ class CodiTrainer(Trainer):
         """Length-grouped batches in an order fixed by seed and epoch."""
         batches = LengthGroupedBatches(self.data.lengths, self._train_batch_size, self.args.data_seed or self.args.seed)
         loader: DataLoader[Any] = DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
+            cast("_Numbered", self.train_dataset),
             batch_sampler=batches,
             collate_fn=self._collate,
             num_workers=self.args.dataloader_num_workers,
@@ -108,6 +110,8 @@ class CodiTrainer(Trainer):
     ) -> Tensor:
         """The method's loss; a loss that is not finite stops the run."""
         numbers = inputs.pop("number")
+        if not self.term_sums:  # first since the last log, or since a resume
+            self.term_steps = self.state.global_step
         terms = model(inputs, num_items_in_batch)
         loss: Tensor = terms["loss"]
         if not math.isfinite(loss.item()):
@@ -139,7 +143,7 @@ class CodiTrainer(Trainer):
         if "loss" in logs and steps:
             for name, total in self.term_sums.items():
                 logs[name] = total / steps
-            self.term_sums, self.term_steps = {}, self.state.global_step
+            self.term_sums = {}
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -158,13 +162,24 @@ class CodiTrainer(Trainer):
             self.reasoner.save_pretrained(Path(str(output_dir or self.args.output_dir)))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As the Trainer's, but a folder that could not be written whole is removed again."""
+        """As the Trainer's, but a folder that could not be written whole is removed again.
+
+        Older checkpoints are deleted only once this one is marked complete: a kill leaves one to resume from.
+        """
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        self.check_weights()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
                 (folder / COMPLETE).touch()
-        except (OSError, RuntimeError) as error:
+                rotate_checkpoints(
+                    output_dir=str(folder.parent),
+                    save_total_limit=limit,
+                    best_model_checkpoint=self.state.best_model_checkpoint,
+                    use_mtime=True,
+                )
+        except (OSError, RuntimeError, CheckpointError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             last = checkpoint_to_resume(folder.parent)
             raise TrainingError(
@@ -172,6 +187,21 @@ class CodiTrainer(Trainer):
                 f"Free some space and go on with --resume; "
                 f"{f'{last.name} is still valid.' if last else 'no earlier checkpoint exists.'}"
             ) from error
+        finally:
+            self.args.save_total_limit = limit
+
+    def check_weights(self) -> None:
+        """Raise TrainingError when a trained weight is not finite: a finite loss can have such a gradient."""
+        trained = ((n, p) for n, p in self.reasoner.model.named_parameters() if p.requires_grad)
+        name = next((name for name, weight in trained if not torch.isfinite(weight).all()), None)
+        if name is None:
+            return
+        last = checkpoint_to_resume(Path(str(self.args.output_dir)))
+        kept = f"The last good checkpoint is '{last.name}'." if last else "No checkpoint had been written yet."
+        raise TrainingError(
+            f"After step {self.state.global_step} the weight '{name}' is not finite, so it is not saved. {kept} "
+            "Lower the learning rate or clip harder (max_grad_norm)."
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_weights(Path(resume_from_checkpoint), self.reasoner.model)
@@ -181,8 +211,19 @@ class CodiTrainer(Trainer):
             checkpoint.load_weights(Path(self.state.best_model_checkpoint), self.reasoner.model)
 
 
+class LastStep(TrainerCallback):
+    """Validates and saves after the last step too, where its number is no multiple of `eval_steps`."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for it on top of what the schedule asks for."""
+        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
+            control.should_evaluate = control.should_save = True
+
+
 class LossBar(ProgressCallback):
     """One progress bar with the latest loss terms behind it."""
+
+    training_bar: Any
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the terms and the validation accuracy on the bar instead of printing lines."""
@@ -210,6 +251,3 @@ def checkpoint_to_resume(output: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     folders = [folder for folder in output.glob("checkpoint-*") if (folder / COMPLETE).exists()]
     return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
-__all__ = ["CodiTrainer", "LossBar", "MethodLoss", "TrainerCallback", "checkpoint_to_resume"]

@@ -1,0 +1,78 @@
+"""The command line, `codi`. Each command stands in `codi.commands` and imports torch only when it runs.
+
+Exit codes: 0 done; 2 an error meant for the reader, whose message alone is printed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import codi
+from codi.commands import bench
+from codi.commands.console import complain, quiet_libraries
+from codi.commands.data import data
+from codi.commands.evaluate import evaluate
+from codi.commands.generate import generate
+from codi.commands.train import quickstart, train
+from codi.errors import CodiError
+
+
+class _Commands(TyperGroup):
+    """Turns errors meant for the reader into a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CodiError as error:
+            complain(str(error))
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted. What was finished before is kept.")
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    name="codi",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich would take longer than everything else
+    help="CODI: reasoning in continuous thoughts, learned by self-distillation from written ones.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"codi {codi.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """CODI: reasoning in continuous thoughts, learned by self-distillation from written ones."""
+    quiet_libraries()
+
+
+app.command("quickstart")(quickstart)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("generate")(generate)
+app.command("data")(data)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Entry point of the `codi` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

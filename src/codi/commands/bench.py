@@ -1,0 +1,93 @@
+"""`codi bench`: measure the speed and memory of training and of answering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import check_output, find_device, print_table, write_json
+
+app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and of answering.")
+
+
+@app.command("train")
+def train(
+    size: Annotated[str, typer.Option(help="Size of the model with random weights.")] = "gpt2",
+    batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
+    pairs: Annotated[int, typer.Option(help="Pairs of literal and fast steps; the median is reported.")] = 3,
+    lora_rank: Annotated[int, typer.Option(help="LoRA rank; 0 trains every weight.")] = 128,
+    data: Annotated[Path | None, typer.Option(help="A file whose token lengths to use.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="Hub id or folder of the tokenizer for --data.")] = "gpt2",
+    device: options.Device = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 1,
+    memory: Annotated[bool, typer.Option(help="Also measure the peak memory of both steps.")] = True,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Training step: ours against the step as the paper writes it."""
+    check_output(output, overwrite)
+    find_device(device)
+
+    from codi.experiments.bench import bench_train
+
+    results = bench_train(
+        size=size,
+        batch_size=batch_size,
+        pairs=pairs,
+        lora_rank=lora_rank,
+        data=data,
+        tokenizer=tokenizer,
+        device=device,
+        bf16=bf16,
+        seed=seed,
+        memory=memory,
+    )
+    _report("Training step", results, output)
+
+
+@app.command("generate")
+def generate(
+    latent: Annotated[Path, typer.Option(help="Checkpoint that thinks (CODI).")],
+    explicit: Annotated[Path, typer.Option(help="Checkpoint that writes its reasoning (CoT-SFT).")],
+    questions: Annotated[int, typer.Option(help="Questions asked of each, one at a time.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Batch of the throughput measurement.")] = 64,
+    device: options.Device = None,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Answering at batch 1: continuous thoughts against written ones."""
+    check_output(output, overwrite)
+    find_device(device)
+
+    from codi.experiments.bench import bench_generate
+
+    results = bench_generate(
+        latent=latent,
+        explicit=explicit,
+        questions=questions,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    _report("Answering at batch 1", results, output)
+
+
+def _report(title: str, results: dict[str, Any], output: Path | None) -> None:
+    print_table(title, ("measure", "value"), list(_flat(results)), numbers=True)
+    if output is not None:
+        write_json(output, results)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested results as one row per value, named by its path."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""`codi data`: write a split of the generator, a hub set or a file as JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import check_output, print_table
+from codi.errors import UsageError
+
+GENERATED = "word-problems"
+
+
+def data(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="SPLIT|SOURCE", help="A split of the generator, a hub set, or a file."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The .jsonl file to write.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a hub set; 'a+b' joins two.")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="How many: generated, or the first so many of another source.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the generator (1 by default).")] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Count and leave out defective rows; do not stop at them.")
+    ] = False,
+    question_column: options.QuestionColumn = None,
+    answer_column: options.AnswerColumn = None,
+    rationale_column: options.RationaleColumn = None,
+    steps_column: options.StepsColumn = None,
+    show_list: Annotated[bool, typer.Option("--list", help="List the known splits and sets.")] = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write the examples of any source as JSON lines."""
+    if show_list:
+        _print_sources()
+        return
+    if source is None or output is None:
+        raise UsageError("Name a source and an --output file; `codi data --list` shows the known sources.")
+    check_output(output, overwrite)
+    if count is not None and count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}.")
+
+    from codi.data.sources import load_examples, write_jsonl
+
+    name, part, limit = _resolve(source, split, count, seed)
+    columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
+    examples, report = load_examples(
+        name, split=part, columns=columns, limit=limit, skip_bad_rows=skip_bad_rows
+    )
+    write_jsonl(examples, output)
+    typer.echo(report.describe())
+    typer.echo(f"{len(examples)} examples written to {output}")
+
+
+def _resolve(
+    source: str, split: str | None, count: int | None, seed: int | None
+) -> tuple[str, str, int | None]:
+    """Source, split and limit for `load_examples`."""
+    from codi.data.word_problems import SPLITS
+
+    if source in SPLITS:
+        if split is not None and split != source:
+            raise UsageError(f"'{source}' is a split already; --split {split} is another. Leave one out.")
+        source, split = GENERATED, source
+    if source.partition("?")[0] != GENERATED:
+        if seed is not None:
+            raise UsageError(f"--seed applies to generated problems only, and '{source}' is not generated.")
+        return source, split or "train", count
+    given = [f"{key}={value}" for key, value in (("seed", seed), ("count", count)) if value is not None]
+    if given and "?" in source:
+        raise UsageError(f"'{source}' has options already. Give them there, or as --seed and --count.")
+    return f"{source}?{'&'.join(given)}" if given else source, split or "train", None
+
+
+def _print_sources() -> None:
+    from codi.data.sources import HUB_SETS
+    from codi.data.word_problems import SPLITS
+
+    rows = [(split, "generated word problems") for split in SPLITS]
+    rows += [(name, f"{', '.join(hub.splits)} · {hub.hub_id} · {hub.note}") for name, hub in HUB_SETS.items()]
+    print_table("Sources", ("name", "what it is"), rows)

@@ -1,0 +1,226 @@
+"""`codi eval`: measure a checkpoint on benchmarks and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import (
+    check_output,
+    load_reasoner,
+    note,
+    print_table,
+    progress,
+    write_json,
+)
+from codi.errors import UsageError
+
+if TYPE_CHECKING:
+    from codi.data.example import Example, LoadReport
+    from codi.data.sources import Columns
+    from codi.evaluation.benchmarks import Benchmark
+    from codi.evaluation.runner import EvaluationResult
+    from codi.generation.latent_reasoner import LatentReasoner
+
+    Loaded = tuple[list[Example], LoadReport, Benchmark]
+
+
+def evaluate(
+    checkpoint: Annotated[str | None, typer.Argument(help="Folder of a trained model, or a hub id.")] = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|FILE", help="What to evaluate on; repeatable. 'list' shows the names."),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|NAME=FILE", help="Local copy of a named benchmark; repeatable."),
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="codi, coconut, icot or letter.")] = None,
+    mode: options.Mode = None,
+    latents: options.Latents = None,
+    batch_size: options.BatchSize = 64,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each set.")] = None,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    seed: options.SamplingSeed = 0,
+    max_new_tokens: options.MaxNewTokens = 256,
+    latency_questions: Annotated[int, typer.Option(help="Questions timed at batch 1; 0 skips it.")] = 50,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Folder for every prediction, one .jsonl per set.")
+    ] = None,
+    output: options.JsonOutput = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Accept a copy that lacks rows of the benchmark.")
+    ] = False,
+    question_column: options.QuestionColumn = None,
+    answer_column: options.AnswerColumn = None,
+    device: options.Device = None,
+    base: options.Base = None,
+    overwrite: options.Overwrite = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
+) -> None:
+    """Measure accuracy and cost on benchmarks or files."""
+    if show_list or benchmark == ["list"] or (checkpoint == "list" and not benchmark):
+        _print_benchmarks()
+        return
+    if checkpoint is None or not benchmark:
+        raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
+    check_output(output, overwrite)
+    columns = options.named_columns(question_column, answer_column, None, None)
+    loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
+    paths = {name: predictions / f"{name}.jsonl" if predictions else None for name in loaded}
+    for path in paths.values():
+        check_output(path, overwrite)
+
+    reasoner = load_reasoner(checkpoint, device, base)
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "latents": latents,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "batch_size": batch_size,
+        "latency_questions": latency_questions,
+    }
+    results: dict[str, EvaluationResult] = {}
+    try:
+        for name in loaded:
+            results[name] = _measure(reasoner, name, loaded[name], paths[name], overwrite, settings)
+            if output is not None:  # after every set, so that a later failure loses nothing
+                write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results))
+    finally:
+        if results:  # also after an interrupt or a full disk: what was measured is shown
+            _print_results(f"{checkpoint} ({reasoner.method.name})", results)
+
+
+def _measure(
+    reasoner: LatentReasoner,
+    name: str,
+    loaded: Loaded,
+    predictions: Path | None,
+    overwrite: bool,
+    settings: dict[str, Any],
+) -> EvaluationResult:
+    from codi.evaluation.runner import evaluate as run
+
+    examples, report, benchmark = loaded
+    note(report.describe())
+    with progress(name) as on_progress:
+        return run(
+            reasoner,
+            examples,
+            scorer=benchmark.scorer,
+            on_progress=on_progress,
+            predictions_path=predictions,
+            overwrite=overwrite,
+            **settings,
+        )
+
+
+def _as_dict(
+    checkpoint: str,
+    reasoner: LatentReasoner,
+    settings: dict[str, Any],
+    loaded: dict[str, Loaded],
+    results: dict[str, EvaluationResult],
+) -> dict[str, Any]:
+    """What `--output` holds."""
+    from codi.training.run import versions
+
+    return {
+        "checkpoint": checkpoint,
+        "method": reasoner.method.as_dict(),
+        "device": str(reasoner.model.device),
+        "versions": versions(),
+        "settings": settings,
+        "benchmarks": {
+            name: {**result.as_dict(), "data": loaded[name][1].as_dict()} for name, result in results.items()
+        },
+    }
+
+
+def _load(
+    names: list[str],
+    files: list[str],
+    scorer: str | None,
+    columns: Columns | None,
+    limit: int | None,
+    allow_partial: bool,
+) -> dict[str, Loaded]:
+    """Every set by name, loaded before any model: a mistyped name must not cost a minute of answering."""
+    from codi.evaluation.benchmarks import find_benchmark, load_benchmark
+
+    chosen = {name: find_benchmark(name, scorer=scorer, columns=columns) for name in names}
+    copies = _copies(names, files)
+    loaded: dict[str, Loaded] = {}
+    for name, benchmark in chosen.items():
+        if benchmark.name in loaded:
+            raise UsageError(
+                f"Two of the sets are called '{benchmark.name}', and results are kept by name. Rename a file."
+            )
+        loaded[benchmark.name] = load_benchmark(
+            name,
+            file=copies.get(name),
+            scorer=scorer,
+            columns=columns,
+            limit=limit,
+            allow_partial=allow_partial,
+        )
+    return loaded
+
+
+def _copies(names: list[str], files: list[str]) -> dict[str, str]:
+    """Benchmark to local copy, from `FILE` (with one benchmark) or `NAME=FILE`."""
+    copies: dict[str, str] = {}
+    for given in files:
+        name, equals, path = given.partition("=")
+        if equals and name in names:
+            copies[name] = path
+        elif len(names) == 1 and len(files) == 1:
+            copies[names[0]] = given
+        else:
+            raise UsageError(
+                f"--file '{given}' does not say which benchmark it is a copy of. With several, write "
+                f"NAME=FILE, e.g. --file {names[0]}={given}."
+            )
+    return copies
+
+
+def _print_results(title: str, results: dict[str, EvaluationResult]) -> None:
+    headings = ("benchmark", "accuracy %", "95 % interval", "n", "scorer", "mode", "unreadable",
+                "thought tokens", "passes", "latency ms (median / p95)")  # fmt: skip
+    rows = []
+    for name, result in results.items():
+        times: dict[str, Any] = result.latency_ms or {}
+        low, high = result.ci95
+        rows.append(
+            (
+                name,
+                f"{100 * result.accuracy:.1f}",
+                f"{100 * low:.1f} – {100 * high:.1f}",
+                str(result.n),
+                result.scorer,
+                result.mode,
+                str(result.unreadable),
+                f"{result.thought_tokens:.1f}",
+                f"{result.sequential_passes:.1f}",
+                f"{times['median']:.1f} / {times['p95']:.1f}" if times else "–",
+            )
+        )
+    print_table(title, headings, rows, numbers=True)
+
+
+def _print_benchmarks() -> None:
+    from codi.evaluation.benchmarks import BENCHMARKS
+
+    rows = [
+        (b.name, f"{b.rows:,}" if b.rows else "–", b.scorer, b.hub_id or "generated", b.note)
+        for b in BENCHMARKS.values()
+    ]
+    print_table("Benchmarks", ("name", "questions", "scorer", "source", "note"), rows)

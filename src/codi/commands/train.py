@@ -1,0 +1,86 @@
+"""`codi train`: train a recipe. `codi quickstart`: train and compare three methods on generated problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import print_table
+from codi.errors import UsageError
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe, or a YAML file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE ...", help="Settings over the recipe's, e.g. method.latents=3."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the run and its checkpoint.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the effective configuration and stop.")
+    ] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+) -> None:
+    """Train a recipe and save the best checkpoint."""
+    if show_list:
+        _print_recipes()
+        return
+    if recipe is None or (output is None and not dry_run):
+        raise UsageError("Name a recipe and an --output folder; `codi train --list` shows the recipes.")
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite deletes it. Give one of them.")
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"The output '{output}' is a file. Give a folder.")
+
+    from codi.training.recipes import load_recipe
+
+    config = load_recipe(recipe, list(settings or []))
+    if dry_run:
+        import yaml
+
+        typer.echo(yaml.safe_dump(config.as_dict(), sort_keys=False).rstrip())
+        return
+    assert output is not None
+
+    from codi.training.run import train as run
+
+    result = run(config, output, resume=resume, overwrite=overwrite)
+    accuracy = "" if result.accuracy is None else f", validation accuracy {100 * result.accuracy:.1f} %"
+    typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{accuracy}.")
+    typer.echo(f"The checkpoint is in {result.output}.")
+
+
+def quickstart(
+    seed: Annotated[int, typer.Option(help="Seed of data, weights and training.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder for results, figure and checkpoints.")] = Path(
+        "runs/quickstart"
+    ),
+    steps: Annotated[
+        int | None, typer.Option(help="Fewer training steps than the default, to try it out.")
+    ] = None,
+    questions: Annotated[int, typer.Option(help="Questions of each of the four test sets.")] = 1000,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train three methods on generated problems, compare them."""
+    for name, value in (("--steps", steps), ("--questions", questions)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}.")
+
+    from codi.experiments.quickstart import run_quickstart
+
+    run_quickstart(output=output, seed=seed, steps=steps, questions=questions, overwrite=overwrite)
+
+
+def _print_recipes() -> None:
+    from codi.training.recipes import recipe_names, recipe_text
+
+    rows = []
+    for name in recipe_names():
+        comments = [line for line in recipe_text(name).splitlines() if line.startswith("#")]
+        rows.append((name, comments[0].lstrip("# ") if comments else ""))
+    print_table("Recipes", ("name", "what it trains"), rows)

@@ -1,0 +1,107 @@
+"""Peak memory of a training step, per variant.
+
+On an accelerator: torch's own count. On a CPU: each variant in a fresh process, its highest resident size in
+two steps (the second has the optimiser's state) less its size before the first.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codi.errors import UsageError
+
+STEPS = 2
+
+
+def measure_memory(
+    size: str, lora_rank: int, batch: dict[str, Tensor], device: torch.device, bf16: bool, seed: int
+) -> dict[str, int]:
+    """Peak bytes above the model itself, by variant."""
+    from codi.experiments.bench import VARIANTS
+
+    if device.type not in ("cpu", "cuda"):
+        return {}
+    if device.type == "cuda":
+        return {name: _peak_on_cuda(name, size, lora_rank, batch, device, bf16, seed) for name in VARIANTS}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "batch.pt"
+        torch.save(batch, file)
+        return {name: _peak_in_fresh_process(name, size, lora_rank, file, bf16, seed) for name in VARIANTS}
+
+
+def _run(variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], bf16: bool, seed: int) -> int:
+    """Bytes in use before the steps; runs them."""
+    from codi.experiments.bench import build_models, step_of, timed_step
+    from codi.methods.codi import Codi
+
+    device = batch["question_ids"].device
+    model = build_models(size, lora_rank, seed, device, only=variant)[variant]
+    step = step_of(variant, model, Codi())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    before = _resident_bytes() if device.type == "cpu" else torch.cuda.memory_allocated(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(STEPS):
+        timed_step(step, optimizer, batch, device, bf16)
+    return before
+
+
+def _peak_on_cuda(
+    variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], device: torch.device, bf16: bool, seed: int
+) -> int:
+    torch.cuda.empty_cache()
+    before = _run(variant, size, lora_rank, batch, bf16, seed)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_in_fresh_process(variant: str, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int) -> int:
+    asked = {"variant": variant, "size": size, "lora_rank": lora_rank, "batch": str(batch), "bf16": bf16, "seed": seed}
+    done = subprocess.run(
+        [sys.executable, "-m", "codi.experiments.bench_memory", json.dumps(asked)], capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise UsageError(f"The memory of '{variant}' could not be measured: {reason[0]}. Go without (memory off).")
+    return int(done.stdout.split()[-1])
+
+
+def _resident_bytes() -> int:
+    """Bytes this process holds now; where the system does not say, the most it ever held."""
+    return _status("VmRSS") or _peak_bytes()
+
+
+def _peak_bytes() -> int:
+    """Most bytes this process ever held.
+
+    The kernel's own mark where there is one: `ru_maxrss` starts, after a fork, at the parent's.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _main() -> None:
+    asked = json.loads(sys.argv[1])
+    batch: dict[str, Tensor] = torch.load(asked.pop("batch"))
+    variant = asked.pop("variant")
+    before = _run(variant, batch=batch, **asked)
+    print(_peak_bytes() - before)
+
+
+if __name__ == "__main__":
+    _main()

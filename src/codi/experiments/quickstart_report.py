@@ -1,0 +1,110 @@
+"""What the quickstart shows: a table, a figure, and one solved question with its thoughts decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from codi.experiments.quickstart import METHODS, SETS
+
+TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
+SET_TITLES = {
+    "in_domain": "in domain",
+    "reworded": "reworded",
+    "larger_numbers": "larger numbers",
+    "longer_chains": "longer chains",
+}
+COLOURS = {"cot-sft": "#7a8594", "codi": "#1769aa", "no-cot-sft": "#d08a35"}
+
+
+def draw(results: dict[str, Any], file: Path) -> None:
+    """Accuracy on the four sets with 95 % intervals, and what an answer costs. Writes a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    order = ("cot-sft", "codi", "no-cot-sft")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8), width_ratios=(3, 1.1, 1.1), layout="constrained")
+    width = 0.26
+    for offset, method in enumerate(order):
+        sets = [results["methods"][method]["benchmarks"][name] for name in SETS]
+        heights = [100 * s["accuracy"] for s in sets]
+        spread = [[100 * (s["accuracy"] - s["ci95"][0]) for s in sets], [100 * (s["ci95"][1] - s["accuracy"]) for s in sets]]
+        places = [i + (offset - 1) * width for i in range(len(SETS))]
+        left.bar(places, heights, width, yerr=spread, capsize=2, color=COLOURS[method], label=TITLES[method])
+        for place, height, up in zip(places, heights, spread[1], strict=True):
+            left.text(place, height + up + 1, f"{height:.0f}", ha="center", va="bottom", fontsize=8)
+    left.set_xticks(range(len(SETS)), [SET_TITLES[name] for name in SETS])
+    left.set_ylabel("accuracy (%), 95 % interval")
+    left.set_ylim(0, 118)
+    left.set_yticks(range(0, 101, 20))
+    left.legend(loc="upper right", ncols=3, frameon=False, fontsize=9)
+    left.set_title(f"n = {results['methods']['codi']['benchmarks']['in_domain']['n']} questions per set", fontsize=10)
+    costs = (
+        (middle, "sequential passes per answer", lambda m: m["sequential_passes"]),
+        (right, "median latency (ms), batch 1", lambda m: m["latency_ms"]["median"]),
+    )
+    for axis, title, cost in costs:
+        values = [cost(results["methods"][method]) for method in order]
+        bars = axis.bar([TITLES[m] for m in order], values, color=[COLOURS[m] for m in order])
+        axis.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(0, 1.15 * max(values))
+        axis.tick_params(axis="x", labelrotation=20, labelsize=8)
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=160)
+    plt.close(figure)
+
+
+def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> None:
+    """Print the comparison, then one question that CODI solved."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Accuracy in % with its 95 % interval, and what one answer costs")
+    table.add_column("")
+    for name in SETS:
+        table.add_column(SET_TITLES[name], justify="right")
+    for title in ("thought tokens", "passes", "latency ms", "trained in"):
+        table.add_column(title, justify="right")
+    for method in METHODS:
+        row = results["methods"][method]
+        cells = [
+            f"{100 * s['accuracy']:.1f}\n[{100 * s['ci95'][0]:.1f}, {100 * s['ci95'][1]:.1f}]"
+            for s in (row["benchmarks"][name] for name in SETS)
+        ]
+        costs = [f"{row['thought_tokens']:.1f}", f"{row['sequential_passes']:.1f}", f"{row['latency_ms']['median']:.1f}"]
+        table.add_row(TITLES[method], *cells, *costs, f"{row['train_seconds']:.0f} s")
+    Console().print(table)
+    ours, written = (results["methods"][m]["benchmarks"]["in_domain"]["accuracy"] for m in ("codi", "cot-sft"))
+    direct = results["methods"]["no-cot-sft"]["benchmarks"]["in_domain"]["accuracy"]
+    if written:
+        say(f"In domain CODI reaches {ours / written:.1%} of CoT-SFT's accuracy, No-CoT-SFT {direct / written:.1%}.")
+    _solved_question(output, say)
+    say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}: results.json, results.png,")
+    say(f"predictions, and a checkpoint per system. Ask one:  codi generate {output / 'codi'} --show-thoughts \"...\"")
+
+
+def _solved_question(output: Path, say: Callable[[str], None]) -> None:
+    """One question that CODI solved, its thoughts decoded beside the reference steps."""
+    from codi.evaluation.benchmarks import format_question, load_benchmark
+    from codi.generation.latent_reasoner import LatentReasoner
+
+    lines = (output / "predictions" / "codi" / "in_domain.jsonl").read_text(encoding="utf-8").splitlines()
+    right = {row["id"] for row in map(json.loads, lines) if row["correct"]}
+    examples, _, _ = load_benchmark("in_domain", count=len(lines))
+    solved = [example for example in examples if example.id in right]
+    if not solved:
+        say("\nCODI solved none of the questions, so there is no solved one to show.")
+        return
+    example = next((e for e in solved if len(e.steps) == 3), solved[0])
+    reasoner = LatentReasoner.from_pretrained(output / "codi")
+    question = format_question(example.question)
+    say(f"\n{question}\n  reference steps: {' '.join(example.steps)}")
+    for number, tokens in enumerate(reasoner.decode_thoughts(question, top_k=4), start=1):
+        say(f"  thought z{number} decodes to: " + "  ".join(f"{token} {share:.0%}" for token, share in tokens))
+    say(f"  CODI's answer: {reasoner.answer([question])[0].value} (right)")
