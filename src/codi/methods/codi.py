@@ -1,12 +1,12 @@
 """CODI: continuous chain of thought via self-distillation (Shen et al., 2025, arXiv 2502.21074).
 
-teacher   Q ──────────────────── r_1 ... r_k   The answer is  :  12 eos      learns r = [c, y]   (Eq. 2)
-          │ one pass, shared                                  │
-          │                                           h_teacher, stop-gradient
-          │                                                   ▼ distance, layer by layer         (Eq. 5)
-          │                                               h_student
-          │                                                   │
-student   Q  <bot>  z_1 z_2 ... z_6  <eot>     The answer is  :  12 eos      learns y            (Eq. 3)
+    teacher   Q ──────────────────── r_1 ... r_k   The answer is  :  12 eos      learns r = [c, y]   (Eq. 2)
+              │ one pass, shared                                  │
+              │                                           h_teacher, stop-gradient
+              │                                                   ▼ distance, layer by layer         (Eq. 5)
+              │                                               h_student
+              │                                                   │
+    student   Q  <bot>  z_1 z_2 ... z_6  <eot>     The answer is  :  12 eos      learns y            (Eq. 3)
 
 z_{i+1} = projection(last hidden state at z_i);  z_1 comes from <bot>.  At inference only the student runs.
 """

@@ -1,6 +1,8 @@
 """CoT-SFT: fine-tuning on the written rationale and the answer (the paper's explicit baseline).
 
-Q  r_1 ... r_k  The answer is : 12 eos         learns everything after Q
+    Q  r_1 ... r_k  The answer is : 12 eos
+
+The loss covers everything after the question Q.
 """
 
 from __future__ import annotations

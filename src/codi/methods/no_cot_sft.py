@@ -1,6 +1,8 @@
 """No-CoT-SFT: fine-tuning on the answer alone (the paper's direct baseline).
 
-Q  The answer is : 12 eos                      learns everything after Q
+    Q  The answer is : 12 eos
+
+The loss covers everything after the question Q.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ CONFIGURATION, THOUGHTS, ADAPTER = "codi.json", "thoughts.safetensors", "adapter
 
 
 def load_tokenizer(name: str) -> Any:
-    """`word-problems`, a hub id, or a directory with a tokenizer (GPT-2's vocab.json and merges.txt will do)."""
+    """`word-problems`, a hub id, or a directory with a tokenizer (vocab.json and merges.txt will do)."""
     if name == "word-problems":
         return build_word_tokenizer()
     path = Path(name)

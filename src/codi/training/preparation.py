@@ -38,8 +38,14 @@ class PreparedData:
 def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
     """Load, filter and tokenise. Raises DataError when nothing is left or a row cannot fit the model."""
     columns = Columns(**config.columns) if config.columns else None
-    rules: dict[str, Any] = {"columns": columns, "steps_rule": config.steps_rule, "skip_bad_rows": config.skip_bad_rows}
-    examples, report = load_examples(config.train, split=config.train_split, limit=config.train_limit, **rules)
+    rules: dict[str, Any] = {
+        "columns": columns,
+        "steps_rule": config.steps_rule,
+        "skip_bad_rows": config.skip_bad_rows,
+    }
+    examples, report = load_examples(
+        config.train, split=config.train_split, limit=config.train_limit, **rules
+    )
     reports, validation = [report], list[Example]()
     if config.validation is not None:
         validation, validation_report = load_examples(

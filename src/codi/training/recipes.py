@@ -104,7 +104,9 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunCon
     except yaml.YAMLError as error:
         raise RecipeError(f"The recipe '{name_or_path}' is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'.")
+        raise RecipeError(
+            f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'."
+        )
     overrides = list(overrides or [])
     named = [override for override in overrides if override.startswith("method.name=")]
     if named:
@@ -143,7 +145,9 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
     values["training"] = _numbers(training)
     for key in values["training"]:
         if key not in known:
-            raise RecipeError(f"Unknown key '{key}' in training.{nearest(key, known)} It takes transformers' TrainingArguments.")
+            raise RecipeError(
+                f"Unknown key '{key}' in training.{nearest(key, known)} It takes transformers' TrainingArguments."
+            )
     return RunConfig(**values)
 
 
@@ -171,7 +175,9 @@ def _number(value: Any) -> Any:
 def _apply(values: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
     if not separator or not path:
-        raise RecipeError(f"'{override}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3.")
+        raise RecipeError(
+            f"'{override}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3."
+        )
     *sections, key = path.split(".")
     target = values
     for section in sections:

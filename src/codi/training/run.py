@@ -1,10 +1,10 @@
 """One training run: configuration in; checkpoints, curves and the account of the data out.
 
-    OUTPUT/
-      run.yaml            the effective configuration
-      training.json       losses, validation accuracy, what was left out of the data and why, versions
-      checkpoint-N/       for resuming
-      codi.json, ...      the best checkpoint, loadable with LatentReasoner.from_pretrained(OUTPUT)
+OUTPUT/
+  run.yaml            the effective configuration
+  training.json       losses, validation accuracy, what was left out of the data and why, versions
+  checkpoint-N/       for resuming
+  codi.json, ...      the best checkpoint, loadable with LatentReasoner.from_pretrained(OUTPUT)
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def train(
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
-    say(f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, device {trainer.args.device}")
+    say(
+        f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, device {trainer.args.device}"
+    )
     began = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - began
@@ -105,7 +107,9 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
     """An untrained reasoner as configured; the caller has set the seed."""
     name = config.tokenizer or config.model.base
     if name is None:
-        raise TrainingError("A base built from a configuration needs a tokenizer: set 'tokenizer' in the recipe.")
+        raise TrainingError(
+            "A base built from a configuration needs a tokenizer: set 'tokenizer' in the recipe."
+        )
     tokenizer = load_tokenizer(name)
     model = config.model
     if model.base_config is not None:
@@ -125,7 +129,9 @@ def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: boo
     """The checkpoint to resume from, if any; refuses a folder that holds another run."""
     holds_run = _holds_run(output)
     if holds_run and not (resume or overwrite):
-        raise TrainingError(f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew.")
+        raise TrainingError(
+            f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew."
+        )
     last = checkpoint_to_resume(output) if resume else None
     if resume and holds_run and (output / "run.yaml").exists():
         before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
@@ -144,13 +150,13 @@ def _holds_run(output: Path) -> bool:
 
 
 def _prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder, empty where a run is overwritten, and without checkpoints cut off while being written."""
+    """Make the folder: empty where a run is overwritten, without half-written checkpoints where one resumes."""
     if overwrite and not resume and _holds_run(output):
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     for folder in output.glob("checkpoint-*"):
-        if not (folder / COMPLETE).exists():
-            shutil.rmtree(folder)
+        if resume and not (folder / COMPLETE).exists():
+            shutil.rmtree(folder)  # cut off while being written
 
 
 def _arguments(values: dict[str, Any], output: Path, validating: bool) -> TrainingArguments:
@@ -160,7 +166,11 @@ def _arguments(values: dict[str, Any], output: Path, validating: bool) -> Traini
         values.setdefault("save_strategy", values["eval_strategy"])
         if "eval_steps" in values:
             values.setdefault("save_steps", values["eval_steps"])
-        values |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_accuracy", "greater_is_better": True}
+        values |= {
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_accuracy",
+            "greater_is_better": True,
+        }
     else:
         values["eval_strategy"] = "no"
         values.setdefault("save_strategy", "epoch")

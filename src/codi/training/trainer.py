@@ -39,7 +39,9 @@ class MethodLoss(nn.Module):
         super().__init__()
         self.model, self.method = model, method
 
-    def forward(self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """See `Method.loss`."""
         return self.method.loss(self.model, batch, divisors)
 
@@ -47,7 +49,9 @@ class MethodLoss(nn.Module):
 class CodiTrainer(Trainer):
     """Trains a reasoner. The best checkpoint is chosen by `validate`, accuracy on the validation questions."""
 
-    loss_is_scaled_for_ga = True  # our divisors already count the whole accumulation (Trainer would divide again)
+    loss_is_scaled_for_ga = (
+        True  # our divisors already count the whole accumulation (Trainer would divide again)
+    )
 
     def __init__(
         self,
@@ -75,7 +79,9 @@ class CodiTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Length-grouped batches in an order fixed by seed and epoch."""
-        batches = LengthGroupedBatches(self.data.lengths, self._train_batch_size, self.args.data_seed or self.args.seed)
+        batches = LengthGroupedBatches(
+            self.data.lengths, self._train_batch_size, self.args.data_seed or self.args.seed
+        )
         loader: DataLoader[Any] = DataLoader(
             cast("_Numbered", self.train_dataset),
             batch_sampler=batches,
@@ -95,10 +101,14 @@ class CodiTrainer(Trainer):
         processes are those of the whole batch.
         """
         each = [self.reasoner.method.divisors(batch) for batch in batch_samples]
-        totals = {name: torch.stack([d[name] for d in each]).sum().to(device) for name in each[0]} if each else {}
+        totals = (
+            {name: torch.stack([d[name] for d in each]).sum().to(device) for name in each[0]} if each else {}
+        )
         processes = self.accelerator.num_processes
         if processes > 1:
-            totals = {name: self.accelerator.gather(total).sum() / processes for name, total in totals.items()}  # type: ignore[union-attr]
+            totals = {
+                name: self.accelerator.gather(total).sum() / processes for name, total in totals.items()
+            }  # type: ignore[union-attr]
         return totals
 
     def compute_loss(  # type: ignore[override]
@@ -128,14 +138,21 @@ class CodiTrainer(Trainer):
         bad = [i for i, row in enumerate(alone) if not torch.isfinite(module(row)["loss"])]
         named = bad or range(len(numbers))
         ids = [self.data.ids[int(numbers[i])] for i in named]
-        values = ", ".join(f"{name} {terms[name].item():.4g}" for name in ("loss", *self.reasoner.method.terms))
+        values = ", ".join(
+            f"{name} {terms[name].item():.4g}" for name in ("loss", *self.reasoner.method.terms)
+        )
         which = "examples" if bad else "no single example alone, but the batch of"
-        last = checkpoint_to_resume(Path(str(self.args.output_dir)))
-        kept = f"The last good checkpoint is '{last.name}'." if last else "No checkpoint had been written yet."
         return (
             f"The loss is not finite at step {self.state.global_step + 1}: {values}. Caused by {which}: "
-            f"{', '.join(ids[:16])}. {kept} Lower the learning rate, clip harder (max_grad_norm), or look at those rows."
+            f"{', '.join(ids[:16])}. {self._kept()} "
+            "Lower the learning rate, clip harder (max_grad_norm), or look at those rows."
         )
+
+    def _kept(self) -> str:
+        last = checkpoint_to_resume(Path(str(self.args.output_dir)))
+        if last is None:
+            return "No checkpoint had been written yet."
+        return f"The last good checkpoint is '{last.name}'."
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each loss term's mean since the last log."""
@@ -154,7 +171,9 @@ class CodiTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
+    ) -> dict[str, float]:
         return self.evaluate()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -196,11 +215,9 @@ class CodiTrainer(Trainer):
         name = next((name for name, weight in trained if not torch.isfinite(weight).all()), None)
         if name is None:
             return
-        last = checkpoint_to_resume(Path(str(self.args.output_dir)))
-        kept = f"The last good checkpoint is '{last.name}'." if last else "No checkpoint had been written yet."
         raise TrainingError(
-            f"After step {self.state.global_step} the weight '{name}' is not finite, so it is not saved. {kept} "
-            "Lower the learning rate or clip harder (max_grad_norm)."
+            f"After step {self.state.global_step} the weight '{name}' is not finite, so the model is not saved. "
+            f"{self._kept()} Lower the learning rate or clip harder (max_grad_norm)."
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -225,13 +242,16 @@ class LossBar(ProgressCallback):
 
     training_bar: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.latest: dict[str, str] = {}
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the terms and the validation accuracy on the bar instead of printing lines."""
         if state.is_world_process_zero and self.training_bar is not None and logs:
             shown = ("loss", "student", "distillation", "teacher", "eval_accuracy")
-            latest = getattr(self, "latest", {}) | {k.removeprefix("eval_"): f"{logs[k]:.3f}" for k in shown if k in logs}
-            self.latest = latest
-            self.training_bar.set_postfix(latest)
+            self.latest |= {k.removeprefix("eval_"): f"{logs[k]:.3f}" for k in shown if k in logs}
+            self.training_bar.set_postfix(self.latest)
 
 
 class _Numbered(torch.utils.data.Dataset[dict[str, Any]]):
