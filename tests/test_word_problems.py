@@ -22,7 +22,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "6fc51c0ec5c6494bce6f3064f2309c012218d38dc5484514314eebf1fc8f19ed"
+FIRST_50 = "24935e0f52a4aa1c6a2850ddb2ff1f23d3c15a38ed914380f7c264db29cad6ea"
 
 
 @cache

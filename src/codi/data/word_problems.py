@@ -1,12 +1,12 @@
 """Grade-school word problems in the form of GSM8k-Aug, generated: the data that needs no download.
 
-    question  Mia has 7 apples. She finds 5 more. She swaps each one for 2. How many apples are there now?
+    question  Mia has 7 apples. On Monday she finds 5 more. On Tuesday she swaps each one for 2. How many apples ...?
     steps     <<7+5=12>> <<12*2=24>>            the first operand of a step is the result of the step before
     answer    24
 
 A problem is a **chain** of equations told in words. The SHA-256 of the chain's text, and nothing else, says
 which split may use the chain (8 in 10 train, 1 validation, 1 test), so no two of the three share one,
-whatever the seeds.
+whatever the seeds. One-step problems, of which there are few chains, go by the whole question instead.
 
 Three further splits stand for the paper's out-of-domain benchmarks (section 4). All draw their chains from
 the test share, so they are as disjoint from training as the test split is:
@@ -46,21 +46,21 @@ class ProblemStyle:
     A value is the opening number or the result of a step.
     """
 
-    usual_largest: int = 20
+    usual_largest: int = 10
     """Largest value of a usual problem."""
-    tail_largest: int = 50
+    tail_largest: int = 20
     """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
-    tail_share: float = 0.10
+    tail_share: float = 0.05
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
     step_weights: tuple[float, ...] = (0.10, 0.20, 0.25, 0.25, 0.20)
     """Relative frequency of problems with 1, 2, ... steps."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
-    largest_addend: int = 12
+    largest_addend: int = 6
     """Largest number added or taken away in a usual problem."""
-    tail_largest_addend: int = 25
+    tail_largest_addend: int = 9
     """The same for tail and `larger_numbers` problems."""
-    factors: tuple[int, ...] = (2, 3, 4, 5)
+    factors: tuple[int, ...] = (2, 3)
     """The numbers multiplied and divided by."""
 
     def __post_init__(self) -> None:
@@ -119,9 +119,14 @@ class Chain:
         )
 
 
-def chain_share(steps: tuple[str, ...]) -> str:
-    """The split, of train, validation and test, that alone may use this chain of steps."""
-    digest = hashlib.sha256(" ".join(steps).encode()).digest()
+def problem_share(question: str, steps: tuple[str, ...]) -> str:
+    """The split, of train, validation and test, that alone may use this problem.
+
+    Two steps and more: decided by the chain. One step: by the whole question, because there are so few
+    one-step chains that holding some back would test who knows 7+5 by heart, not who can reason.
+    """
+    identity = " ".join(steps) if len(steps) > 1 else question
+    digest = hashlib.sha256(identity.encode()).digest()
     return _SHARES[int.from_bytes(digest[:8], "big") % len(_SHARES)]
 
 
@@ -178,12 +183,12 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
             if draw % _DRAWS_PER_OPERATIONS == 0:
                 operations = "".join(rng.choice(OPERATIONS) for _ in range(length))
             chain = (tail if above else usual).draw(rng, operations)
-            if chain is None or chain_share(chain.steps()) != share:
+            if chain is None or (length > 1 and problem_share("", chain.steps()) != share):
                 continue
             if sum(value > style.usual_largest for value in chain.values()) < above:
                 continue
             question = _tell(chain, rng, reworded=split == "reworded")
-            if question not in seen:
+            if question not in seen and problem_share(question, chain.steps()) == share:
                 break
         else:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -12,11 +13,12 @@ from torch import Tensor
 from codi.data.collation import Encoded, collate
 from codi.errors import UsageError
 
-# Token counts at the 0, 10, .. 100 % quantiles of GSM8k-Aug's first 3,000 training problems, GPT-2's tokenizer,
-# last step left out. Means 42.2 (question), 12.2 (rationale), 6.3 (answer with prompt and end of sequence).
-QUESTION_QUANTILES = (14, 28, 32, 35, 37, 40, 43, 47, 51, 59, 113)
-RATIONALE_QUANTILES = (0, 0, 7, 7, 7, 9, 14, 14, 21, 24, 78)
-ANSWER_QUANTILES = (6, 6, 6, 6, 6, 6, 6, 6, 6, 7, 13)
+# Token counts of GSM8k-Aug's first 3,000 training problems at these shares: GPT-2's tokenizer, last step left
+# out. Means 42.2 (question), 12.2 (rationale), 6.3 (answer with prompt and end of sequence).
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+QUESTION_QUANTILES = (14, 28, 32, 35, 37, 40, 43, 47, 51, 59, 66, 85, 113)
+RATIONALE_QUANTILES = (0, 0, 7, 7, 7, 9, 14, 14, 21, 24, 30, 42, 78)
+ANSWER_QUANTILES = (6, 6, 6, 6, 6, 6, 6, 6, 6, 7, 8, 8, 13)
 LENGTH_CORRELATION = 0.51
 """Of question and rationale: long questions have long rationales."""
 
@@ -50,9 +52,10 @@ def sampled_lengths(count: int, seed: int) -> Lengths:
 def _at_quantiles(normal: Tensor, quantiles: Sequence[int]) -> tuple[int, ...]:
     lengths = []
     for value in normal.tolist():
-        place = NormalDist().cdf(value) * (len(quantiles) - 1)
-        below = min(int(place), len(quantiles) - 2)
-        lengths.append(round(quantiles[below] + (place - below) * (quantiles[below + 1] - quantiles[below])))
+        share = NormalDist().cdf(value)
+        below = min(bisect_right(SHARES, share) - 1, len(SHARES) - 2)
+        place = (share - SHARES[below]) / (SHARES[below + 1] - SHARES[below])
+        lengths.append(round(quantiles[below] + place * (quantiles[below + 1] - quantiles[below])))
     return tuple(lengths)
 
 
@@ -69,7 +72,7 @@ def lengths_of(encoded: Sequence[Encoded]) -> Lengths:
 def random_batch(
     lengths: Lengths, batch_size: int, vocabulary: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """A collated batch of `batch_size` problems drawn without replacement, with random ids below `vocabulary`.
+    """A collated batch of problems drawn without replacement, with random ids below `vocabulary`.
 
     Raises UsageError when there are fewer problems than that.
     """

@@ -55,21 +55,40 @@ def _run(variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], bf16
 
 
 def _peak_on_cuda(
-    variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], device: torch.device, bf16: bool, seed: int
+    variant: str,
+    size: str,
+    lora_rank: int,
+    batch: dict[str, Tensor],
+    device: torch.device,
+    bf16: bool,
+    seed: int,
 ) -> int:
     torch.cuda.empty_cache()
     before = _run(variant, size, lora_rank, batch, bf16, seed)
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _peak_in_fresh_process(variant: str, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int) -> int:
-    asked = {"variant": variant, "size": size, "lora_rank": lora_rank, "batch": str(batch), "bf16": bf16, "seed": seed}
+def _peak_in_fresh_process(
+    variant: str, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int
+) -> int:
+    asked = {
+        "variant": variant,
+        "size": size,
+        "lora_rank": lora_rank,
+        "batch": str(batch),
+        "bf16": bf16,
+        "seed": seed,
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "codi.experiments.bench_memory", json.dumps(asked)], capture_output=True, text=True
+        [sys.executable, "-m", "codi.experiments.bench_memory", json.dumps(asked)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise UsageError(f"The memory of '{variant}' could not be measured: {reason[0]}. Go without (memory off).")
+        raise UsageError(
+            f"The memory of '{variant}' could not be measured: {reason[0]}. Go without (memory off)."
+        )
     return int(done.stdout.split()[-1])
 
 

@@ -26,6 +26,7 @@ from codi.errors import RecipeError, TrainingError
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache
+from codi.modeling.packing import Packing, can_pack, read_packed
 from codi.modeling.projection import Projection
 
 
@@ -58,6 +59,8 @@ class ThoughtModel(nn.Module):
         )
         self.hidden_size: int = hidden_size
         self.bot_id, self.eot_id = rows, rows + 1
+        self.packs = can_pack(causal)
+        """Whether padding is left out of the computation; set to False to have it computed."""
         self.backbone: nn.Module = causal
         if config.lora is not None:
             settings = LoraConfig(
@@ -156,23 +159,29 @@ class ThoughtModel(nn.Module):
         start = 0 if after is None else after.next_position.unsqueeze(1)
         positions = (start + mask.cumsum(1) - 1).clamp(min=0)
         whole_mask = mask if after is None else torch.cat([after.mask, mask], dim=1)
-        output = body(
-            inputs_embeds=inputs,
-            attention_mask=whole_mask,
-            position_ids=positions,
-            past_key_values=empty_cache(self.causal.config) if after is None else after.forked_cache(),
-            use_cache=True,
-            output_hidden_states=hidden_states,
-        )
-        final: Tensor = output.last_hidden_state
+        cache = empty_cache(self.causal.config) if after is None else after.forked_cache()
+        states: tuple[Tensor, ...] | None
+        if self.packs and mask.shape[1] > 1 and 0 < int(mask.sum()) < mask.numel():
+            packing = Packing.of(mask, whole_mask, cache)
+            final, states = read_packed(body, packing, inputs, positions, hidden_states)
+        else:
+            output = body(
+                inputs_embeds=inputs,
+                attention_mask=whole_mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                output_hidden_states=hidden_states,
+            )
+            final, states, cache = output.last_hidden_state, output.hidden_states, output.past_key_values
         context = Context(
-            cache=output.past_key_values,
+            cache=cache,
             mask=whole_mask,
             next_position=(start if isinstance(start, int) else start.squeeze(1)) + mask.sum(1),
             last_hidden=_last_real(final, mask, after),
             thoughts=None if after is None else after.thoughts,
         )
-        return Reading(context, final, output.hidden_states if hidden_states else None)
+        return Reading(context, final, states if hidden_states else None)
 
 
 CHECKPOINTING_REFUSED = (

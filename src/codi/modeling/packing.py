@@ -1,8 +1,8 @@
 """Reading a padded batch without computing its padding.
 
     padded    Q Q Q Q        packed    Q Q Q Q Q Q Q Q Q          one row of real tokens: embeddings, linear
-              . . Q Q                                             layers and norms run on these alone
-              . Q Q Q        attention  [4, heads, 4, ..]         rows are unpacked for attention and the cache
+              . . Q Q                                             layers, norms run on these alone
+              . Q Q Q        attention  [4, heads, 4, ..]         rows unpacked, for attention and the cache
 
 In a random batch of 16 problems of GSM8k-Aug two tokens in five are padding. transformers lets a model's
 attention be replaced by a registered function and hands it our keyword arguments; everything else in a
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,8 @@ class Packing:
     def unpack(self, packed: Tensor) -> Tensor:
         """[1, n, ..] -> [b, t, ..], zeros where there is padding."""
         padded = packed.new_zeros(self.rows * self.width, *packed.shape[2:])
-        return padded.index_copy(0, self.index, packed.squeeze(0)).unflatten(0, (self.rows, self.width))
+        filled = padded.index_copy(0, self.index, packed.squeeze(0))
+        return filled.view(self.rows, self.width, *packed.shape[2:])
 
 
 def packed_attention(
@@ -71,10 +72,10 @@ def packed_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of transformers' interface. query, key, value: [1, heads, n, head_dim]; returns [1, n, heads, ..]."""
+    """Called by transformers. query, key, value: [1, heads, n, head_dim]; returns [1, n, heads, ..]."""
     query, key, value = (packing.unpack(part.transpose(1, 2)).transpose(1, 2) for part in (query, key, value))
-    key, value = packing.cache.update(key, value, module.layer_idx)
-    attended, _ = sdpa_attention_forward(module, query, key, value, packing.may_attend, dropout, scaling)
+    key, value = packing.cache.update(key, value, cast(int, module.layer_idx))
+    attended, _none = sdpa_attention_forward(module, query, key, value, packing.may_attend, dropout, scaling)
     return packing.pack(attended), None
 
 
@@ -90,3 +91,50 @@ def packed_attention_in(config: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = usual
+
+
+def read_packed(
+    body: Any, packing: Packing, inputs: Tensor, positions: Tensor, hidden_states: bool
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    """Run padded inputs [b, t, d] through the body, packed. Returns final and, if asked, all states, padded.
+
+    The cache of `packing` takes the keys and values; positions: [b, t].
+    """
+    with packed_attention_in(body.config):
+        output = body(
+            inputs_embeds=packing.pack(inputs),
+            position_ids=packing.pack(positions),
+            use_cache=False,
+            output_hidden_states=hidden_states,
+            packing=packing,
+        )
+    states = tuple(packing.unpack(state) for state in output.hidden_states) if hidden_states else None
+    return packing.unpack(output.last_hidden_state), states
+
+
+@torch.no_grad()
+def can_pack(causal: Any) -> bool:
+    """Whether packed reading gives what padded reading gives: tried out on two rows, one of them padded."""
+    weight = causal.get_input_embeddings().weight
+    if weight.device.type == "meta" or causal.config._attn_implementation != "sdpa":
+        return False
+    cache = DynamicCache(config=causal.config)
+    if any(getattr(layer, "is_sliding", True) for layer in cache.layers):
+        return False
+    training = causal.training
+    causal.eval()
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]], device=weight.device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    inputs = weight[torch.tensor([[0, 1, 2], [2, 0, 1]], device=weight.device)]
+    body = causal.base_model
+    usual = body(
+        inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    try:
+        ours, _ = read_packed(body, Packing.of(mask, mask, cache), inputs, positions, hidden_states=False)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return False  # an attention of its own kind: padded reading serves it
+    finally:
+        causal.train(training)
+    real = mask.bool()
+    return torch.allclose(ours[real].float(), usual[real].float(), atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Batches of similar length, in an order that depends only on seed and epoch (so a resumed run repeats it)."""
+"""Batches of similar length, in an order fixed by seed and epoch alone, so that a resumed run repeats it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ enough to keep batches mixed."""
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Yields lists of row numbers. Every row once per epoch; only the last batch may be smaller."""
+    """Yields lists of row numbers. Every row once per epoch; only the last batch may be smaller.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    With `grouped=False` the rows are shuffled only, and a batch mixes all lengths.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool = True) -> None:
+        self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -30,10 +33,12 @@ class LengthGroupedBatches(Sampler[list[int]]):
         shuffler = random.Random(f"{self.seed}-{self.epoch}")
         rows = list(range(len(self.lengths)))
         shuffler.shuffle(rows)
-        pool = self.batch_size * POOL
+        pool = self.batch_size * (POOL if self.grouped else 1)
         batches: list[list[int]] = []
         for first in range(0, len(rows), pool):
-            nearby = sorted(rows[first : first + pool], key=lambda row: self.lengths[row])
+            nearby = rows[first : first + pool]
+            if self.grouped:
+                nearby.sort(key=lambda row: self.lengths[row])
             batches += [nearby[i : i + self.batch_size] for i in range(0, len(nearby), self.batch_size)]
         smaller = [batch for batch in batches if len(batch) < self.batch_size]
         full = [batch for batch in batches if len(batch) == self.batch_size]

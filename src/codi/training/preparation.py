@@ -1,4 +1,4 @@
-"""From sources to tokenised examples: every row left out is counted, and tokenising is done once and cached."""
+"""From sources to tokenised examples: every row left out is counted; tokenising is done once and cached."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class PreparedData:
     steps: list[int]
     validation: list[Example]
     reports: list[LoadReport] = field(default_factory=list)
+    group_by_length: bool = True
 
 
 def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
@@ -72,7 +73,13 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
     _check_room(reasoner, lengths, examples)
     return PreparedData(
-        encoded, lengths, [e.id for e in examples], [len(e.steps) for e in examples], validation, reports
+        encoded,
+        lengths,
+        [e.id for e in examples],
+        [len(e.steps) for e in examples],
+        validation,
+        reports,
+        config.group_by_length,
     )
 
 
@@ -94,7 +101,7 @@ def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Enco
             lambda: (method.encode(example, text) for example in examples), cache_dir=str(scratch / "build")
         ).save_to_disk(scratch / "rows")
         try:
-            os.replace(scratch / "rows", folder)
+            (scratch / "rows").replace(folder)
         except OSError:
             if not folder.exists():  # another process was faster only if it is there
                 raise

@@ -1,7 +1,7 @@
 """Run configurations: YAML recipes, command line over YAML, and unknown keys as errors.
 
-A recipe has five sections (`method`, `model`, `text`, `data`, `training`) and a `tokenizer`. An override such as
-`training.learning_rate=1e-3` or `method.latents=3` replaces one value.
+A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer` and a `scorer`. An
+override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one value.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class DataConfig:
     """Leave out (and count) training rows whose question, rationale and answer are longer together."""
     skip_bad_rows: bool = False
     """Leave out (and count) rows with an empty question or no answer instead of stopping at the first."""
+    group_by_length: bool = True
+    """Batches of similar length, which saves padding; False mixes all lengths in every batch."""
+    group_by_length: bool = True
+    """Put examples of similar length into a batch."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
 
@@ -87,8 +91,8 @@ def recipe_text(name_or_path: str) -> str:
     names = recipe_names()
     if name_or_path not in names:
         raise RecipeError(
-            f"Unknown recipe '{name_or_path}'.{nearest(name_or_path, names)} Known recipes: {', '.join(names)}; "
-            "or give the path of a YAML file."
+            f"Unknown recipe '{name_or_path}'.{nearest(name_or_path, names)} "
+            f"Known recipes: {', '.join(names)}; or give the path of a YAML file."
         )
     return (resources.files("codi.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
@@ -146,7 +150,8 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
     for key in values["training"]:
         if key not in known:
             raise RecipeError(
-                f"Unknown key '{key}' in training.{nearest(key, known)} It takes transformers' TrainingArguments."
+                f"Unknown key '{key}' in training.{nearest(key, known)} "
+                "It takes transformers' TrainingArguments."
             )
     return RunConfig(**values)
 

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,21 +69,19 @@ def train(
     for report in data.reports:
         say(report.describe())
     validating = bool(data.validation)
-    training_arguments = _arguments(arguments, output, validating)
+    validate = _validator(data.validation, config.scorer) if validating else None
+    trainer = CodiTrainer(reasoner, _arguments(arguments, output, validating), data, validate)
     _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
     (output / "run.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
-    validate = _validator(data.validation, config.scorer) if validating else None
-    trainer = CodiTrainer(reasoner, training_arguments, data, validate)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
     say(
-        f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, device {trainer.args.device}"
+        f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, "
+        f"device {trainer.args.device}"
     )
-    began = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
-    seconds = time.perf_counter() - began
-    best = trainer.state.best_metric
+    seconds = trainer.run(last)
+    best, steps = trainer.state.best_metric, trainer.state.global_step
     trainer.check_weights()
     if trainer.is_world_process_zero():
         reasoner.save_pretrained(output)
@@ -92,7 +89,7 @@ def train(
             "codi_version": codi.__version__,
             "versions": versions(),
             "device": str(trainer.args.device),
-            "steps": result.global_step,
+            "steps": steps,
             "train_seconds": seconds,
             "validation_accuracy": best,
             "best_checkpoint": Path(trainer.state.best_model_checkpoint or "").name or None,
@@ -100,7 +97,7 @@ def train(
             "history": trainer.state.log_history,
         }
         (output / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return TrainingResult(output, result.global_step, seconds, best)
+    return TrainingResult(output, steps, seconds, best)
 
 
 def build_reasoner(config: RunConfig) -> LatentReasoner:
@@ -115,8 +112,8 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
     if model.base_config is not None:
         if model.lora is not None:
             raise TrainingError(
-                "LoRA was asked for over a base built from a configuration. Its random base would be stored nowhere: "
-                "train all weights (model.lora=null), or give a saved base (model.base=...)."
+                "LoRA was asked for over a base built from a configuration. Its random base would be stored "
+                "nowhere: train all weights (model.lora=null), or give a saved base (model.base=...)."
             )
         special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
         model = ModelConfig.from_dict(
@@ -139,8 +136,8 @@ def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: boo
         changed = sorted(key for key in now if now[key] != before.get(key))
         if changed and last is not None:
             raise TrainingError(
-                f"'{output}' was started with other settings in: {', '.join(changed)}. Resume with the same settings "
-                "(see its run.yaml), or start anew with --overwrite."
+                f"'{output}' was started with other settings in: {', '.join(changed)}. "
+                "Resume with the same settings (see its run.yaml), or start anew with --overwrite."
             )
     return last
 
@@ -150,7 +147,7 @@ def _holds_run(output: Path) -> bool:
 
 
 def _prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder: empty where a run is overwritten, without half-written checkpoints where one resumes."""
+    """Make the folder: empty where a run is overwritten, without half-written checkpoints on resuming."""
     if overwrite and not resume and _holds_run(output):
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, rotate_checkpoints
 
 from codi.data.collation import collate
@@ -29,7 +38,8 @@ from codi.training.batches import LengthGroupedBatches
 from codi.training.preparation import PreparedData
 
 COMPLETE = "complete"
-"""Marker file: a checkpoint folder without it was cut off while being written, and is not resumed from."""
+"""Marker file with the seconds trained so far. A checkpoint folder without it was cut off while being
+written, and is not resumed from."""
 
 
 class MethodLoss(nn.Module):
@@ -47,7 +57,7 @@ class MethodLoss(nn.Module):
 
 
 class CodiTrainer(Trainer):
-    """Trains a reasoner. The best checkpoint is chosen by `validate`, accuracy on the validation questions."""
+    """Trains a reasoner. `validate`, accuracy on the validation questions, chooses the best checkpoint."""
 
     loss_is_scaled_for_ga = (
         True  # our divisors already count the whole accumulation (Trainer would divide again)
@@ -65,6 +75,7 @@ class CodiTrainer(Trainer):
         self.reasoner, self.data, self.validate = reasoner, data, validate
         self.term_sums: dict[str, float] = {}
         self.term_steps = 0
+        self.began = time.perf_counter()
         super().__init__(
             model=MethodLoss(reasoner.model, reasoner.method),
             args=args,
@@ -74,13 +85,31 @@ class CodiTrainer(Trainer):
         )
         self.add_callback(LastStep)
         self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
             self.add_callback(LossBar)
 
+    def run(self, last: Path | None) -> float:
+        """Train, on from a checkpoint if given, and load the best weights. Returns the run's seconds."""
+        self.began = time.perf_counter()
+        if last is None:
+            self.train()
+            return time.perf_counter() - self.began
+        self.began -= float((last / COMPLETE).read_text(encoding="utf-8") or 0)
+        state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            self.train(resume_from_checkpoint=str(last))
+        else:  # killed after its last step; the Trainer would take one more
+            self.state = state
+            self._load_from_checkpoint(str(last))
+            self._load_best_model()
+        return time.perf_counter() - self.began
+
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Length-grouped batches in an order fixed by seed and epoch."""
+        """Batches in an order fixed by seed and epoch, of similar lengths unless the recipe mixes them."""
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batches = LengthGroupedBatches(
-            self.data.lengths, self._train_batch_size, self.args.data_seed or self.args.seed
+            self.data.lengths, self._train_batch_size, seed, grouped=self.data.group_by_length
         )
         loader: DataLoader[Any] = DataLoader(
             cast("_Numbered", self.train_dataset),
@@ -106,9 +135,8 @@ class CodiTrainer(Trainer):
         )
         processes = self.accelerator.num_processes
         if processes > 1:
-            totals = {
-                name: self.accelerator.gather(total).sum() / processes for name, total in totals.items()
-            }  # type: ignore[union-attr]
+            gather: Any = self.accelerator.gather
+            totals = {name: gather(total).sum() / processes for name, total in totals.items()}
         return totals
 
     def compute_loss(  # type: ignore[override]
@@ -191,7 +219,8 @@ class CodiTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
-                (folder / COMPLETE).touch()
+                seconds = time.perf_counter() - self.began
+                (folder / COMPLETE).write_text(f"{seconds:.3f}\n", encoding="utf-8")
                 rotate_checkpoints(
                     output_dir=str(folder.parent),
                     save_total_limit=limit,
@@ -216,7 +245,7 @@ class CodiTrainer(Trainer):
         if name is None:
             return
         raise TrainingError(
-            f"After step {self.state.global_step} the weight '{name}' is not finite, so the model is not saved. "
+            f"After step {self.state.global_step} the weight '{name}' is not finite, so it is not saved. "
             f"{self._kept()} Lower the learning rate or clip harder (max_grad_norm)."
         )
 

@@ -1,0 +1,99 @@
+"""Benchmarks run, and report what they say; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from codi.errors import UsageError
+from codi.experiments.bench import VARIANTS, bench_generate, bench_train, percentile, within_bound
+from codi.experiments.bench_batches import random_batch, sampled_lengths
+from codi.generation.answer import Answer
+from tiny_checkpoints import tiny_reasoner
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, object]:
+    return bench_train(size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu")
+
+
+def test_both_steps_give_the_same_loss_and_gradients(trained: dict[str, dict[str, float]]) -> None:
+    agreement = trained["agreement"]
+    assert agreement["loss_relative_difference"] < 1e-5
+    assert agreement["gradient_relative_difference"] < 1e-5
+    assert agreement["weights_with_a_gradient_in_one_only"] == []
+
+
+def test_the_training_report_has_every_figure_and_is_json(trained: dict[str, dict[str, float]]) -> None:
+    assert json.loads(json.dumps(trained)) == trained
+    assert set(trained["examples_per_second"]) == set(VARIANTS)
+    assert len(trained["ratios"]) == 2
+    assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
+    assert trained["environment"]["dtype"] == "float32"
+
+
+def test_lengths_come_from_a_file(tmp_path: Path) -> None:
+    rows = [{"question": "Mia has 3 apples .", "cot": ["<<3+1=4>>", "<<4+1=5>>"], "answer": "5"}] * 4
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = bench_train(
+        size="tiny",
+        batch_size=2,
+        pairs=1,
+        lora_rank=0,
+        data=file,
+        tokenizer="word-problems",
+        memory=False,
+        device="cpu",
+    )
+    assert result["settings"]["mean_tokens"]["question"] > 4
+    assert result["agreement"]["loss_relative_difference"] < 1e-5
+    assert result["agreement"]["gradient_relative_difference"] < 1e-5
+
+
+def test_sampled_lengths_are_deterministic_and_those_of_gsm8k_aug() -> None:
+    lengths = sampled_lengths(4000, seed=1)
+    assert lengths == sampled_lengths(4000, seed=1)
+    means = [sum(column) / 4000 for column in lengths.columns().values()]
+    assert means == pytest.approx([42, 12, 6], rel=0.08)
+
+
+def test_a_batch_needs_enough_examples() -> None:
+    with pytest.raises(UsageError, match="only 2 examples"):
+        random_batch(sampled_lengths(2, 1), 3, 100, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}])
+def test_bad_arguments_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        bench_train(**wrong)
+
+
+def test_answering_is_reported_for_all_three_systems(tmp_path: Path) -> None:
+    for method in ("codi", "cot-sft"):
+        tiny_reasoner(method).save_pretrained(tmp_path / method)
+    result = bench_generate(
+        latent=tmp_path / "codi", explicit=tmp_path / "cot-sft", questions=3, device="cpu", batch_size=2
+    )
+    assert json.loads(json.dumps(result)) == result
+    assert set(result["systems"]) == {"latent", "explicit", "cot-sft"}
+    assert all(system["within_bound"] for system in result["systems"].values())
+    assert result["systems"]["latent"]["mean_thoughts"] == 8
+    with pytest.raises(UsageError, match="has no latents"):
+        bench_generate(latent=tmp_path / "cot-sft", explicit=tmp_path / "cot-sft", questions=1, device="cpu")
+
+
+def test_the_bound_on_passes() -> None:
+    answer = Answer("q", "text", "7", thoughts=8, passes=9, answer_tokens=1)
+    assert within_bound(answer, "latent", prompt_tokens=0)
+    assert not within_bound(Answer("q", "text", "7", 8, 10, 1), "latent", prompt_tokens=0)
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert percentile(values, 0.95) == 95
+    assert percentile([3.0], 0.95) == 3
+    assert percentile([2.0, 1.0], 0.5) == 1

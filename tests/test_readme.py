@@ -1,0 +1,53 @@
+"""The README's commands work as typed (shortened), in order, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORTER = {
+    "quickstart": ["--steps", "4", "--questions", "8"],
+    "train": ["training.max_steps=2", "training.eval_steps=2", "data.validation_limit=4"],
+    "eval": ["--limit", "4", "--latency-questions", "2"],
+}
+
+
+def commands() -> list[list[str]]:
+    """Every `codi ...` line of the README's bash blocks, split as a shell would."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("codi ")]
+
+
+@pytest.mark.timeout(400)
+def test_readme_commands_run_in_order(tmp_path: Path) -> None:
+    """The quickstart first, then everything the README does with what it leaves behind."""
+    listed = commands()
+    assert {command[1] for command in listed} >= {"train", "eval", "generate", "data"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    for command in [["codi", "quickstart"], *listed]:
+        if any(word.startswith(("gpt2-", "llama1b-")) for word in command):
+            continue  # needs the hub; that the recipe loads is tested in test_recipes.py
+        if command[1] == "bench" and command[2] == "train":
+            continue  # minutes at GPT-2 size; tested at tiny size in test_bench.py
+        run = [sys.executable, "-m", "codi.cli", *command[1:], *SHORTER.get(command[1], [])]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "runs/quickstart/results.json").exists()
+    assert (tmp_path / "runs/quickstart/results.png").stat().st_size > 10_000
+
+
+def test_readme_file_tree_is_the_real_one() -> None:
+    """Every source file stands in the README's tree, and nothing stands there that does not exist."""
+    tree = README.split("<!-- tree -->")[1]
+    named = set(re.findall(r"([a-z_0-9]+\.py)\b", tree))
+    real = {path.name for path in (ROOT / "src/codi").rglob("*.py") if path.name != "__init__.py"}
+    assert named - {"__init__.py"} == real
