@@ -17,12 +17,12 @@ from transformers import AutoTokenizer
 from codi.data import word_problems
 from codi.data.example import Example
 from codi.data.word_problem_wording import SCENARIOS, Scenario, Wording
-from codi.data.word_problems import DEFAULT_STYLE, SPLITS, ProblemStyle, chain_share, generate
+from codi.data.word_problems import DEFAULT_STYLE, SPLITS, ProblemStyle, generate, problem_share
 from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_words, build_word_tokenizer
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "24935e0f52a4aa1c6a2850ddb2ff1f23d3c15a38ed914380f7c264db29cad6ea"
+FIRST_50 = "0cc6c8ac88e4b45c6c3968c1da1126016ffe07a2213c0a7ac41c8f1cb0f1324d"
 
 
 @cache
@@ -78,12 +78,18 @@ def test_the_question_states_the_numbers_of_its_steps_and_no_others(split: str) 
 
 
 def test_splits_share_no_chain_whatever_the_seed() -> None:
-    chains = {split: {e.steps for seed in (1, 2) for e in problems(split, seed)} for split in SPLITS}
-    assert not chains["train"] & chains["validation"]
+    """One-step problems, of which there are few chains, share no question instead."""
+
+    def identities(split: str) -> set[object]:
+        drawn = [e for seed in (1, 2) for e in problems(split, seed)]
+        assert {problem_share(e.question, e.steps) for e in drawn} == {split if split in kept_apart else "test"}
+        return {e.steps if len(e.steps) > 1 else e.question for e in drawn}
+
+    kept_apart = ("train", "validation", "test")
+    known = {split: identities(split) for split in SPLITS}
+    assert not known["train"] & known["validation"]
     for split in ("test", "reworded", "larger_numbers", "longer_chains"):
-        assert not chains[split] & (chains["train"] | chains["validation"])
-        assert {chain_share(chain) for chain in chains[split]} == {"test"}
-    assert {chain_share(chain) for chain in chains["train"]} == {"train"}
+        assert not known[split] & (known["train"] | known["validation"])
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -95,9 +101,9 @@ def test_no_question_occurs_twice(split: str) -> None:
 def test_operations_are_balanced_and_no_answer_is_common(split: str) -> None:
     counts = Counter(operation for example in problems(split) for _, operation, _, _ in equations(example))
     for operation in "+-*/":
-        assert 0.18 < counts[operation] / counts.total() < 0.32, counts
+        assert 0.15 < counts[operation] / counts.total() < 0.35, counts
     answers = Counter(example.answer for example in problems(split))
-    assert answers.most_common(1)[0][1] < 0.16 * len(problems(split))
+    assert answers.most_common(1)[0][1] < 0.20 * len(problems(split))
 
 
 def test_step_counts_follow_the_weights() -> None:
@@ -116,7 +122,7 @@ def test_values_stay_in_the_range_of_the_split() -> None:
         assert max(numbers) <= DEFAULT_STYLE.tail_largest
     for split in ("train", "validation", "test", "reworded"):
         tail = sum(max(values(e)) > DEFAULT_STYLE.usual_largest for e in problems(split))
-        assert 0.06 < tail / 1000 < 0.14
+        assert 0.03 < tail / 1000 < 0.08
     assert max(max(values(e)) for e in problems("longer_chains")) <= DEFAULT_STYLE.usual_largest
     for example in problems("larger_numbers"):
         above = sum(value > DEFAULT_STYLE.usual_largest for value in values(example))

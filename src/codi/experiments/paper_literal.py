@@ -31,9 +31,8 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
     x, y, x_mask, y_mask = wte(batch["question_ids"]), wte(batch["student_ids"]), *_masks(batch, "student")
 
     # Teacher learning (Eq. 2), and once more for the states to distil, without gradient
-    x_cot_y = torch.cat([x, wte(batch["teacher_ids"])], 1)
-    teacher_mask = torch.cat(_masks(batch, "teacher"), 1)
-    labels = torch.cat([torch.full_like(x_mask, IGNORED), _labels(batch, "teacher")], 1)
+    ids, teacher_mask, labels, at_teacher = _question_and_rationale(batch)
+    x_cot_y = wte(ids)
     seen = {"attention_mask": teacher_mask, "position_ids": _positions(teacher_mask)}
     learning = llm(inputs_embeds=x_cot_y, **seen, output_hidden_states=True, use_cache=False)
     loss_teacher = _cross_entropy(learning.logits, labels)
@@ -58,7 +57,6 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
 
     # Knowledge distillation (Eq. 5), at the token before the answer
     row = torch.arange(rows, device=x.device)
-    at_teacher = x.shape[1] + batch["teacher_distillation"]
     first = 0 if method.layers == "all" else 1
     distances = []
     for h_t, h_s in zip(teacher.hidden_states[first:], student.hidden_states[first:], strict=True):
@@ -91,6 +89,20 @@ class _Output:
 
     logits: Tensor
     hidden_states: tuple[Tensor, ...]
+
+
+def _question_and_rationale(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[Q, r] of each row joined, padded to the right only: ids, mask and labels [b, t]; distillation place [b]."""
+    ids = torch.cat([batch["question_ids"], batch["teacher_ids"]], 1)
+    mask = torch.cat(_masks(batch, "teacher"), 1)
+    labels = torch.cat([torch.full_like(batch["question_ids"], IGNORED), _labels(batch, "teacher")], 1)
+    question_length = batch["question_mask"].sum(1)
+    shift = batch["question_mask"].shape[1] - question_length  # left padding to take away
+    place = torch.arange(int(mask.sum(1).max()), device=ids.device) + shift.unsqueeze(1)
+    inside, place = place < ids.shape[1], place.clamp(max=ids.shape[1] - 1)
+    joined_mask = mask.gather(1, place) * inside
+    joined_labels = labels.gather(1, place).masked_fill(joined_mask == 0, IGNORED)
+    return ids.gather(1, place), joined_mask, joined_labels, question_length + batch["teacher_distillation"]
 
 
 def _masks(batch: Batch, answer: str) -> tuple[Tensor, Tensor]:

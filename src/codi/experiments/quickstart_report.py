@@ -65,21 +65,29 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Accuracy in % with its 95 % interval, and what one answer costs")
-    table.add_column("")
-    for name in SETS:
-        table.add_column(SET_TITLES[name], justify="right")
-    for title in ("thought tokens", "passes", "latency ms", "trained in"):
-        table.add_column(title, justify="right")
+    accuracy = Table(title="Accuracy in %, with its 95 % interval")
+    costs = Table(title="What one answer costs (in domain)")
+    for table, columns in (
+        (accuracy, [SET_TITLES[name] for name in SETS]),
+        (costs, ["thought tokens", "passes", "latency, ms", "trained in"]),
+    ):
+        for column in ("", *columns):
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for method in METHODS:
         row = results["methods"][method]
-        cells = [
-            f"{100 * s['accuracy']:.1f}\n[{100 * s['ci95'][0]:.1f}, {100 * s['ci95'][1]:.1f}]"
-            for s in (row["benchmarks"][name] for name in SETS)
-        ]
-        costs = [f"{row['thought_tokens']:.1f}", f"{row['sequential_passes']:.1f}", f"{row['latency_ms']['median']:.1f}"]
-        table.add_row(TITLES[method], *cells, *costs, f"{row['train_seconds']:.0f} s")
-    Console().print(table)
+        sets = (row["benchmarks"][name] for name in SETS)
+        accuracy.add_row(
+            TITLES[method],
+            *(f"{100 * s['accuracy']:.1f} {100 * s['ci95'][0]:.0f}-{100 * s['ci95'][1]:.0f}" for s in sets),
+        )
+        costs.add_row(
+            TITLES[method],
+            f"{row['thought_tokens']:.1f}",
+            f"{row['sequential_passes']:.1f}",
+            f"{row['latency_ms']['median']:.1f}",
+            f"{row['train_seconds']:.0f} s",
+        )
+    Console().print(accuracy, costs)
     ours, written = (results["methods"][m]["benchmarks"]["in_domain"]["accuracy"] for m in ("codi", "cot-sft"))
     direct = results["methods"]["no-cot-sft"]["benchmarks"]["in_domain"]["accuracy"]
     if written:
