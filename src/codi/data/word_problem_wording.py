@@ -84,14 +84,13 @@ BELONGINGS = Scenario(
         openings=(
             "{name} has {n} {thing}.",
             "{name} starts with {n} {thing}.",
-            "{name} keeps {n} {thing} in a box.",
         ),
         operations={
             "+": (
                 "{She} finds {k} more.",
                 "{She} buys {k} more.",
-                "A friend gives {her} {k} more.",
-                "{She} gets {k} as a gift.",
+                "{She} gets {k} more.",
+                "A friend brings {k} more.",
             ),
             "-": (
                 "{She} loses {k}.",
@@ -101,39 +100,29 @@ BELONGINGS = Scenario(
             ),
             "*": (
                 "{She} has {k} times as many.",
-                "The pile is {k} times as big.",
                 "{She} swaps each one for {k}.",
             ),
             "/": (
-                "{She} makes {k} equal piles and keeps one.",
-                "{She} keeps one of {k} equal shares.",
+                "{She} keeps one in {k}.",
                 "{She} trades every {k} for one.",
             ),
         },
         endings=(
-            "How many {thing} does {name} have now?",
-            "How many {thing} does {she} have in the end?",
             "How many {thing} are there now?",
+            "How many does {she} have now?",
+            "How many are there in the end?",
         ),
     ),
     reworded=Wording(
-        openings=("There are {n} {thing} in a box {name} has.", "A friend gives {name} {n} {thing}."),
+        openings=("There are {n} {thing} {name} has.", "A friend gives {name} {n} {thing}."),
         operations={
-            "+": ("A gift adds {k} more.", "{She} has {k} more.", "{She} brings {k} more."),
-            "-": ("The pile loses {k}.", "A friend takes away {k}.", "A friend buys {k} of them."),
-            "*": (
-                "The pile becomes {k} times as big.",
-                "A friend swaps each for {k}.",
-                "There are {k} times as many.",
-            ),
-            "/": (
-                "The pile is divided by {k}.",
-                "A friend leaves {her} one in {k}.",
-                "Only one of {k} equal piles stays.",
-            ),
+            "+": ("{She} gains {k}.", "A friend adds {k} more.", "{She} brings {k} more."),
+            "-": ("A friend takes {k} of them.", "{She} drops {k} of them."),
+            "*": ("There are {k} times as many.", "A friend swaps each for {k}."),
+            "/": ("A friend divides them by {k}.", "Only one in {k} stays."),
         },
-        endings=("How many {thing} are in the pile now?", "How many {thing} are there in the end?"),
-        asides=("The box is big.", "A friend has a game.", "There is a storm."),
+        endings=("How many {thing} does {name} have in the end?", "How many {thing} does {she} have now?"),
+        asides=("A friend has a game.", "There is rain.", "There is a storm."),
     ),
 )
 
@@ -146,36 +135,25 @@ PRICE = Scenario(
         operations={
             "+": ("The price rises by {amount}.", "The shop adds {amount}.", "A tax adds {amount}."),
             "-": ("The price drops by {amount}.", "The shop takes off {amount}.", "A coupon saves {amount}."),
-            "*": ("The price becomes {k} times as high.", "The shop multiplies the price by {k}."),
-            "/": ("The shop divides the price by {k}.", "The new price is the old one divided by {k}."),
+            "*": ("The price becomes {k} times as high.", "The shop multiplies it by {k}."),
+            "/": ("The shop divides it by {k}.", "A sale divides the price by {k}."),
         },
         endings=(
             "What is the price now?",
-            "How many dollars does the {thing} cost now?",
-            "What does the {thing} cost in the end?",
+            "What does it cost now?",
+            "How much is it in the end?",
         ),
     ),
     reworded=Wording(
-        openings=(
-            "There is a {thing} in a shop for {n} dollars.",
-            "The shop sells a {thing} for {n} dollars.",
-        ),
+        openings=("There is a {thing} for {n} dollars.", "The shop sells a {thing} for {n} dollars."),
         operations={
-            "+": (
-                "It costs {amount} more.",
-                "A new tax takes {amount} more.",
-                "The cost rises by {amount}.",
-            ),
-            "-": (
-                "A gift saves {amount}.",
-                "The shop drops the price by {amount}.",
-                "The cost drops by {amount}.",
-            ),
-            "*": ("It costs {k} times as much.", "The new price is the old one times {k}."),
-            "/": ("The price is divided by {k}.", "A coupon divides the cost by {k}."),
+            "+": ("It costs {amount} more.", "The cost rises by {amount}.", "A tax takes {amount} more."),
+            "-": ("A coupon takes off {amount}.", "The shop drops the price by {amount}."),
+            "*": ("It costs {k} times as much.", "A tax multiplies the price by {k}."),
+            "/": ("A coupon divides it by {k}.", "The sale divides it by {k}."),
         },
-        endings=("How many dollars is the price in the end?", "What is the new cost of the {thing}?"),
-        asides=("The shop is big.", "The {thing} is new.", "A friend buys a box."),
+        endings=("How many dollars is the price in the end?", "How much does the {thing} cost now?"),
+        asides=("A friend buys a hat.", "The shop sells a lamp.", "There is rain."),
     ),
 )
 
@@ -185,42 +163,32 @@ RIDERS = Scenario(
     trained=Wording(
         openings=("A {thing} has {n} riders.", "There are {n} riders on a {thing}."),
         operations={
-            "+": ("It picks up {k} more.", "At a stop it takes on {k}.", "A stop adds {k} more."),
-            "-": ("It drops off {k}.", "It leaves {k} at a stop.", "It loses {k} at the station."),
+            "+": ("It picks up {k} more.", "It takes on {k}.", "A stop adds {k} more."),
+            "-": ("It drops off {k}.", "It leaves {k} behind.", "The station takes {k}."),
             "*": (
                 "It has {k} times as many.",
-                "The load becomes {k} times as big.",
-                "Each rider becomes a group of {k}.",
+                "Each rider becomes {k}.",
             ),
             "/": (
                 "Only one in {k} stays.",
-                "The riders form {k} equal groups and one stays.",
-                "Only one of {k} equal groups stays.",
+                "It keeps one rider of {k}.",
             ),
         },
         endings=(
-            "How many riders are on the {thing} now?",
-            "How many riders does the {thing} have in the end?",
+            "How many riders are there now?",
+            "How many are there in the end?",
         ),
     ),
     reworded=Wording(
-        openings=("The {thing} starts with {n} riders.", "There is a load of {n} riders on a {thing}."),
+        openings=("The {thing} starts with {n} riders.", "There is a {thing} with {n} riders."),
         operations={
-            "+": (
-                "The {thing} gets {k} more.",
-                "At the station it picks up {k}.",
-                "The {thing} gains {k} more.",
-            ),
-            "-": ("The station takes off {k}.", "The {thing} loses {k}.", "At a stop it drops off {k}."),
-            "*": ("The load multiplies by {k}.", "There are {k} times as many."),
-            "/": (
-                "The load is divided by {k}.",
-                "Only one rider of every {k} stays.",
-                "It keeps one of {k} equal groups.",
-            ),
+            "+": ("The {thing} gains {k} more.", "A stop brings {k} more."),
+            "-": ("The station takes off {k}.", "The {thing} loses {k}."),
+            "*": ("There are {k} times as many.", "A stop multiplies the riders by {k}."),
+            "/": ("The station divides them by {k}.", "Only one rider of {k} stays."),
         },
-        endings=("How many riders are there in the end?", "How many riders does it have now?"),
-        asides=("The {thing} is old.", "There is rain.", "The station is new."),
+        endings=("How many riders does the {thing} have now?", "How many riders are there in the end?"),
+        asides=("There is rain.", "The sun rises.", "There is a storm."),
     ),
 )
 
@@ -229,47 +197,34 @@ WATER = Scenario(
     things=("tank", "pool", "barrel", "pond", "tub", "well"),
     unit=("liter", "liters"),
     trained=Wording(
-        openings=("A {thing} holds {n} liters.", "There are {n} liters of water in a {thing}."),
+        openings=("A {thing} holds {n} liters.", "A {thing} has {n} liters of water."),
         operations={
             "+": ("The rain adds {amount}.", "A pump brings in {amount}.", "It gains {amount}."),
             "-": ("It leaks {amount}.", "A cow drinks {amount}.", "It loses {amount}."),
             "*": (
-                "A flood makes it {k} times as full.",
                 "It holds {k} times as much.",
-                "A storm multiplies the water by {k}.",
+                "A storm multiplies it by {k}.",
             ),
             "/": (
                 "Only one part in {k} stays.",
-                "A drain leaves one of {k} equal parts.",
-                "The sun divides the water by {k}.",
+                "The sun divides it by {k}.",
             ),
         },
         endings=(
-            "How many liters does the {thing} hold now?",
-            "How many liters of water are there in the end?",
+            "How many liters are there now?",
+            "How many liters does it hold in the end?",
         ),
     ),
     reworded=Wording(
-        openings=("The water in a {thing} is {n} liters.", "A {thing} starts with {n} liters of water."),
+        openings=("The water in a {thing} is {n} liters.", "A {thing} starts with {n} liters."),
         operations={
-            "+": ("A storm brings {amount} more.", "The {thing} gains {amount}.", "A flood adds {amount}."),
-            "-": (
-                "The sun takes away {amount}.",
-                "A drain takes off {amount}.",
-                "The {thing} leaks {amount}.",
-            ),
-            "*": ("The water becomes {k} times as much.", "The rain makes the {thing} {k} times as full."),
-            "/": (
-                "The water is divided by {k}.",
-                "It keeps one of {k} equal parts.",
-                "The pump leaves one part in {k}.",
-            ),
+            "+": ("A storm brings {amount} more.", "The {thing} gains {amount}."),
+            "-": ("The sun takes away {amount}.", "The {thing} leaks {amount}."),
+            "*": ("The water becomes {k} times as much.", "The rain multiplies it by {k}."),
+            "/": ("A pump divides the water by {k}.", "It keeps one part in {k}."),
         },
-        endings=(
-            "How many liters are in the {thing} in the end?",
-            "How many liters of water does it hold now?",
-        ),
-        asides=("The {thing} is big.", "A cow drinks at a pond.", "The pump is old."),
+        endings=("How many liters of water does it hold now?", "How much water is there in the end?"),
+        asides=("A cow drinks.", "There is a storm.", "The sun rises."),
     ),
 )
 
@@ -281,49 +236,31 @@ SCORE = Scenario(
         openings=("{name} has {n} points in a {thing}.", "{name} starts a {thing} with {n} points."),
         operations={
             "+": ("{She} wins {amount}.", "{She} scores {k} more.", "A bonus adds {amount}."),
-            "-": ("{She} loses {amount}.", "A foul takes away {amount}.", "A bad turn costs {her} {amount}."),
+            "-": ("{She} loses {amount}.", "A foul takes away {amount}.", "A trap costs {amount}."),
             "*": (
-                "A lucky card multiplies {hers} score by {k}.",
-                "{She} has {k} times as many.",
-                "A bonus makes the score {k} times as high.",
+                "A card multiplies {hers} score by {k}.",
+                "A bonus makes it {k} times as high.",
             ),
             "/": (
-                "A bad card divides {hers} score by {k}.",
+                "A turn divides {hers} score by {k}.",
                 "{She} keeps one point in {k}.",
-                "A trap leaves {her} one of {k} equal shares.",
             ),
         },
         endings=(
-            "How many points does {name} have now?",
-            "What is the score in the end?",
             "What is {hers} score now?",
+            "How many points are there in the end?",
         ),
     ),
     reworded=Wording(
-        openings=(
-            "The score of {name} in a {thing} is {n} points.",
-            "There is a {thing} and {name} has {n} points.",
-        ),
+        openings=("The score of {name} is {n} points.", "{name} scores {n} points in a {thing}."),
         operations={
-            "+": (
-                "A lucky turn adds {amount}.",
-                "{She} gets {amount} more.",
-                "The score gains {amount}.",
-            ),
-            "-": (
-                "A trap takes away {amount}.",
-                "A bad card costs {her} {amount}.",
-                "The score drops by {amount}.",
-            ),
-            "*": ("The score becomes {k} times as high.", "A lucky turn multiplies the points by {k}."),
-            "/": (
-                "The score is divided by {k}.",
-                "A foul leaves {her} one point in {k}.",
-                "{She} keeps one of the {k} shares.",
-            ),
+            "+": ("{She} gets {amount} more.", "The score gains {amount}."),
+            "-": ("A trap takes away {amount}.", "The score drops by {amount}."),
+            "*": ("The score becomes {k} times as high.", "A bonus multiplies it by {k}."),
+            "/": ("A card divides the score by {k}.", "A trap leaves {her} one point in {k}."),
         },
         endings=("How many points is {hers} score now?", "What does {name} score in the end?"),
-        asides=("The {thing} is new.", "A friend wins a toy.", "The {thing} is big."),
+        asides=("A friend wins a toy.", "A friend starts a game.", "The sun rises."),
     ),
 )
 
