@@ -16,6 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {
     "quickstart": ["--steps", "4", "--questions", "8"],
     "train": ["training.max_steps=2", "training.eval_steps=2", "data.validation_limit=4"],
+    "bench": ["--questions", "4"],
     "eval": ["--limit", "4", "--latency-questions", "2"],
 }
 

@@ -22,7 +22,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "0cc6c8ac88e4b45c6c3968c1da1126016ffe07a2213c0a7ac41c8f1cb0f1324d"
+FIRST_50 = "7e43a4687e0ef95fa1b536e609cbc3a07926b1df2901ad1c79afb9ce4a4bed6a"
 
 
 @cache
@@ -168,7 +168,7 @@ def test_a_style_changes_steps_and_range() -> None:
     "options",
     [
         {"usual_largest": 3},
-        {"tail_largest": 10},
+        {"tail_largest": 9},
         {"tail_share": 1.5},
         {"step_weights": ()},
         {"step_weights": (0.0, 0.0)},
@@ -188,7 +188,7 @@ def test_what_cannot_be_generated_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DataError, match="-1 word problems"):
         generate("train", -1)
     with pytest.raises(DataError, match="tail_largest"):
-        generate("larger_numbers", 1, style=ProblemStyle(tail_largest=20))
+        generate("larger_numbers", 1, style=ProblemStyle(tail_largest=10))
     monkeypatch.setattr(word_problems, "_MOST_DRAWS", 0)
     with pytest.raises(DataError, match="Ask for fewer"):
         generate("train", 5)
@@ -208,9 +208,9 @@ def test_tokenizer_knows_every_word_and_keeps_questions_short(split: str) -> Non
 
 def test_tokenizer_pieces_offsets_and_vocabulary() -> None:
     tokenizer = build_word_tokenizer()
-    text = "The answer is: <<12*2=24>>"
+    text = "The answer is: <<9*2=18>>"
     encoded = tokenizer(text, return_offsets_mapping=True)
-    pieces = ["The", "answer", "is", ":", "<<", "12", "*", "2", "=", "24", ">>"]
+    pieces = ["The", "answer", "is", ":", "<<", "9", "*", "2", "=", "18", ">>"]
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == pieces
     assert [text[start:end] for start, end in encoded["offset_mapping"]] == pieces
     assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token) == (PAD, EOS, UNK)

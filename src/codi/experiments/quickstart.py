@@ -73,7 +73,7 @@ def run_quickstart(
     say("Measuring latency at batch 1, one system at a time ...")
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     for method in METHODS:
-        found[method]["latency_ms"] = _latency(LatentReasoner.from_pretrained(output / method))
+        found[method]["latency_ms"] = _latency(LatentReasoner.from_pretrained(output / method), min(questions, 100))
     results: dict[str, Any] = {
         "seed": seed,
         "wall_seconds": round(time.perf_counter() - began, 1),
@@ -183,13 +183,13 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
     return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": trained["train_seconds"]}
 
 
-def _latency(reasoner: Any) -> dict[str, float]:
-    """Median and 95th percentile over 100 in-domain questions at batch 1."""
+def _latency(reasoner: Any, questions: int) -> dict[str, float]:
+    """Median and 95th percentile over in-domain questions at batch 1."""
     from codi.evaluation.benchmarks import format_question, load_benchmark
     from codi.evaluation.runner import measure_latency
     from codi.evaluation.statistics import latency_summary
 
-    examples, _, _ = load_benchmark("in_domain", count=100)
+    examples, _, _ = load_benchmark("in_domain", count=questions)
     summary = latency_summary(measure_latency(reasoner, [format_question(e.question) for e in examples]))
     return {"median": summary["median"], "p95": summary["p95"]}
 
