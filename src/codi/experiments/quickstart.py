@@ -161,7 +161,7 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
     summary = job.output / "training.json"
     if not summary.exists():
         overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
-                     f"data.train=word-problems?count=20000&seed={job.seed}"]  # fmt: skip
+                     f"data.train=word-problems?count=40000&seed={job.seed}"]  # fmt: skip
         if job.steps is not None:
             overrides += [f"training.max_steps={job.steps}", f"training.eval_steps={max(1, job.steps // 2)}"]
         interrupted = (job.output / "run.yaml").exists()
