@@ -22,7 +22,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "feca2c66542b33ecb6dd2f450395caa733b2cd1192d5867c9075e1ec794659c3"
+FIRST_50 = "3d321aad9727dfcaff349791fd1eb01ecf82017832df5deaf096ee402851cc91"
 
 
 @cache

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-"""Each step of a problem happens on the next day: said first ("On Monday she ..."), or last when reworded."""
+"""Each step of a problem happens on the next day: "On Monday she ..."."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,13 +48,13 @@ class ProblemStyle:
     A value is the opening number or the result of a step.
     """
 
-    usual_largest: int = 12
+    usual_largest: int = 20
     """Largest value of a usual problem."""
-    tail_largest: int = 20
+    tail_largest: int = 30
     """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
     tail_share: float = 0.05
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
-    step_weights: tuple[float, ...] = (0.12, 0.22, 0.24, 0.22, 0.20)
+    step_weights: tuple[float, ...] = (0.08, 0.17, 0.25, 0.25, 0.25)
     """Relative frequency of problems with 1, 2, ... steps."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
@@ -288,7 +288,7 @@ def _tell(chain: Chain, rng: random.Random, *, reworded: bool) -> str:
         phrase = rng.choice([phrase for phrase in wording.operations[operation] if phrase != told])
         unit = scenario.unit[0] if operand == 1 else scenario.unit[1]
         sentence = phrase.format(k=operand, amount=f"{operand} {unit}", **words)
-        sentences.append(f"{sentence[:-1]} on {day}." if reworded else f"On {day} {sentence[0].lower()}{sentence[1:]}")
+        sentences.append(f"On {day} {sentence[0].lower()}{sentence[1:]}")
         told = phrase
     if wording.asides and rng.random() < _ASIDE_SHARE:
         sentences.insert(rng.randrange(1, len(sentences) + 1), rng.choice(wording.asides).format(**words))
