@@ -12,6 +12,7 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.method import Method
 from codi.methods.no_cot_sft import NoCotSft
+from codi.methods.pause_tokens import PauseTokens
 from codi.modeling.configuration import TextFormat
 from codi.modeling.context import Tokens
 from tiny_models import EXAMPLES, LORA, byte_level_tokenizer, reasoner, tiny_model
@@ -23,6 +24,7 @@ METHODS_AND_MODES = [
     (Codi(latents=3), "explicit"),
     (CotSft(), "explicit"),
     (NoCotSft(), "direct"),
+    (PauseTokens(pauses=1), "direct"),
 ]
 SAMPLED = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 3}
 

@@ -157,11 +157,56 @@ def test_row_too_long_for_the_model(tmp_path: Path, codi_checkpoint: Path) -> No
         assert "at most 96" in message
     assert not list(kept.glob("*"))
     message = refused(
-        "train", "word-problems", "model.base_config.n_positions=96", f"data.train={path}",
+        "train", "word-problems", "model.base_config.max_position_embeddings=96", f"data.train={path}",
         "data.validation=null", "--output", tmp_path / "run",
     )  # fmt: skip
     assert "too long" in message
     assert "data.max_tokens" in message
+
+
+def test_words_that_the_tokenizer_does_not_know(tmp_path: Path, codi_checkpoint: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", {**GOOD, "question": "Zaphod has 4711 improbabilities."})
+    message = refused(
+        "train", "word-problems", f"data.train={path}", "data.validation=null", "--output", tmp_path / "run"
+    )
+    assert "1 of 1 training examples" in message
+    assert "tokenizer=" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_long_validation_question_is_found_before_training(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", {**GOOD, "id": "far", "question": f"{QUESTION} " * 20})
+    message = refused(
+        "train", "word-problems", "data.train=word-problems?count=8", f"data.validation={path}",
+        "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert "validation question 'far'" in message
+    assert "Shorten" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_latents_than_the_model_has_room_for(codi_checkpoint: Path) -> None:
+    assert "fewer latents" in refused("generate", codi_checkpoint, QUESTION, "--latents", 2000)
+
+
+def test_training_answer_without_a_number(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", GOOD, {**GOOD, "answer": "plenty"})
+    message = refused(
+        "train", "word-problems", f"data.train={path}", "data.validation=null", "--output", tmp_path / "run"
+    )
+    assert "mine.jsonl" in message
+    assert "2" in message
+    assert "skip_bad_rows" in message
+
+
+def test_overwriting_a_run_keeps_what_is_not_the_runs(tmp_path: Path) -> None:
+    from codi.training.run import _remove_run
+
+    for name in ("run.yaml", "codi.json", "model.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "checkpoint-5").mkdir()
+    _remove_run(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_answer_without_a_number_under_a_numeric_scorer(tmp_path: Path, codi_checkpoint: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from codi.errors import UsageError
-from codi.experiments.bench import VARIANTS, bench_generate, bench_train, percentile, within_bound
+from codi.experiments.bench import VARIANTS, bench_generate, bench_train, within_bound
 from codi.experiments.bench_batches import random_batch, sampled_lengths
 from codi.generation.answer import Answer
 from tiny_checkpoints import tiny_reasoner
@@ -90,10 +90,3 @@ def test_the_bound_on_passes() -> None:
     answer = Answer("q", "text", "7", thoughts=8, passes=9, answer_tokens=1)
     assert within_bound(answer, "latent", prompt_tokens=0)
     assert not within_bound(Answer("q", "text", "7", 8, 10, 1), "latent", prompt_tokens=0)
-
-
-def test_percentile_is_a_value_that_was_measured() -> None:
-    values = [float(n) for n in range(1, 101)]
-    assert percentile(values, 0.95) == 95
-    assert percentile([3.0], 0.95) == 3
-    assert percentile([2.0, 1.0], 0.5) == 1

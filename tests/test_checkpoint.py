@@ -267,3 +267,27 @@ def test_lora_over_a_base_stored_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="stored nowhere"):
         asked.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_push_to_hub_uploads_a_loadable_checkpoint(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is out of reach of a test: what would be sent to it is kept and loaded."""
+
+    class Hub:
+        def __init__(self, token: str | None) -> None:
+            assert token == "secret"
+
+        def create_repo(self, name: str, *, private: bool, exist_ok: bool) -> None:
+            assert (name, private, exist_ok) == ("someone/codi", True, True)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> Any:
+            shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+            return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    sent = LatentReasoner.from_pretrained(saved)
+    assert sent.push_to_hub("someone/codi", private=True, token="secret") == "https://hub/someone/codi"
+    received = LatentReasoner.from_pretrained(tmp_path / "hub/someone/codi")
+    questions = [example.question for example in EXAMPLES]
+    assert received.answer(questions, max_new_tokens=5) == sent.answer(questions, max_new_tokens=5)

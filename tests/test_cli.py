@@ -187,7 +187,7 @@ def test_train_then_ask(tmp_path: Path) -> None:
     output = tmp_path / "run"
     run(
         "train", "word-problems", "data.train=word-problems?count=64", "data.validation_limit=8",
-        "model.base_config.n_embd=32", "training.max_steps=4", "training.per_device_train_batch_size=8",
+        "model.base_config.hidden_size=48", "training.max_steps=4", "training.per_device_train_batch_size=8",
         "training.save_steps=2", "training.eval_steps=2", "--output", output,
     )  # fmt: skip
     row = json.loads(run("generate", output, QUESTION, "--json", "--max-new-tokens", 3))

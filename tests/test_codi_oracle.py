@@ -14,6 +14,7 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.method import METHODS, Method, build_method
 from codi.methods.no_cot_sft import NoCotSft
+from codi.methods.pause_tokens import PauseTokens
 from tiny_models import (
     EXAMPLES,
     LORA,
@@ -116,7 +117,9 @@ def test_teacher_gets_no_gradient_from_the_distance(share: bool) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize(
-    "method", [Codi(latents=2, divide_by_std=False), CotSft(), NoCotSft()], ids=lambda m: m.name
+    "method",
+    [Codi(latents=2, divide_by_std=False), CotSft(), NoCotSft(), PauseTokens(pauses=2)],
+    ids=lambda m: m.name,
 )
 def test_single_rows_sum_to_the_batch(method: Method, family: str) -> None:
     model, text = tiny_model(family), word_encoder()
@@ -143,7 +146,9 @@ def test_std_is_taken_over_the_batch() -> None:
     torch.testing.assert_close(triple["distillation"], single["distillation"] * wider, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("method", [Codi(latents=2), CotSft(), NoCotSft()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [Codi(latents=2), CotSft(), NoCotSft(), PauseTokens(pauses=2)], ids=lambda m: m.name
+)
 def test_what_is_padded_with_does_not_matter(method: Method) -> None:
     model, batch = tiny_model(), encoded_batch(method)
     other = {

@@ -118,6 +118,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
         "thoughts": 8,
         "passes": 10,
         "answer_tokens": 1,
+        "finished": True,
     }
     assert rows[4]["value"] is None
     assert list(path.parent.iterdir()) == [path]

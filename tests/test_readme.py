@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -42,8 +43,45 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
         run = [sys.executable, "-m", "codi.cli", *command[1:], *SHORTER.get(command[1], [])]
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "runs/quickstart/results.json").exists()
+    for snippet in re.findall(r"```python\n(.*?)```", README, flags=re.S):
+        done = subprocess.run(
+            [sys.executable, "-c", snippet],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "runs/quickstart/results.json").read_text())
+    assert results.keys() == {"seed", "wall_seconds", "device", "versions", "methods"}
+    assert results["methods"].keys() == {"codi", "cot-sft", "no-cot-sft"}
+    for found in results["methods"].values():
+        assert found.keys() == {
+            "benchmarks", "thought_tokens", "sequential_passes", "latency_ms", "train_seconds",
+        }  # fmt: skip
+        assert found["benchmarks"].keys() == {"in_domain", "reworded", "larger_numbers", "longer_chains"}
+        for benchmark in found["benchmarks"].values():
+            assert benchmark.keys() == {"accuracy", "ci95", "n", "scorer"}
+        assert found["latency_ms"].keys() == {"median", "p95"}
     assert (tmp_path / "runs/quickstart/results.png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(200)
+def test_interrupted_quickstart_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
+    def quickstart(*options: str) -> subprocess.CompletedProcess[str]:
+        run = [sys.executable, "-m", "codi", "quickstart", "--questions", "4", "--output", "q", *options]
+        return subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=150)
+
+    assert quickstart("--steps", "2").returncode == 0
+    (tmp_path / "q/results.json").unlink()  # as if it had been stopped after training
+    refused = quickstart("--steps", "2", "--seed", "2")
+    assert refused.returncode == 2
+    assert "other settings in: data, training" in refused.stderr
+    (tmp_path / "q/no-cot-sft/training.json").unlink()
+    again = quickstart("--steps", "2")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "q/results.json").exists()
 
 
 def test_readme_file_tree_is_the_real_one() -> None:

@@ -9,6 +9,7 @@ import pytest
 from codi.data.hub import HUB_SETS
 from codi.errors import CodiError, RecipeError
 from codi.methods.method import build_method
+from codi.modeling.backbone import build_base
 from codi.modeling.configuration import LoraSettings
 from codi.training.recipes import load_recipe, recipe_names, recipe_text
 
@@ -164,8 +165,8 @@ def test_unknown_recipe_names_the_nearest() -> None:
         ("- a\n- b\n", "no settings"),
         ("method: {name: codi}\n", "no section 'model'"),
         ("method: [unclosed\n", "not valid YAML"),
-        ("method: {name: codi}\nmodel: {base: x}\ntraining: 3\n", "single value"),
-        ("method: {name: codi}\nmodel: {base: x}\ndata: words\n", "single value"),
+        ("method: {name: codi}\nmodel: {base: x}\ntraining: 3\n", "must be a section"),
+        ("method: {name: codi}\nmodel: {base: x}\ndata: words\n", "must be a section"),
     ],
 )
 def test_broken_recipe_files(tmp_path: Path, text: str, message: str) -> None:
@@ -193,3 +194,34 @@ def test_effective_configuration_can_be_read_back(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(config.as_dict()))
     assert load_recipe(str(file)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("method.latents=abc", "a whole number"),
+        ("method.latents=2.5", "a whole number"),
+        ("method.beta=abc", "a number"),
+        ("method.share_question=perhaps", "true or false"),
+        ("model.lora=16", "a section of its own keys or null"),
+        ("model.projection_width=wide", "a whole number or null"),
+        ("data.train=5", "text"),
+        ("data.train_limit=abc", "a whole number or null"),
+        ("data.max_tokens=1.5", "a whole number or null"),
+        ("training.seed=abc", "a whole number"),
+        ("training.max_steps=[1", "not valid YAML"),
+        ("scorer=cody", "Did you mean 'codi'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(override: str, said: str) -> None:
+    key = override.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(CodiError) as caught:
+        load_recipe("word-problems", [override])
+    assert said in str(caught.value)
+    assert key in str(caught.value)
+
+
+def test_unknown_key_of_a_base_configuration_names_the_nearest() -> None:
+    config = load_recipe("word-problems", ["model.base_config.hiden_size=64"])
+    with pytest.raises(RecipeError, match="hidden_size"):
+        build_base(config.model)

@@ -160,7 +160,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_overwritten(tmp_path: Path)
     (output / "mark").touch()
     settings["training"] |= {"max_steps": 3, "save_steps": 3}
     assert run(settings, output, overwrite=True)["steps"] == 3
-    assert not (output / "mark").exists()
+    assert (output / "mark").exists(), "what the run did not write is not the run's to remove"
     assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-3"]
 
 

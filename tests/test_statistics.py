@@ -11,6 +11,7 @@ from codi.evaluation.statistics import (
     latency_summary,
     mcnemar_exact,
     mean_std,
+    paired_difference,
     percentile,
 )
 
@@ -68,3 +69,20 @@ def test_mean_and_sample_deviation() -> None:
     assert mean_std([5.0]) == (5.0, None)
     with pytest.raises(ValueError, match="at least one"):
         mean_std([])
+
+
+def test_paired_difference_is_that_of_the_accuracies_with_the_normal_interval() -> None:
+    first = [True] * 500 + [False] * 500
+    second = [True] * 450 + [False] * 50 + [True] * 150 + [False] * 350
+    difference, low, high = paired_difference(first, second)
+    gains = [b - a for a, b in zip(first, second, strict=True)]
+    half = 1.96 * math.sqrt(sum((g - 0.1) ** 2 for g in gains) / len(gains) / len(gains))
+    assert difference == pytest.approx(0.1)
+    assert (low, high) == pytest.approx((0.1 - half, 0.1 + half), abs=0.004)
+    assert paired_difference(first, second) == (difference, low, high), "seeded"
+
+
+def test_systems_that_never_differ_have_no_spread() -> None:
+    assert paired_difference([True, False], [True, False]) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="one length"):
+        paired_difference([True], [])

@@ -120,6 +120,21 @@ def test_accumulation_1x4_is_4x1(tmp_path: Path, method: dict[str, Any]) -> None
             torch.testing.assert_close(weight, after[name], rtol=0, atol=1e-6)
 
 
+def test_accumulation_changes_nothing_but_the_scale_of_the_distillation_by_default(tmp_path: Path) -> None:
+    """The teacher's standard deviation is that of the micro-batch, as in the published code."""
+    logs = []
+    for batch, accumulation in ((1, 4), (4, 1)):
+        settings = tiny_settings(tmp_path, rows=4, max_steps=1, save_strategy="no")
+        settings["training"] |= {
+            "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
+        }  # fmt: skip
+        settings["method"] = {"name": "codi", "latents": 2}
+        logs.append(run(settings, tmp_path / f"{batch}x{accumulation}")["history"][0])
+    for term in ("student", "teacher"):
+        assert logs[0][term] == pytest.approx(logs[1][term], rel=1e-5)
+    assert logs[0]["distillation"] != pytest.approx(logs[1]["distillation"], rel=1e-3)
+
+
 # --- losses -------------------------------------------------------------------------------------------------
 
 

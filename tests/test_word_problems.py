@@ -22,7 +22,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "3d321aad9727dfcaff349791fd1eb01ecf82017832df5deaf096ee402851cc91"
+FIRST_50 = "7bc9c4c9bcac3ded05ae78c7f8b33857c5ae3a793f1294f2bcab6844011c0462"
 
 
 @cache
@@ -101,7 +101,7 @@ def test_train_and_test_are_drawn_alike() -> None:
         )
 
     train, test = patterns("train"), patterns("test")
-    assert len(train) == len(test) == 16
+    assert len(train) == len(test) == 8
     for pattern in train:
         assert abs(train[pattern] / train.total() - test[pattern] / test.total()) < 0.08, pattern
 
@@ -143,15 +143,15 @@ def test_values_stay_in_the_range_of_the_split() -> None:
         assert above * 2 >= len(values(example))
 
 
-def test_no_step_is_pointless() -> None:
-    undoing = {"+": "-", "-": "+", "*": "/", "/": "*"}
+def test_no_step_could_be_merged_with_the_one_before() -> None:
+    kind = {"+": "sum", "-": "sum", "*": "product", "/": "product"}
     for split in SPLITS:
         for example in problems(split):
             parsed = equations(example)
             for _, operation, second, _ in parsed:
                 assert operation in "+-" or second >= 2
-            for (_, before, k, _), (_, after, m, _) in pairwise(parsed):
-                assert not (k == m and after == undoing[before]), example.steps
+            for (_, before, _, _), (_, after, _, _) in pairwise(parsed):
+                assert kind[before] != kind[after], example.steps
 
 
 def phrases(wording: Wording) -> set[str]:

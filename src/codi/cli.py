@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import codi
 from codi.commands import bench
+from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
 from codi.commands.data import data
 from codi.commands.evaluate import evaluate
@@ -28,6 +29,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except CodiError as error:
             complain(str(error))
+            raise typer.Exit(2) from error
+        except BrokenPipeError:
+            raise  # the reader of our output has left; typer ends quietly
+        except OSError as error:
+            name = f"'{error.filename}': " if error.filename else ""
+            complain(f"{name}{error.strerror or error}. What was finished before is kept.")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             complain("interrupted. What was finished before is kept.")
@@ -64,6 +71,7 @@ def before_every_command(
 app.command("quickstart")(quickstart)
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("compare")(compare)
 app.command("generate")(generate)
 app.command("data")(data)
 app.add_typer(bench.app, name="bench")

@@ -57,6 +57,7 @@ def generate(
     questions: Annotated[int, typer.Option(help="Questions asked of each, one at a time.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Batch of the throughput measurement.")] = 64,
     device: options.Device = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
     output: options.JsonOutput = None,
     overwrite: options.Overwrite = False,
@@ -74,6 +75,7 @@ def generate(
         device=device,
         seed=seed,
         batch_size=batch_size,
+        bf16=bf16,
     )
     _report("Answering at batch 1", results, output)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from codi.errors import DataError, UsageError
+from codi.errors import UsageError
+from codi.storage import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -93,17 +94,7 @@ def check_output(path: Path | None, overwrite: bool) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON whole or not at all. Raises DataError when the disk refuses."""
-    scratch = path.with_name(f".{path.name}.saving")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise DataError(
-            f"The results could not be written to '{path}': {error.strerror or error}. Free some space or "
-            "choose another output."
-        ) from error
+    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_reasoner(checkpoint: str, device: str | None = None, base: str | None = None) -> LatentReasoner:

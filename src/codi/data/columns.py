@@ -120,11 +120,12 @@ def _recognise(role: str, names: Sequence[str], found: Sequence[str], where: str
     if matching:
         raise DataError(
             f"{where} has several columns that could be the {role}: {_listed(matching)}. "
-            f"Name the {role} column."
+            f"Name it: --{role}-column on the command line, data.columns.{role}=NAME in training."
         )
     raise DataError(
         f"{where} has no column recognised as the {role} (known: {_listed(names)}). "
-        f"Columns found: {_listed(found)}. Name the {role} column."
+        f"Columns found: {_listed(found)}. Name it: "
+        f"--{role}-column on the command line, data.columns.{role}=NAME in training."
     )
 
 

@@ -49,6 +49,10 @@ class TextEncoder:
         self.eos_id: int = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
+        unknown: int | None = getattr(tokenizer, "unk_token_id", None)
+        # GPT-2 names its end of text as the unknown token too, and never uses it so: it knows every byte.
+        self.unknown_id = None if unknown in (self.eos_id, self.pad_id) else unknown
+        """What stands for a word that the tokenizer does not know; None where it knows all."""
         self.prompt_ids: list[int] = self._ids(prompt)
 
     def question(self, question: str) -> list[int]:

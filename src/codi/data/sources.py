@@ -112,7 +112,8 @@ def _beyond(limit: int) -> str:
 
 def _defect_message(where: str, defect: str) -> str:
     return (
-        f"{where}: {defect}. Mend or remove it, or allow bad rows to be left out and counted (skip_bad_rows)."
+        f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
+        "data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`."
     )
 
 

@@ -1,6 +1,6 @@
 """Grade-school word problems in the form of GSM8k-Aug, generated: the data that needs no download.
 
-    question  Mia has 7 apples. On Monday she finds 5 more. On Tuesday she swaps each one for 2. How many apples ...?
+    question  Mia has 7 apples. On Monday she finds 5 more. On Tuesday she swaps each one for 2. How many ...?
     steps     <<7+5=12>> <<12*2=24>>            the first operand of a step is the result of the step before
     answer    24
 
@@ -33,8 +33,6 @@ from codi.errors import DataError, nearest
 SPLITS = ("train", "validation", "test", "reworded", "larger_numbers", "longer_chains")
 """The names `generate` takes. The last three are out-of-domain."""
 
-OPERATIONS = "+-*/"
-
 _SHARES = ("train",) * 8 + ("validation", "test")  # a question's digest modulo 10 is an index into this
 _ASIDE_SHARE = 0.5  # of the reworded problems, have a sentence that changes nothing
 _MOST_DRAWS = 20_000  # for one problem, before the split is declared exhausted
@@ -48,21 +46,21 @@ class ProblemStyle:
     A value is the opening number or the result of a step.
     """
 
-    usual_largest: int = 20
+    usual_largest: int = 15
     """Largest value of a usual problem."""
-    tail_largest: int = 30
+    tail_largest: int = 25
     """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
     tail_share: float = 0.05
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
-    step_weights: tuple[float, ...] = (0.08, 0.17, 0.25, 0.25, 0.25)
+    step_weights: tuple[float, ...] = (0.10, 0.20, 0.25, 0.25, 0.20)
     """Relative frequency of problems with 1, 2, ... steps."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
     largest_addend: int = 3
     """Largest number added or taken away in a usual problem.
 
-    Small on purpose: a large one gives away the value that it is taken from (only 10 can lose 9 and stay above
-    0), so that a model which never follows the chain guesses well.
+    Small on purpose: a large one gives away the value that it is taken from (only 10 can lose 9 and stay
+    above 0), so that a model which never follows the chain guesses well.
     """
     tail_largest_addend: int = 5
     """The same for tail and `larger_numbers` problems."""
@@ -85,7 +83,9 @@ class ProblemStyle:
                 f"longer_steps is {self.longer_steps}; training problems have up to {len(self.step_weights)}"
             )
         elif self.longer_steps > len(DAYS):
-            problem = f"longer_steps is {self.longer_steps}, but a week has only {len(DAYS)} days to tell them on"
+            problem = (
+                f"longer_steps is {self.longer_steps}, but a week has only {len(DAYS)} days to tell them on"
+            )
         elif min(self.largest_addend, self.tail_largest_addend) < 1:
             problem = "largest_addend and tail_largest_addend must be 1 or more"
         elif not self.factors or min(self.factors) < 2 or max(self.factors) > self.tail_largest:
@@ -182,7 +182,7 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
             length, above = style.longer_steps, 0
         for draw in range(_MOST_DRAWS):
             if draw % _DRAWS_PER_OPERATIONS == 0:
-                operations = "".join(rng.choice(OPERATIONS) for _ in range(length))
+                operations = _draw_operations(rng, length)
             chain = (tail if above else usual).draw(rng, operations)
             if chain is None or sum(value > style.usual_largest for value in chain.values()) < above:
                 continue
@@ -193,6 +193,16 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
             return
         seen.add(question)
         yield question, chain
+
+
+def _draw_operations(rng: random.Random, steps: int) -> str:
+    """Sums and products by turns.
+
+    Neighbours of one kind could be merged (+3 and -1 are +2): a chain would be shallower than it is long, and
+    a step could undo the one before it.
+    """
+    kinds = rng.sample(("+-", "*/"), 2)
+    return "".join(rng.choice(kinds[step % 2]) for step in range(steps))
 
 
 class _ChainSampler:
@@ -211,7 +221,7 @@ class _ChainSampler:
         self._known_starts: dict[str, tuple[int, ...]] = {}
 
     def draw(self, rng: random.Random, operations: str) -> Chain | None:
-        """A chain that does `operations` in turn, or None where there is none or the draw hit a dead end."""
+        """A chain that does `operations` in turn, or None where there is none."""
         starts = self._starts(operations)
         if not starts:
             return None
@@ -219,11 +229,6 @@ class _ChainSampler:
         operands: list[int] = []
         for index, operation in enumerate(operations):
             choices = self._operands(value, operations[index:])
-            if index and operations[index - 1] + operation in ("+-", "-+", "*/", "/*"):
-                # A step that undoes the one before it would make both pointless.
-                choices = tuple(choice for choice in choices if choice != operands[-1])
-            if not choices:
-                return None
             operands.append(rng.choice(choices))
             value = _apply(value, operation, operands[-1])
         return Chain(start, operations, tuple(operands))

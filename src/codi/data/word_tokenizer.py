@@ -87,7 +87,9 @@ def _wording_words(*, reworded: bool) -> set[str]:
             phrases += operation_phrases
         for phrase in phrases:
             words |= _words(*(literal for literal, *_ in Formatter().parse(phrase)))
-            words |= _words(phrase[:1].lower() + phrase[1:].partition(" ")[0]) if phrase[0].isalpha() else set()
+            words |= (
+                _words(phrase[:1].lower() + phrase[1:].partition(" ")[0]) if phrase[0].isalpha() else set()
+            )
     return words | _words("On on", *DAYS)
 
 

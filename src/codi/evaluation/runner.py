@@ -65,6 +65,7 @@ class EvaluationResult:
         thought_tokens: mean thought tokens per question.
         sequential_passes: mean sequential model passes per question.
         unreadable: answers the scorer could not read (all counted as wrong).
+        cut_off: answers that max_new_tokens or the model's last position ended.
         latency_ms: `{"median", "p95", "n"}` in milliseconds per question at batch 1; None where not measured.
         outcomes: right or wrong for each question in order, for paired tests; not part of `as_dict`.
     """
@@ -78,6 +79,7 @@ class EvaluationResult:
     thought_tokens: float
     sequential_passes: float
     unreadable: int
+    cut_off: int
     latency_ms: dict[str, float] | None
     outcomes: tuple[bool, ...] = field(default=(), repr=False)
 
@@ -93,6 +95,7 @@ class EvaluationResult:
             "thought_tokens": self.thought_tokens,
             "sequential_passes": self.sequential_passes,
             "unreadable": self.unreadable,
+            "cut_off": self.cut_off,
             "latency_ms": self.latency_ms,
         }
 
@@ -106,7 +109,8 @@ class EvaluationResult:
         )
         if self.latency_ms:
             line += f", {self.latency_ms['median']:.1f} ms median at batch 1"
-        return line + (f", {self.unreadable} unreadable" if self.unreadable else "")
+        line += f", {self.unreadable} unreadable" if self.unreadable else ""
+        return line + (f", {self.cut_off} cut off" if self.cut_off else "")
 
 
 class PredictionWriter(AbstractContextManager["PredictionWriter"]):
@@ -210,8 +214,8 @@ def evaluate(
         latency_questions: the first so many questions are asked again one by one, after a warm-up, to time
             them; 0 skips the measurement.
         on_progress: called with (questions done, questions in all) after each batch.
-        predictions_path: JSONL file for id, question, gold, text, value, correct, thoughts, passes and
-            answer_tokens of every question, written batch by batch; see `PredictionWriter`.
+        predictions_path: JSONL file for id, question, gold, text, value, correct, thoughts, passes,
+            answer_tokens and finished of every question, written batch by batch; see `PredictionWriter`.
         overwrite: replace predictions already at that path.
 
     Returns:
@@ -248,6 +252,7 @@ def evaluate(
         thought_tokens=fmean(row["thoughts"] for row in rows),
         sequential_passes=fmean(row["passes"] for row in rows),
         unreadable=sum(row["value"] is None for row in rows),
+        cut_off=sum(not row["finished"] for row in rows),
         latency_ms=latency_ms,
         outcomes=tuple(row["correct"] for row in rows),
     )
@@ -321,4 +326,5 @@ def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer)
         "thoughts": answer.thoughts,
         "passes": answer.passes,
         "answer_tokens": answer.answer_tokens,
+        "finished": answer.finished,
     }

@@ -13,7 +13,7 @@ import copy
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformers.activations import NewGELUActivation
 from codi.data.encoding import TextEncoder
 from codi.data.sources import load_examples
 from codi.errors import UsageError
+from codi.evaluation.statistics import percentile
 from codi.experiments.bench_batches import Lengths, lengths_of, random_batch, sampled_lengths
 from codi.experiments.bench_memory import measure_memory
 from codi.experiments.paper_literal import literal_step
@@ -137,6 +138,7 @@ def bench_generate(
     device: str | None = None,
     seed: int = 1,
     batch_size: int = 64,
+    bf16: bool = False,
 ) -> dict[str, Any]:
     """Latency at batch 1 and throughput of a CODI checkpoint, its explicit mode, and a CoT-SFT checkpoint.
 
@@ -168,19 +170,19 @@ def bench_generate(
         order = list(systems) if number % 2 == 0 else list(systems)[::-1]
         for name in order:
             reasoner, mode = systems[name]
-            taken, found = _timed_answer(reasoner, [text], mode, 1)
+            taken, found = _timed_answer(reasoner, [text], mode, 1, bf16)
             answers[name] += found
             seconds[name].append(taken)
-    result: dict[str, Any] = {"bench": "generate", "environment": environment(codi.model.device, False)}
+    result: dict[str, Any] = {"bench": "generate", "environment": environment(codi.model.device, bf16)}
     result["settings"] = {"questions": questions, "seed": seed, "batch_size": batch_size}
     result["systems"] = {}
     for name, (reasoner, mode) in systems.items():
-        batched, _ = _timed_answer(reasoner, texts, mode, batch_size)
+        batched, _ = _timed_answer(reasoner, texts, mode, batch_size, bf16)
         prompt = 0 if mode == "latent" else len(reasoner.text.prompt_ids)
         result["systems"][name] = {
             "latency_ms": {
                 "median": 1e3 * statistics.median(seconds[name]),
-                "p95": 1e3 * percentile(seconds[name], 0.95),
+                "p95": 1e3 * percentile(seconds[name], 95),
             },
             "mean_passes": statistics.mean(a.passes for a in answers[name]),
             "mean_thoughts": statistics.mean(a.thoughts for a in answers[name]),
@@ -311,22 +313,17 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value with at least `share` of all values at or below it."""
-    ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
-
-
 def _optimizer(model: ThoughtModel) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
 
 def _timed_answer(
-    reasoner: LatentReasoner, texts: list[str], mode: str, batch_size: int
+    reasoner: LatentReasoner, texts: list[str], mode: str, batch_size: int, bf16: bool
 ) -> tuple[float, list[Answer]]:
     synchronize(reasoner.model.device)
     start = time.perf_counter()
-    answers = reasoner.answer(texts, mode=mode, batch_size=batch_size)
+    with torch.autocast(reasoner.model.device.type, torch.bfloat16, enabled=bf16):
+        answers = reasoner.answer(texts, mode=mode, batch_size=batch_size)
     synchronize(reasoner.model.device)
     return time.perf_counter() - start, answers
 

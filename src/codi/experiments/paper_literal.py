@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from codi.methods.codi import DISTANCES, Codi
+from codi.methods.codi import Codi
 from codi.methods.method import Batch
 from codi.modeling.model import ThoughtModel
 
@@ -61,7 +61,7 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
     distances = []
     for h_t, h_s in zip(teacher.hidden_states[first:], student.hidden_states[first:], strict=True):
         h_teacher, h_student = h_t[row, at_teacher].float(), h_s[row, batch["student_distillation"]].float()
-        distance = DISTANCES[method.distance](h_student, h_teacher)
+        distance = _distance(method.distance, h_student - h_teacher)
         if method.divide_by_std:  # section 3.5
             distance = distance / h_teacher.std() ** (2 if method.distance == "l2" else 1)
         distances.append(distance)
@@ -69,6 +69,15 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
 
     loss = method.alpha * loss_student + method.beta * loss_kd + method.gamma * loss_teacher  # Eq. 1
     return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+
+
+def _distance(kind: str, difference: Tensor) -> Tensor:
+    """Mean over all components of |x|, x squared, or x squared / 2 below 1 and |x| - 1/2 above."""
+    size = difference.abs()
+    if kind == "l1":
+        return size.mean()
+    square = difference.square()
+    return square.mean() if kind == "l2" else torch.where(size < 1, square / 2, size - 0.5).mean()
 
 
 def _student_pass(llm: torch.nn.Module, inputs: Tensor, mask: Tensor, cache: DynamicCache) -> _Output:
@@ -92,7 +101,7 @@ class _Output:
 
 
 def _question_and_rationale(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """[Q, r] of each row joined, padded to the right only: ids, mask and labels [b, t]; distillation place [b]."""
+    """[Q, r] of each row joined, padded to the right: ids, mask and labels [b, t]; distillation place [b]."""
     ids = torch.cat([batch["question_ids"], batch["teacher_ids"]], 1)
     mask = torch.cat(_masks(batch, "teacher"), 1)
     labels = torch.cat([torch.full_like(batch["question_ids"], IGNORED), _labels(batch, "teacher")], 1)

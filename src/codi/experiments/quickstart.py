@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from codi.errors import UsageError
+from codi.storage import write_whole
 
 METHODS = ("codi", "cot-sft", "no-cot-sft")
 SETS = ("in_domain", "reworded", "larger_numbers", "longer_chains")
@@ -57,7 +58,9 @@ def run_quickstart(
     """
     results_file = output / "results.json"
     if results_file.exists() and not overwrite:
-        raise UsageError(f"'{output}' already holds a finished quickstart. Give --overwrite, or another --output.")
+        raise UsageError(
+            f"'{output}' already holds a finished quickstart. Give --overwrite, or another --output."
+        )
     if overwrite:
         _forget(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,9 @@ def run_quickstart(
     say("Measuring latency at batch 1, one system at a time ...")
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     for method in METHODS:
-        found[method]["latency_ms"] = _latency(LatentReasoner.from_pretrained(output / method), min(questions, 100))
+        found[method]["latency_ms"] = _latency(
+            LatentReasoner.from_pretrained(output / method), min(questions, 100)
+        )
     results: dict[str, Any] = {
         "seed": seed,
         "wall_seconds": round(time.perf_counter() - began, 1),
@@ -81,9 +86,9 @@ def run_quickstart(
         "versions": versions(),
         "methods": {method: found[method] for method in METHODS},
     }
-    results_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw(results, output / "results.png")
     show(results, output, say)
+    write_whole(results_file, json.dumps(results, indent=2) + "\n")  # last: its presence says "finished"
     return results
 
 
@@ -96,7 +101,10 @@ def _train_all(
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = 1 if torch.accelerator.is_available() else max(1, min(len(METHODS), cores))
-    jobs = [Job(method, output / method, seed, steps, questions, max(1, cores // workers)) for method in METHODS]
+    jobs = [
+        Job(method, output / method, seed, steps, questions, max(1, cores // workers)) for method in METHODS
+    ]
+    _refuse_other_settings(jobs)
     spawn = multiprocessing.get_context("spawn")
     found: dict[str, dict[str, Any]] = {}
     columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -159,13 +167,10 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
                 self.state = "  ".join(f"{name} {logs[name]:.3f}" for name in terms)
 
     summary = job.output / "training.json"
+    config = load_recipe(RECIPE, _overrides(job))
     if not summary.exists():
-        overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
-                     f"data.train=word-problems?count=40000&seed={job.seed}"]  # fmt: skip
-        if job.steps is not None:
-            overrides += [f"training.max_steps={job.steps}", f"training.eval_steps={max(1, job.steps // 2)}"]
         interrupted = (job.output / "run.yaml").exists()
-        train(load_recipe(RECIPE, overrides), job.output, resume=interrupted, say=_silent, callbacks=[Report()])
+        train(config, job.output, resume=interrupted, say=_silent, callbacks=[Report()])
     trained = json.loads(summary.read_text(encoding="utf-8"))
     reasoner = LatentReasoner.from_pretrained(job.output)
     benchmarks, costs = {}, {}
@@ -174,13 +179,37 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
         examples, _, benchmark = load_benchmark(name, count=job.questions)
         predictions = job.output.parent / "predictions" / job.method / f"{name}.jsonl"
         result = evaluate(
-            reasoner, examples, scorer=benchmark.scorer, latency_questions=0, predictions_path=predictions, overwrite=True
+            reasoner, examples, scorer=benchmark.scorer, latency_questions=0, predictions_path=predictions,
+            overwrite=True,
         )  # fmt: skip
-        benchmarks[name] = {"accuracy": result.accuracy, "ci95": list(result.ci95), "n": result.n, "scorer": result.scorer}
+        benchmarks[name] = {
+            "accuracy": result.accuracy,
+            "ci95": list(result.ci95),
+            "n": result.n,
+            "scorer": result.scorer,
+        }
         if name == "in_domain":
             costs = {"thought_tokens": result.thought_tokens, "sequential_passes": result.sequential_passes}
     messages.put((job.method, trained["steps"], trained["steps"], "done"))
     return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": trained["train_seconds"]}
+
+
+def _overrides(job: Job) -> list[str]:
+    """What sets this system's run apart from the recipe."""
+    overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
+                 f"data.train=word-problems?count=40000&seed={job.seed}"]  # fmt: skip
+    if job.steps is not None:
+        overrides += [f"training.max_steps={job.steps}", f"training.eval_steps={max(1, job.steps // 2)}"]
+    return overrides
+
+
+def _refuse_other_settings(jobs: list[Job]) -> None:
+    """An interrupted quickstart goes on only as it was begun: else systems of two runs would be compared."""
+    from codi.training.recipes import load_recipe
+    from codi.training.run import refuse_changed_settings
+
+    for job in jobs:
+        refuse_changed_settings(load_recipe(RECIPE, _overrides(job)), job.output)
 
 
 def _latency(reasoner: Any, questions: int) -> dict[str, float]:

@@ -27,12 +27,17 @@ def draw(results: dict[str, Any], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     order = ("cot-sft", "codi", "no-cot-sft")
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8), width_ratios=(3, 1.1, 1.1), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(11, 3.8), width_ratios=(3, 1.1, 1.1), layout="constrained"
+    )
     width = 0.26
     for offset, method in enumerate(order):
         sets = [results["methods"][method]["benchmarks"][name] for name in SETS]
         heights = [100 * s["accuracy"] for s in sets]
-        spread = [[100 * (s["accuracy"] - s["ci95"][0]) for s in sets], [100 * (s["ci95"][1] - s["accuracy"]) for s in sets]]
+        spread = [
+            [100 * (s["accuracy"] - s["ci95"][0]) for s in sets],
+            [100 * (s["ci95"][1] - s["accuracy"]) for s in sets],
+        ]
         places = [i + (offset - 1) * width for i in range(len(SETS))]
         left.bar(places, heights, width, yerr=spread, capsize=2, color=COLOURS[method], label=TITLES[method])
         for place, height, up in zip(places, heights, spread[1], strict=True):
@@ -42,7 +47,9 @@ def draw(results: dict[str, Any], file: Path) -> None:
     left.set_ylim(0, 118)
     left.set_yticks(range(0, 101, 20))
     left.legend(loc="upper right", ncols=3, frameon=False, fontsize=9)
-    left.set_title(f"n = {results['methods']['codi']['benchmarks']['in_domain']['n']} questions per set", fontsize=10)
+    left.set_title(
+        f"n = {results['methods']['codi']['benchmarks']['in_domain']['n']} questions per set", fontsize=10
+    )
     costs = (
         (middle, "sequential passes per answer", lambda m: m["sequential_passes"]),
         (right, "median latency (ms), batch 1", lambda m: m["latency_ms"]["median"]),
@@ -88,13 +95,21 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
             f"{row['train_seconds']:.0f} s",
         )
     Console().print(accuracy, costs)
-    ours, written = (results["methods"][m]["benchmarks"]["in_domain"]["accuracy"] for m in ("codi", "cot-sft"))
+    ours, written = (
+        results["methods"][m]["benchmarks"]["in_domain"]["accuracy"] for m in ("codi", "cot-sft")
+    )
     direct = results["methods"]["no-cot-sft"]["benchmarks"]["in_domain"]["accuracy"]
     if written:
-        say(f"In domain CODI reaches {ours / written:.1%} of CoT-SFT's accuracy, No-CoT-SFT {direct / written:.1%}.")
+        say(
+            f"In domain CODI reaches {ours / written:.1%} of CoT-SFT's accuracy, "
+            f"No-CoT-SFT {direct / written:.1%}."
+        )
     _solved_question(output, say)
-    say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}: results.json, results.png,")
-    say(f"predictions, and a checkpoint per system. Ask one:  codi generate {output / 'codi'} --show-thoughts \"...\"")
+    say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}: ")
+    say(
+        "results.json, results.png, predictions, and a checkpoint per system.\nAsk one:  "
+        f'codi generate {output / "codi"} --show-thoughts "..."'
+    )
 
 
 def _solved_question(output: Path, say: Callable[[str], None]) -> None:
@@ -102,7 +117,12 @@ def _solved_question(output: Path, say: Callable[[str], None]) -> None:
     from codi.evaluation.benchmarks import format_question, load_benchmark
     from codi.generation.latent_reasoner import LatentReasoner
 
-    lines = (output / "predictions" / "codi" / "in_domain.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (output / "predictions" / "codi" / "in_domain.jsonl")
+        .read_text(encoding="utf-8")
+        .removesuffix("\n")
+        .split("\n")
+    )
     right = {row["id"] for row in map(json.loads, lines) if row["correct"]}
     examples, _, _ = load_benchmark("in_domain", count=len(lines))
     solved = [example for example in examples if example.id in right]
@@ -114,5 +134,7 @@ def _solved_question(output: Path, say: Callable[[str], None]) -> None:
     question = format_question(example.question)
     say(f"\n{question}\n  reference steps: {' '.join(example.steps)}")
     for number, tokens in enumerate(reasoner.decode_thoughts(question, top_k=4), start=1):
-        say(f"  thought z{number} decodes to: " + "  ".join(f"{token} {share:.0%}" for token, share in tokens))
+        say(
+            f"  thought z{number} decodes to: " + "  ".join(f"{token} {share:.0%}" for token, share in tokens)
+        )
     say(f"  CODI's answer: {reasoner.answer([question])[0].value} (right)")

@@ -16,6 +16,7 @@ class Answer:
         thoughts: thought tokens spent: latents + 2 (`<bot>`, `<eot>`), or the written rationale's tokens.
         passes: sequential model passes from the question to the last answer token.
         answer_tokens: tokens of the answer itself.
+        finished: False where `max_new_tokens` or the model's last position cut the answer off.
     """
 
     question: str
@@ -24,3 +25,4 @@ class Answer:
     thoughts: int
     passes: int
     answer_tokens: int
+    finished: bool = True

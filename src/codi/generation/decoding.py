@@ -68,12 +68,13 @@ def decode(
             model.logits(context.last_hidden).float(), sampling, [generators[row] for row in active]
         )
         going_on: list[int] = []
+        full = _full(context, limit)
         for index, (row, token) in enumerate(zip(active, following.tolist(), strict=True)):
             if token == eos_id:
                 ended[row] = True
                 continue
             ids[row].append(token)
-            if len(ids[row]) < max_new_tokens and not _is_full(context, index, limit):
+            if len(ids[row]) < max_new_tokens and not full[index]:
                 going_on.append(index)
         if not going_on:
             break
@@ -88,8 +89,11 @@ def decode(
     return [Written(ids[row], passes[row], ended[row]) for row in range(rows)]
 
 
-def _is_full(context: Context, row: int, limit: int | None) -> bool:
-    return limit is not None and int(context.next_position[row]) >= limit
+def _full(context: Context, limit: int | None) -> list[bool]:
+    """Whether each row has used up the model's positions (one transfer from the device for all)."""
+    if limit is None:
+        return [False] * context.rows
+    return [position >= limit for position in context.next_position.tolist()]
 
 
 def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:

@@ -6,6 +6,7 @@ reasoner.answer(["Mia has 3 apples . ..."])[0].value
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from codi.modeling import checkpoint
 from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
+
+ROOM_TO_ANSWER = 16
+"""Positions kept free for <bot>, <eot> and the answer."""
 
 
 class LatentReasoner:
@@ -131,7 +135,12 @@ class LatentReasoner:
             raise UsageError(
                 f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none."
             )
-        encoded = [self._question_ids(question, number) for number, question in enumerate(questions)]
+        thinking = self._latents(mode, latents)
+        encoded = [
+            self.question_ids(question, f"Question {number + 1}", thinking)
+            for number, question in enumerate(questions)
+        ]
+        self._warn_of_unknown_words(questions, encoded)
         was_training = self.model.training
         self.model.eval()
         try:
@@ -165,7 +174,8 @@ class LatentReasoner:
         without thoughts.
         """
         mode = self.method.mode("latent")
-        batch = collate([{"question": self._question_ids(question, 0)}], self.text.pad_id)
+        ids = self.question_ids(question, "The question", self._latents(mode, latents))
+        batch = collate([{"question": ids}], self.text.pad_id)
         tokens = Tokens.of({name: tensor.to(self.model.device) for name, tensor in batch.items()}, "question")
         was_training = self.model.training
         self.model.eval()
@@ -179,17 +189,34 @@ class LatentReasoner:
             for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
-    def _question_ids(self, question: str, number: int) -> list[int]:
+    def question_ids(self, question: str, name: str, latents: int = 0) -> list[int]:
+        """The question's tokens. Raises UsageError, about `name`, for an empty or too long one."""
         if not question.strip():
-            raise UsageError(f"Question {number + 1} is empty. Every question needs at least one word.")
+            raise UsageError(f"{name} is empty. Every question needs at least one word.")
         ids = self.text.question(question)
-        room, needed = self.model.longest_sequence, len(ids) + len(self.text.prompt_ids) + 16
-        if room is not None and needed > room:
+        room, more = self.model.longest_sequence, latents + len(self.text.prompt_ids) + ROOM_TO_ANSWER
+        if room is not None and len(ids) + more > room:
             raise UsageError(
-                f"Question {number + 1} has {len(ids)} tokens; with room for thoughts and an answer it needs "
-                f"{needed}, but the model takes at most {room}. Shorten the question."
+                f"{name} has {len(ids)} tokens; with room for thoughts and an answer it needs "
+                f"{len(ids) + more}, but the model takes at most {room}. Shorten the question"
+                + (", or think fewer latents." if latents > 6 else ".")
             )
         return ids
+
+    def _latents(self, mode: str, latents: int | None) -> int:
+        """How many thoughts an answer in this mode begins with."""
+        if mode != "latent":
+            return 0
+        return int(getattr(self.method, "latents", 0)) if latents is None else latents
+
+    def _warn_of_unknown_words(self, questions: Sequence[str], encoded: list[list[int]]) -> None:
+        unknown = self.text.unknown_id
+        lost = [question for question, ids in zip(questions, encoded, strict=True) if unknown in ids]
+        if unknown is not None and lost:
+            logging.getLogger("codi").warning(
+                "%d of %d questions have words or numbers that this model's tokenizer does not know, so it "
+                "cannot tell them apart; the first: %s", len(lost), len(questions), lost[0],
+            )  # fmt: skip
 
     def _answer(self, question: str, start: Start, written: Written) -> Answer:
         text = self.text.decode(start.written + written.ids)
@@ -208,6 +235,7 @@ class LatentReasoner:
             thoughts=thoughts,
             passes=written.passes,
             answer_tokens=answer_tokens,
+            finished=written.ended,
         )
 
 

@@ -144,8 +144,9 @@ class Codi(Method):
         if steps < 0:
             raise UsageError(f"{steps} latents were asked for; the number must be 0 or more.")
         rows = question.ids.shape[0]
-        _, begun = model.read_two(question, Tokens.repeated([model.bot_id], rows, model.device))
-        thoughts = model.think(after=begun, steps=steps)
+        bot = Tokens.repeated([model.bot_id], rows, model.device)
+        asked = Tokens(torch.cat([question.ids, bot.ids], 1), torch.cat([question.mask, bot.mask], 1))
+        thoughts = model.think(after=model.read(asked).context, steps=steps)
         prompt = Tokens.repeated([model.eot_id, *text.prompt_ids], rows, model.device)
         context = model.read(prompt, after=thoughts).context
         return Start(context, written=text.prompt_ids, thoughts=steps + 2, passes=steps + 2)

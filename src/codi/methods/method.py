@@ -59,7 +59,8 @@ class Method(ABC):
     def divisors(self, batch: Batch) -> dict[str, Tensor]:
         """What each summed term is divided by: its number of label tokens, or of rows.
 
-        The trainer adds these up over accumulated and parallel micro-batches, so that 1 x 4 equals 4 x 1.
+        The trainer adds these up over accumulated and parallel micro-batches, so that 1 x 4 equals 4 x 1
+        (but for what a method measures over the batch itself, as CODI's standard deviation).
         """
 
     @abstractmethod

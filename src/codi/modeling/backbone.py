@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from codi.errors import CheckpointError, RecipeError
+from codi.errors import CheckpointError, RecipeError, nearest
 from codi.modeling.configuration import ModelConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,6 +39,12 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
             base_config = AutoConfig.for_model(model_type, **settings)
         except ValueError as error:
             raise RecipeError(f"model.base_config: {error}") from error
+        known = set(type(base_config)().to_dict()) | set(base_config.attribute_map)
+        for key in settings:  # transformers takes any keyword, and trains its defaults without a word
+            if key not in known:
+                raise RecipeError(
+                    f"Unknown key '{key}' in model.base_config for {model_type}.{nearest(key, sorted(known))}"
+                )
         causal = AutoModelForCausalLM.from_config(base_config, dtype=DTYPES[config.dtype])  # type: ignore[no-untyped-call]
     else:
         causal = _from_pretrained(config)
@@ -61,7 +68,7 @@ def load_causal(path: str | Path | None, dtype: str, revision: str = "main") -> 
 def _from_pretrained(config: ModelConfig) -> Any:
     try:
         causal, info = load_causal(config.base, config.dtype, revision=config.base_revision or "main")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"The base model '{config.base}' could not be loaded: {str(error).splitlines()[0]}\n"
             "Give a directory that holds the model, or connect to the hub and check the name."

@@ -132,6 +132,8 @@ def save(
         }
         (scratch / CONFIGURATION).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
         path.mkdir(parents=True, exist_ok=True)
+        # Without its configuration a folder is no checkpoint: one that a kill leaves half done is refused.
+        (path / CONFIGURATION).unlink(missing_ok=True)
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == CONFIGURATION):
             file.replace(path / file.name)
     except (OSError, SafetensorError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from codi.errors import RecipeError, nearest
 
@@ -90,10 +91,43 @@ class TextFormat:
 
 
 def check_keys(values: dict[str, Any], target: type, where: str) -> None:
-    """Raise RecipeError when `values` has a key that the dataclass `target` has no field for."""
+    """Raise RecipeError when `values` has a key or a kind of value that the dataclass does not take."""
     known = [f.name for f in fields(target)]
     for key in values:
         if key not in known:
             raise RecipeError(
                 f"Unknown key '{key}' in {where}.{nearest(key, known)} Known keys: {', '.join(known)}."
             )
+    check_values(values, get_type_hints(target), where)
+
+
+def check_values(values: dict[str, Any], kinds: dict[str, Any], where: str) -> None:
+    """Raise RecipeError when a value is not of the kind (a type annotation) given for its key."""
+    for key, value in values.items():
+        if key in kinds and not _is_a(value, kinds[key]):
+            raise RecipeError(f"{where}: '{key}' is {value!r}; it must be {_described(kinds[key])}.")
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind in (int, float):
+        return isinstance(value, int) or (isinstance(value, float) and (kind is float or value.is_integer()))
+    if kind in (str, type(None)):
+        return isinstance(value, kind)
+    if get_origin(kind) is dict or is_dataclass(kind):  # an empty section is None
+        return value is None or isinstance(value, dict) or value.__class__ is kind
+    return get_origin(kind) is not list or isinstance(value, list)
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_described(one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return "a list"
+    return _NAMES.get(kind, "a section of its own keys")

@@ -77,18 +77,11 @@ class Context:
             thoughts=None if self.thoughts is None else self.thoughts[rows],
         )
 
-    def can_step_back(self) -> bool:
-        """Whether every layer still holds all positions (a sliding window forgets the oldest)."""
-        return all(
-            getattr(layer, "is_croppable", False) and not getattr(layer, "is_sliding", False)
-            for layer in self.cache.layers
-        )
-
     def step_back(self, last_hidden: Tensor) -> Context:
         """The context one position earlier, where the last hidden state was `last_hidden` [b, d].
 
         Only views are made, so gradients flow as if the last token had never been read.
-        Needs `can_step_back()` and a real (unpadded) last position in every row.
+        Needs a cache that `remembers_all` and a real (unpadded) last position in every row.
         """
         cache = _fork(self.cache)
         layer: Any
@@ -106,6 +99,14 @@ class Context:
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache with nothing in it, laid out for the base's layer types."""
     return DynamicCache(config=config)
+
+
+def remembers_all(cache: DynamicCache) -> bool:
+    """Whether every layer holds all positions (a sliding window forgets the oldest)."""
+    return all(
+        getattr(layer, "is_croppable", False) and not getattr(layer, "is_sliding", False)
+        for layer in cache.layers
+    )
 
 
 def _fork(cache: DynamicCache) -> DynamicCache:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from codi.errors import RecipeError, TrainingError
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Context, Tokens, empty_cache
+from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
 from codi.modeling.packing import Packing, can_pack, read_packed
 from codi.modeling.projection import Projection
 
@@ -117,12 +117,12 @@ class ThoughtModel(nn.Module):
         `first` must end in a real token in every row (left padding). Where the cache cannot step back
         (sliding windows) two passes are made.
         """
+        if not remembers_all(empty_cache(self.causal.config)):
+            context = self.read(first, after).context
+            return context, self.read(last, context).context
         joined = Tokens(torch.cat([first.ids, last.ids], 1), torch.cat([first.mask, last.mask], 1))
         reading = self.read(joined, after)
-        if reading.context.can_step_back():
-            return reading.context.step_back(reading.final[:, -2]), reading.context
-        context = self.read(first, after).context
-        return context, self.read(last, context).context
+        return reading.context.step_back(reading.final[:, -2]), reading.context
 
     def think(self, after: Context, steps: int) -> Context:
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.

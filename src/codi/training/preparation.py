@@ -14,11 +14,14 @@ from typing import Any, cast
 from codi.data.collation import Encoded
 from codi.data.example import Example, LoadReport
 from codi.data.sources import Columns, exclude_questions, load_examples
-from codi.errors import DataError
+from codi.errors import CodiError, DataError
 from codi.evaluation.scorers import check_gold_answers, get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.training.recipes import DataConfig
 
+NUMERIC_SCORERS = ("codi", "coconut", "icot")
+MOST_UNKNOWN = 0.01
+"""Share of training examples that may have words which the tokenizer does not know."""
 CACHE_ROWS = 50_000
 """Sets below this size tokenise in seconds and are not cached on disk."""
 
@@ -40,19 +43,23 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     """Load, filter and tokenise. Raises DataError when nothing is left or a row cannot fit the model."""
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {
-        "columns": columns,
         "steps_rule": config.steps_rule,
         "skip_bad_rows": config.skip_bad_rows,
+        "require_answer_number": scorer in NUMERIC_SCORERS,
     }
     examples, report = load_examples(
-        config.train, split=config.train_split, limit=config.train_limit, **rules
+        config.train, split=config.train_split, limit=config.train_limit, columns=columns, **rules
     )
     reports, validation = [report], list[Example]()
     if config.validation is not None:
         validation, validation_report = load_examples(
-            config.validation, split=config.validation_split, limit=config.validation_limit, **rules
-        )
+            config.validation, split=config.validation_split, limit=config.validation_limit,
+            columns=columns if Path(config.validation).suffix else None,  # the columns are those of files
+            **rules,
+        )  # fmt: skip
         check_gold_answers(validation, get_scorer(scorer))
+        for example in validation:  # else the first evaluation would stop the run
+            reasoner.question_ids(example.question, f"The validation question '{example.id}'")
         reports.append(validation_report)
         if config.exclude_validation_questions:
             examples, excluded = exclude_questions(examples, validation)
@@ -71,7 +78,8 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         examples = [examples[i] for i in fits]
     if not examples:
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
-    _check_room(reasoner, lengths, examples)
+    _check_room(reasoner, encoded, examples)
+    _check_words(reasoner, encoded, examples)
     return PreparedData(
         encoded,
         lengths,
@@ -89,6 +97,7 @@ def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Enco
     if len(examples) < CACHE_ROWS:
         return [method.encode(example, text) for example in examples]
     from datasets import Dataset, load_from_disk
+    from datasets.exceptions import DatasetGenerationError
 
     identity = hashlib.sha256(json.dumps([method.as_dict(), text.fingerprint()], sort_keys=True).encode())
     for example in examples:
@@ -97,15 +106,21 @@ def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Enco
     folder = root / identity.hexdigest()[:24]
     if not folder.exists():
         scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
-        Dataset.from_generator(
-            lambda: (method.encode(example, text) for example in examples), cache_dir=str(scratch / "build")
-        ).save_to_disk(scratch / "rows")
         try:
+            Dataset.from_generator(
+                lambda: (method.encode(example, text) for example in examples),
+                cache_dir=str(scratch / "build"),
+            ).save_to_disk(scratch / "rows")
             (scratch / "rows").replace(folder)
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, CodiError):  # ours, which says what to do
+                raise error.__cause__ from None
+            raise
         except OSError:
             if not folder.exists():  # another process was faster only if it is there
                 raise
-        shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     rows: Any = load_from_disk(str(folder))
     return cast("Sequence[Encoded]", rows)
 
@@ -116,14 +131,41 @@ def _length(row: Encoded) -> int:
     return len(row["question"]) + max(after, default=0)
 
 
-def _check_room(reasoner: LatentReasoner, lengths: list[int], examples: list[Example]) -> None:
+def _check_room(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples: list[Example]) -> None:
+    """Raise DataError when a row does not fit: Q and rationale, or Q, the thoughts and the answer."""
     room = reasoner.model.longest_sequence
-    thoughts = 2 + int(getattr(reasoner.method, "latents", 0))
-    if room is None or max(lengths) + thoughts <= room:
+    if room is None:
         return
-    example = next(e for e, length in zip(examples, lengths, strict=True) if length + thoughts > room)
-    count = sum(length + thoughts > room for length in lengths)
+    thoughts = 2 + int(getattr(reasoner.method, "latents", getattr(reasoner.method, "pauses", 0)))
+    needed = [
+        len(row["question"])
+        + max(len(row.get("teacher", ())), thoughts + len(row["student"]) if "student" in row else 0)
+        for row in encoded
+    ]
+    if max(needed) <= room:
+        return
+    example = next(e for e, tokens in zip(examples, needed, strict=True) if tokens > room)
     raise DataError(
-        f"{count} training example(s) are too long for the model, which takes {room} tokens; the first is "
-        f"'{example.id}'. Set data.max_tokens={room - thoughts} to leave them out (they will be counted)."
+        f"{sum(tokens > room for tokens in needed)} training example(s) are too long for the model, which "
+        f"takes {room} tokens; the first is '{example.id}'. Set data.max_tokens={room - thoughts} to leave "
+        "them out (they will be counted)."
     )
+
+
+def _check_words(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples: list[Example]) -> None:
+    """Raise DataError when the tokenizer does not know the words of more than 1 example in 100."""
+    unknown = reasoner.text.unknown_id
+    if unknown is None:
+        return
+    lost = [
+        example.id
+        for row, example in zip(encoded, examples, strict=True)
+        if any(isinstance(ids, list) and unknown in ids for ids in row.values())
+    ]
+    if len(lost) > MOST_UNKNOWN * len(examples):
+        raise DataError(
+            f"{len(lost)} of {len(examples)} training examples have words or numbers that the tokenizer does "
+            f"not know; the first is '{lost[0]}'. The model would read them all as one unknown token. Give "
+            "the tokenizer of a pretrained model (tokenizer=HUB_ID_OR_FOLDER); 'word-problems' knows the "
+            "generated problems only."
+        )

@@ -15,8 +15,9 @@ import yaml
 
 from codi.data.sources import Columns
 from codi.errors import RecipeError, nearest
+from codi.evaluation.scorers import get_scorer
 from codi.methods.method import build_method
-from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
+from codi.modeling.configuration import ModelConfig, TextFormat, check_keys, check_values
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class DataConfig:
     """Leave out (and count) rows with an empty question or no answer instead of stopping at the first."""
     group_by_length: bool = True
     """Batches of similar length, which saves padding; False mixes all lengths in every batch."""
-    group_by_length: bool = True
-    """Put examples of similar length into a batch."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
 
@@ -71,6 +70,14 @@ class RunConfig:
         return asdict(self)
 
 
+TRAINING_KINDS = {
+    "seed": int,
+    "max_steps": int,
+    "num_train_epochs": float,
+    "learning_rate": float,
+    "per_device_train_batch_size": int,
+}
+"""Of those settings that are used before the Trainer itself checks them."""
 SECTIONS = {"model": ModelConfig, "text": TextFormat, "data": DataConfig}
 
 
@@ -135,24 +142,21 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
     values["model"] = ModelConfig.from_dict(_numbers(values["model"]))
     for section in ("text", "data"):
         given = values.get(section) or {}
-        if not isinstance(given, dict):
-            raise RecipeError(f"'{section}' in {where} is a single value, not a section.")
-        check_keys(given, SECTIONS[section], section)
         if section == "text":  # `text.answer_separator=` means none
             given = {key: "" if value is None else value for key, value in given.items()}
+        check_keys(given, SECTIONS[section], section)
         values[section] = SECTIONS[section](**given)
     check_keys(values["data"].columns or {}, Columns, "data.columns")
+    get_scorer(values.get("scorer", "codi"))
     known = _training_keys()
-    training = values.get("training") or {}
-    if not isinstance(training, dict):
-        raise RecipeError(f"'training' in {where} is a single value, not a section.")
-    values["training"] = _numbers(training)
+    values["training"] = _numbers(values.get("training") or {})
     for key in values["training"]:
         if key not in known:
             raise RecipeError(
                 f"Unknown key '{key}' in training.{nearest(key, known)} "
                 "It takes transformers' TrainingArguments."
             )
+    check_values(values["training"], TRAINING_KINDS, "training")
     return RunConfig(**values)
 
 
@@ -192,4 +196,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"'{path}': '{section}' is a single value, not a section.")
         target = inner
-    target[key] = _number(yaml.safe_load(text)) if text else None
+    try:
+        target[key] = _number(yaml.safe_load(text)) if text else None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The value of '{path}', {text!r}, is not valid YAML.") from error

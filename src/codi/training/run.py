@@ -2,7 +2,8 @@
 
 OUTPUT/
   run.yaml            the effective configuration
-  training.json       losses, validation accuracy, what was left out of the data and why, versions
+  data.json           what was read, what was left out of it, and why
+  training.json       losses, validation accuracy, the account of the data, versions
   checkpoint-N/       for resuming
   codi.json, ...      the best checkpoint, loadable with LatentReasoner.from_pretrained(OUTPUT)
 """
@@ -31,10 +32,16 @@ from codi.methods.method import build_method
 from codi.modeling.checkpoint import load_tokenizer
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.storage import write_whole
 from codi.training.preparation import prepare
 from codi.training.recipes import RunConfig
 from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
 
+RUN_FILES = (
+    "run.yaml", "data.json", "training.json", "codi.json", "config.json", "generation_config.json",
+    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md",
+)  # fmt: skip
+"""What a run writes beside its checkpoint folders and weights."""
 DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
 
 
@@ -72,7 +79,9 @@ def train(
     validate = _validator(data.validation, config.scorer) if validating else None
     trainer = CodiTrainer(reasoner, _arguments(arguments, output, validating), data, validate)
     _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
-    (output / "run.yaml").write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
+    write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+    account = [report.as_dict() for report in data.reports]
+    write_whole(output / "data.json", json.dumps(account, indent=2) + "\n")
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
@@ -93,10 +102,10 @@ def train(
             "train_seconds": seconds,
             "validation_accuracy": best,
             "best_checkpoint": Path(trainer.state.best_model_checkpoint or "").name or None,
-            "data": [report.as_dict() for report in data.reports],
+            "data": account,
             "history": trainer.state.log_history,
         }
-        (output / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
     return TrainingResult(output, steps, seconds, best)
 
 
@@ -130,16 +139,23 @@ def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: boo
             f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew."
         )
     last = checkpoint_to_resume(output) if resume else None
-    if resume and holds_run and (output / "run.yaml").exists():
-        before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))
-        now = yaml.safe_load(yaml.safe_dump(config.as_dict()))
-        changed = sorted(key for key in now if now[key] != before.get(key))
-        if changed and last is not None:
-            raise TrainingError(
-                f"'{output}' was started with other settings in: {', '.join(changed)}. "
-                "Resume with the same settings (see its run.yaml), or start anew with --overwrite."
-            )
+    if last is not None:
+        refuse_changed_settings(config, output)
     return last
+
+
+def refuse_changed_settings(config: RunConfig, output: Path) -> None:
+    """Raise TrainingError when `output` holds a run that was started with other settings."""
+    if not (output / "run.yaml").exists():
+        return
+    before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8")) or {}
+    now = yaml.safe_load(yaml.safe_dump(config.as_dict()))
+    changed = sorted(key for key in now if now[key] != before.get(key))
+    if changed:
+        raise TrainingError(
+            f"'{output}' was started with other settings in: {', '.join(changed)}. "
+            "Go on with the same settings (see its run.yaml), or start anew with --overwrite."
+        )
 
 
 def _holds_run(output: Path) -> bool:
@@ -149,11 +165,21 @@ def _holds_run(output: Path) -> bool:
 def _prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
     """Make the folder: empty where a run is overwritten, without half-written checkpoints on resuming."""
     if overwrite and not resume and _holds_run(output):
-        shutil.rmtree(output)
+        _remove_run(output)
     output.mkdir(parents=True, exist_ok=True)
     for folder in output.glob("checkpoint-*"):
         if resume and not (folder / COMPLETE).exists():
             shutil.rmtree(folder)  # cut off while being written
+
+
+def _remove_run(output: Path) -> None:
+    """Remove what a run writes, and nothing else that someone keeps in the folder."""
+    for pattern in ("checkpoint-*", "tensorboard", "runs"):
+        for folder in output.glob(pattern):
+            shutil.rmtree(folder)
+    for pattern in ("*.safetensors", "*.safetensors.index.json", *RUN_FILES):
+        for file in output.glob(pattern):
+            file.unlink()
 
 
 def _arguments(values: dict[str, Any], output: Path, validating: bool) -> TrainingArguments:
@@ -173,8 +199,8 @@ def _arguments(values: dict[str, Any], output: Path, validating: bool) -> Traini
         values.setdefault("save_strategy", "epoch")
     # every loss is checked for being finite, so the Trainer need not hide such values
     values |= {"output_dir": str(output), "logging_nan_inf_filter": False, "remove_unused_columns": False}
-    if values.get("report_to") == "tensorboard":
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / "tensorboard"))
+    if "tensorboard" in (values.get("report_to") or ()):  # a name or a list of names
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     try:
         return TrainingArguments(**values)
     except (TypeError, ValueError) as error:

@@ -127,7 +127,8 @@ class CodiTrainer(Trainer):
         """Each term's divisor, summed over the accumulated micro-batches and averaged over processes.
 
         With it 1 x 4 and 4 x 1 (batch x accumulation) give the same gradient, and gradients averaged over
-        processes are those of the whole batch.
+        processes are those of the whole batch. One thing cannot: CODI's division by the teacher's standard
+        deviation, which is taken over what is in memory at once, the micro-batch.
         """
         each = [self.reasoner.method.divisors(batch) for batch in batch_samples]
         totals = (

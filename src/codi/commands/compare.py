@@ -1,0 +1,41 @@
+"""`codi compare`: two systems on the same questions, from their prediction files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import check_output, print_table, write_json
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Predictions (JSONL) of one system.")],
+    second: Annotated[Path, typer.Argument(help="Predictions of the other, on the same questions.")],
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Whether two systems differ: paired bootstrap and McNemar's exact test on the same questions."""
+    check_output(output, overwrite)
+
+    from dataclasses import asdict
+
+    from codi.evaluation.comparison import compare_predictions
+
+    found = compare_predictions(first, second, seed)
+    rows = [
+        [str(file), f"{accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
+        for file, accuracy, (low, high) in zip((first, second), found.accuracy, found.ci95, strict=True)
+    ]
+    print_table(f"{found.n:,} questions", ("predictions", "accuracy", "95 % interval"), rows, numbers=True)
+    low, high = found.difference_ci95
+    typer.echo(
+        f"Second less first: {100 * found.difference:+.1f} points, paired bootstrap 95 % {100 * low:+.1f} to "
+        f"{100 * high:+.1f}.\nRight in the first only: {found.only_first}; in the second only: "
+        f"{found.only_second}; McNemar's exact p = {found.mcnemar_p:.2g}."
+    )
+    if output is not None:
+        write_json(output, asdict(found))

@@ -1,0 +1,99 @@
+"""Two systems on the same questions: paired bootstrap of the difference, McNemar's exact test.
+
+The questions must be the same in both files, by id, text and gold answer; anything else is an error, because
+the difference of two accuracies over different questions says nothing about the systems.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codi.errors import DataError
+from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second system against the first. Accuracies and the difference are fractions."""
+
+    first: str
+    second: str
+    n: int
+    accuracy: tuple[float, float]
+    ci95: tuple[tuple[float, float], tuple[float, float]]
+    difference: float
+    """Accuracy of the second less that of the first."""
+    difference_ci95: tuple[float, float]
+    """Paired bootstrap."""
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+
+
+def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
+    """Compare two files that `codi eval --predictions` wrote.
+
+    seed: of the bootstrap. Raises DataError for a file that cannot be read, a row without the fields that
+    predictions have, or files of different questions.
+    """
+    one, two = _read(first), _read(second)
+    if one.keys() != two.keys():
+        lacking = sorted(one.keys() ^ two.keys())
+        holder = first if lacking[0] in one else second
+        raise DataError(
+            f"'{first}' and '{second}' are not of the same questions: {len(lacking)} ids stand in one of "
+            f"them only, e.g. '{lacking[0]}' in '{holder}'. Evaluate both systems on the same set with the "
+            "same --limit."
+        )
+    for key, row in one.items():
+        for field in ("question", "gold"):
+            if row[field] != two[key][field]:
+                raise DataError(
+                    f"'{first}' and '{second}' have another {field} under the id '{key}': {row[field]!r} and "
+                    f"{two[key][field]!r}. They were made from different sets."
+                )
+    right = [[bool(rows[key]["correct"]) for key in one] for rows in (one, two)]
+    n, paired = len(one), mcnemar_exact(*right)
+    difference, low, high = paired_difference(*right, seed=seed)
+    accuracy = (sum(right[0]) / n, sum(right[1]) / n)
+    return Comparison(
+        first=str(first),
+        second=str(second),
+        n=n,
+        accuracy=accuracy,
+        ci95=(accuracy_interval(sum(right[0]), n), accuracy_interval(sum(right[1]), n)),
+        difference=difference,
+        difference_ci95=(low, high),
+        only_first=paired.only_first,
+        only_second=paired.only_second,
+        mcnemar_p=paired.p_value,
+    )
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a predictions file by question id."""
+    if not path.is_file():
+        raise DataError(
+            f"There is no predictions file '{path}'. `codi eval --predictions FOLDER` writes them."
+        )
+    rows: dict[str, dict[str, Any]] = {}
+    text = path.read_text(encoding="utf-8").removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else [], start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"'{path}', line {number}: not JSON ({error.msg}).") from error
+        lacking = [name for name in ("id", "question", "gold", "correct") if name not in row]
+        if lacking:
+            raise DataError(
+                f"'{path}', line {number}: a prediction needs '{lacking[0]}', found {', '.join(sorted(row))}."
+            )
+        if row["id"] in rows:
+            raise DataError(f"'{path}', line {number}: the id '{row['id']}' was there before.")
+        rows[row["id"]] = row
+    if not rows:
+        raise DataError(f"'{path}' is empty.")
+    return rows

@@ -1,0 +1,75 @@
+"""Pause tokens (Goyal et al., 2024, arXiv 2310.02226): more computation, but no continuous thought.
+
+    Q  <bot> p_1 p_2 ... p_6  <eot>  The answer is : 12 eos         every p_i is the same learned embedding
+
+The control that separates "more positions to compute at" from "a thought that is fed back": as many inputs
+as CODI has latents, none of which depends on the state before it, so all of them are read in one pass.
+The constant is the row of `<bot>`; the loss covers the answer alone, as in the paper's baseline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from codi.data.collation import Encoded
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
+from codi.errors import RecipeError, UsageError
+from codi.methods.method import Batch, Method, Start, predicted_after, register
+from codi.modeling.context import Tokens
+from codi.modeling.model import ThoughtModel
+
+
+@register
+@dataclass(frozen=True)
+class PauseTokens(Method):
+    """Cross entropy on the answer, after constant inputs."""
+
+    name: ClassVar[str] = "pause-tokens"
+    modes: ClassVar[tuple[str, ...]] = ("direct",)
+    terms: ClassVar[tuple[str, ...]] = ("student",)
+
+    pauses: int = 6
+    """Constant inputs between <bot> and <eot>; 0 leaves <bot><eot> alone."""
+
+    def __post_init__(self) -> None:
+        if self.pauses < 0:
+            raise RecipeError(f"method.pauses is {self.pauses}; it must be 0 or more.")
+
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """-1/N sum log P(y_i | y_<i, p_1..p_n, Q)."""
+        n = divisors or self.divisors(batch)
+        paused = model.read(self._pause(model, Tokens.of(batch, "question"), [])).context
+        loss = predicted_after(model, paused, Tokens.of(batch, "student")) / n["student"]
+        return {"loss": loss, "student": loss}
+
+    def encode(self, example: Example, text: TextEncoder) -> Encoded:
+        """Segments: question; student = answer."""
+        return {"question": text.question(example.question), "student": text.answer(example.answer).ids}
+
+    def divisors(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens of y."""
+        return {"student": batch["student_mask"].sum()}
+
+    def start(
+        self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
+    ) -> Start:
+        """Question, pauses and answer prompt in one pass. Raises UsageError when `latents` are asked for."""
+        if latents is not None:
+            raise UsageError(
+                "A pause-tokens model has no latents; its number of pauses is fixed by training."
+            )
+        context = model.read(self._pause(model, question, text.prompt_ids)).context
+        return Start(context, written=text.prompt_ids, thoughts=self.pauses + 2, passes=1)
+
+    def _pause(self, model: ThoughtModel, question: Tokens, then: list[int]) -> Tokens:
+        """Q <bot> p_1..p_n <eot>, and what follows. Returns [b, q + n + 2 + len(then)]."""
+        ids = [model.bot_id] * (1 + self.pauses) + [model.eot_id, *then]
+        tail = Tokens.repeated(ids, question.ids.shape[0], question.ids.device)
+        return Tokens(torch.cat([question.ids, tail.ids], 1), torch.cat([question.mask, tail.mask], 1))
