@@ -55,16 +55,16 @@ def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
                     f"'{first}' and '{second}' have another {field} under the id '{key}': {row[field]!r} and "
                     f"{two[key][field]!r}. They were made from different sets."
                 )
-    right = [[bool(rows[key]["correct"]) for key in one] for rows in (one, two)]
-    n, paired = len(one), mcnemar_exact(*right)
-    difference, low, high = paired_difference(*right, seed=seed)
-    accuracy = (sum(right[0]) / n, sum(right[1]) / n)
+    first_right, second_right = ([bool(rows[key]["correct"]) for key in one] for rows in (one, two))
+    n, paired = len(one), mcnemar_exact(first_right, second_right)
+    difference, low, high = paired_difference(first_right, second_right, seed)
+    accuracy = (sum(first_right) / n, sum(second_right) / n)
     return Comparison(
         first=str(first),
         second=str(second),
         n=n,
         accuracy=accuracy,
-        ci95=(accuracy_interval(sum(right[0]), n), accuracy_interval(sum(right[1]), n)),
+        ci95=(accuracy_interval(sum(first_right), n), accuracy_interval(sum(second_right), n)),
         difference=difference,
         difference_ci95=(low, high),
         only_first=paired.only_first,

@@ -50,7 +50,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
     left.set_title(
         f"n = {results['methods']['codi']['benchmarks']['in_domain']['n']} questions per set", fontsize=10
     )
-    costs = (
+    costs: tuple[tuple[Any, str, Callable[[dict[str, Any]], float]], ...] = (
         (middle, "sequential passes per answer", lambda m: m["sequential_passes"]),
         (right, "median latency (ms), batch 1", lambda m: m["latency_ms"]["median"]),
     )
