@@ -159,6 +159,9 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
         state = ""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                os._exit(1)  # the quickstart was killed: it goes on from the last checkpoint when asked again
             messages.put((job.method, state.global_step, state.max_steps, self.state))
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
