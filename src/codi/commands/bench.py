@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from codi.commands import options
-from codi.commands.console import check_output, find_device, print_table, write_json
+from codi.commands.console import check_output, find_device, print_table, progress, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and of answering.")
 
@@ -35,18 +35,20 @@ def train(
 
     from codi.experiments.bench import bench_train
 
-    results = bench_train(
-        size=size,
-        batch_size=batch_size,
-        pairs=pairs,
-        lora_rank=lora_rank,
-        data=data,
-        tokenizer=tokenizer,
-        device=device,
-        bf16=bf16,
-        seed=seed,
-        memory=memory,
-    )
+    with progress("steps") as on_progress:
+        results = bench_train(
+            size=size,
+            batch_size=batch_size,
+            pairs=pairs,
+            lora_rank=lora_rank,
+            data=data,
+            tokenizer=tokenizer,
+            device=device,
+            bf16=bf16,
+            seed=seed,
+            memory=memory,
+            on_progress=on_progress,
+        )
     _report("Training step", results, output)
 
 

@@ -58,6 +58,7 @@ def bench_train(
     bf16: bool = False,
     seed: int = 1,
     memory: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Training steps per second against the paper-literal step, with the agreement of losses and gradients.
 
@@ -72,6 +73,7 @@ def bench_train(
         bf16: autocast to bfloat16.
         seed: of weights, lengths and token ids.
         memory: whether to measure peaks too (on a CPU each needs a process of its own).
+        on_progress: called with (steps timed, steps in all).
 
     Raises:
         UsageError: an unknown size, or a count below 1. DataError, CheckpointError: `data`, `tokenizer`.
@@ -96,6 +98,8 @@ def bench_train(
         order = VARIANTS if number % 2 == 0 else VARIANTS[::-1]
         for name in order:
             taken = timed_step(steps[name], optimizers[name], batch, where, bf16)
+            if on_progress is not None:
+                on_progress(number * len(order) + order.index(name) + 1, len(batches) * len(order))
             if number:  # the first round warms up caches, kernels and the optimiser's state
                 seconds[name].append(taken)
     per_pair = [a / b for a, b in zip(seconds["literal"], seconds["codi"], strict=True)]
