@@ -105,7 +105,7 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
             f"No-CoT-SFT {direct / written:.1%}."
         )
     _solved_question(output, say)
-    say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}: ")
+    say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}:")
     say(
         "results.json, results.png, predictions, and a checkpoint per system.\nAsk one:  "
         f'codi generate {output / "codi"} --show-thoughts "..."'

@@ -25,7 +25,7 @@ from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
 ROOM_TO_ANSWER = 16
-"""Positions kept free for <bot>, <eot> and the answer."""
+"""Positions kept free for the answer."""
 
 
 class LatentReasoner:
@@ -135,9 +135,8 @@ class LatentReasoner:
             raise UsageError(
                 f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none."
             )
-        thinking = self._latents(mode, latents)
         encoded = [
-            self.question_ids(question, f"Question {number + 1}", thinking)
+            self.question_ids(question, f"Question {number + 1}", mode, latents)
             for number, question in enumerate(questions)
         ]
         self._warn_of_unknown_words(questions, encoded)
@@ -174,7 +173,7 @@ class LatentReasoner:
         without thoughts.
         """
         mode = self.method.mode("latent")
-        ids = self.question_ids(question, "The question", self._latents(mode, latents))
+        ids = self.question_ids(question, "The question", mode, latents)
         batch = collate([{"question": ids}], self.text.pad_id)
         tokens = Tokens.of({name: tensor.to(self.model.device) for name, tensor in batch.items()}, "question")
         was_training = self.model.training
@@ -189,25 +188,22 @@ class LatentReasoner:
             for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
-    def question_ids(self, question: str, name: str, latents: int = 0) -> list[int]:
+    def question_ids(
+        self, question: str, name: str, mode: str | None = None, latents: int | None = None
+    ) -> list[int]:
         """The question's tokens. Raises UsageError, about `name`, for an empty or too long one."""
         if not question.strip():
             raise UsageError(f"{name} is empty. Every question needs at least one word.")
         ids = self.text.question(question)
-        room, more = self.model.longest_sequence, latents + len(self.text.prompt_ids) + ROOM_TO_ANSWER
+        thoughts = 0 if self.method.mode(mode) == "explicit" else self.method.thought_positions(latents)
+        room, more = self.model.longest_sequence, thoughts + len(self.text.prompt_ids) + ROOM_TO_ANSWER
         if room is not None and len(ids) + more > room:
             raise UsageError(
                 f"{name} has {len(ids)} tokens; with room for thoughts and an answer it needs "
                 f"{len(ids) + more}, but the model takes at most {room}. Shorten the question"
-                + (", or think fewer latents." if latents > 6 else ".")
+                + (", or think fewer latents." if latents else ".")
             )
         return ids
-
-    def _latents(self, mode: str, latents: int | None) -> int:
-        """How many thoughts an answer in this mode begins with."""
-        if mode != "latent":
-            return 0
-        return int(getattr(self.method, "latents", 0)) if latents is None else latents
 
     def _warn_of_unknown_words(self, questions: Sequence[str], encoded: list[list[int]]) -> None:
         unknown = self.text.unknown_id
@@ -221,9 +217,7 @@ class LatentReasoner:
     def _answer(self, question: str, start: Start, written: Written) -> Answer:
         text = self.text.decode(start.written + written.ids)
         thoughts, answer_tokens = start.thoughts, len(written.ids)
-        if (
-            not start.written
-        ):  # everything was written out: the tokens before the answer prompt are the rationale
+        if not start.written:  # it wrote everything: what stands before the answer prompt is the rationale
             prompt = self.text.prompt_ids
             ends = [i for i in range(len(written.ids)) if written.ids[i : i + len(prompt)] == prompt]
             thoughts = ends[-1] if ends else len(written.ids)

@@ -134,6 +134,10 @@ class Codi(Method):
             "rows": torch.ones_like(student) * batch["student_mask"].shape[0],
         }
 
+    def thought_positions(self, latents: int | None = None) -> int:
+        """<bot>, the latents, <eot>."""
+        return 2 + (self.latents if latents is None else latents)
+
     def start(
         self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
     ) -> Start:

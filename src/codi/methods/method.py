@@ -75,6 +75,13 @@ class Method(ABC):
     ) -> Start:
         """Take the question in (and think), up to where the answer is decoded token by token."""
 
+    def thought_positions(self, latents: int | None = None) -> int:
+        """Positions that stand between question and answer prompt, <bot> and <eot> counted.
+
+        0 for a method that puts nothing there. latents: another number than trained.
+        """
+        return 0
+
     @property
     def thinks(self) -> bool:
         """Whether the method has continuous thoughts."""

@@ -15,23 +15,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
-from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
-from codi.methods.method import Batch, Method, Start, predicted_after, register
+from codi.methods.method import Batch, Start, predicted_after, register
+from codi.methods.no_cot_sft import NoCotSft
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
 
 @register
 @dataclass(frozen=True)
-class PauseTokens(Method):
-    """Cross entropy on the answer, after constant inputs."""
+class PauseTokens(NoCotSft):
+    """No-CoT-SFT (same segments, same loss) with constant inputs between question and answer."""
 
     name: ClassVar[str] = "pause-tokens"
-    modes: ClassVar[tuple[str, ...]] = ("direct",)
-    terms: ClassVar[tuple[str, ...]] = ("student",)
 
     pauses: int = 6
     """Constant inputs between <bot> and <eot>; 0 leaves <bot><eot> alone."""
@@ -49,13 +46,9 @@ class PauseTokens(Method):
         loss = predicted_after(model, paused, Tokens.of(batch, "student")) / n["student"]
         return {"loss": loss, "student": loss}
 
-    def encode(self, example: Example, text: TextEncoder) -> Encoded:
-        """Segments: question; student = answer."""
-        return {"question": text.question(example.question), "student": text.answer(example.answer).ids}
-
-    def divisors(self, batch: Batch) -> dict[str, Tensor]:
-        """Tokens of y."""
-        return {"student": batch["student_mask"].sum()}
+    def thought_positions(self, latents: int | None = None) -> int:
+        """<bot>, the pauses, <eot>."""
+        return 2 + self.pauses
 
     def start(
         self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None

@@ -136,7 +136,7 @@ def _check_room(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples: 
     room = reasoner.model.longest_sequence
     if room is None:
         return
-    thoughts = 2 + int(getattr(reasoner.method, "latents", getattr(reasoner.method, "pauses", 0)))
+    thoughts = reasoner.method.thought_positions()
     needed = [
         len(row["question"])
         + max(len(row.get("teacher", ())), thoughts + len(row["student"]) if "student" in row else 0)

@@ -59,9 +59,8 @@ class MethodLoss(nn.Module):
 class CodiTrainer(Trainer):
     """Trains a reasoner. `validate`, accuracy on the validation questions, chooses the best checkpoint."""
 
-    loss_is_scaled_for_ga = (
-        True  # our divisors already count the whole accumulation (Trainer would divide again)
-    )
+    # Our divisors already count the whole accumulation; the Trainer would divide by it again.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
