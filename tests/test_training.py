@@ -43,8 +43,12 @@ def reasoner_of(settings: dict[str, Any]) -> LatentReasoner:
 def test_every_row_once(rows: int) -> None:
     batches = LengthGroupedBatches([i % 11 for i in range(rows)], batch_size=4, seed=1)
     given = list(batches)
-    assert sorted(row for batch in given for row in batch) == list(range(rows))
+    assert sorted(row for batch in given for row, _ in batch) == list(range(rows))
     assert len(given) == len(batches)
+    batches.set_epoch(2)  # micro-batches count on over the epochs
+    assert [{step for _, step in batch} for batch in batches] == [
+        {2 * len(batches) + i} for i in range(len(batches))
+    ]
     assert all(len(batch) == 4 for batch in given[:-1])
 
 
@@ -65,12 +69,13 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 def test_batches_hold_rows_of_similar_length() -> None:
     lengths = [i % 20 for i in range(200)]
     spread = [
-        max(b) - min(b) for b in ([lengths[r] for r in rows] for rows in LengthGroupedBatches(lengths, 4, 1))
+        max(b) - min(b)
+        for b in ([lengths[r] for r, _ in rows] for rows in LengthGroupedBatches(lengths, 4, 1))
     ]
     assert sum(spread) / len(spread) < 2
     mixed = list(LengthGroupedBatches(lengths, 4, 1, grouped=False))
-    assert sorted(row for batch in mixed for row in batch) == list(range(200))
-    spread = [max(b) - min(b) for b in ([lengths[r] for r in rows] for rows in mixed)]
+    assert sorted(row for batch in mixed for row, _ in batch) == list(range(200))
+    spread = [max(b) - min(b) for b in ([lengths[r] for r, _ in rows] for rows in mixed)]
     assert sum(spread) / len(spread) > 5
 
 

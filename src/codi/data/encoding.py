@@ -5,6 +5,8 @@
                                                                │
                                               distillation token: right before the answer
 
+(what follows a question, a step and an answer, and what stands between steps, is set by the text format)
+
 Each part is tokenised alone and the ids are joined without a separator, as the published code does. What the
 answer prompt's tokens are, and which token comes right before the answer, is read from the tokenizer's
 character offsets: GPT-2 ends the prompt in `:`, LLaMA-3 and SentencePiece put a lone space before a number.
@@ -33,7 +35,15 @@ class TextEncoder:
     """Turns questions, rationales and answers into ids. Needs a fast tokenizer with an eos token."""
 
     def __init__(
-        self, tokenizer: Any, prompt: str, separator: str, suffix: str, distillation_token: str
+        self,
+        tokenizer: Any,
+        prompt: str,
+        separator: str,
+        suffix: str,
+        distillation_token: str,
+        question_suffix: str = "",
+        step_separator: str = " ",
+        step_suffix: str = "",
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise RecipeError(
@@ -46,6 +56,9 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.prompt, self.separator, self.suffix = prompt, separator, suffix
         self.distillation_token = distillation_token
+        self.question_suffix, self.step_separator, self.step_suffix = (
+            question_suffix, step_separator, step_suffix,
+        )  # fmt: skip
         self.eos_id: int = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
@@ -66,11 +79,25 @@ class TextEncoder:
         opening = [
             token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id
         ]
-        return opening[:1] + self._ids(question)
+        return opening[:1] + self._ids(question + self.question_suffix)
 
     def rationale(self, steps: tuple[str, ...] | list[str]) -> list[int]:
-        """Ids of the steps, joined by spaces; empty when there is none."""
-        return self._ids(" ".join(steps)) if steps else []
+        """Ids of the steps joined; empty when there is none."""
+        return self.steps(steps)[0]
+
+    def steps(self, steps: tuple[str, ...] | list[str]) -> tuple[list[int], list[int]]:
+        """Ids of the steps joined, and for each step how many of them it and those before it take up."""
+        pieces = [step + self.step_suffix for step in steps]
+        if not pieces:
+            return [], []
+        coded = self.tokenizer(
+            self.step_separator.join(pieces), add_special_tokens=False, return_offsets_mapping=True
+        )
+        ends, stop = list[int](), -len(self.step_separator)
+        for piece in pieces:
+            stop += len(self.step_separator) + len(piece)
+            ends.append(sum(start < stop for start, _ in coded["offset_mapping"]))
+        return coded["input_ids"], ends
 
     def answer(self, answer: str) -> EncodedAnswer:
         """Ids of prompt + answer + eos, and where the distillation token is.
@@ -93,6 +120,13 @@ class TextEncoder:
         first = next(i for i, (_, end) in enumerate(coded["offset_mapping"]) if end > start)
         before = first - 1 if self.distillation_token == "before-answer" else len(self.prompt_ids) - 1
         return EncodedAnswer([*ids, self.eos_id], before)
+
+    def single_token(self, text: str) -> int:
+        """The id of a text that is one token. Raises RecipeError when it is none or several."""
+        ids = self._ids(text)
+        if len(ids) != 1 or ids[0] == self.unknown_id:
+            raise RecipeError(f"'{text}' is not one token of this tokenizer but {len(ids)}; name another.")
+        return ids[0]
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, without special tokens."""
@@ -118,6 +152,7 @@ class TextEncoder:
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())
         state.pop("truncation", None), state.pop("padding", None)
         form = [self.prompt, self.separator, self.suffix, self.distillation_token, self.eos_id]
+        form += [self.question_suffix, self.step_separator, self.step_suffix]
         return hashlib.sha256(json.dumps([state, form], sort_keys=True).encode()).hexdigest()[:16]
 
     def _ids(self, text: str) -> list[int]:

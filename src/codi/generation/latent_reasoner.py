@@ -39,6 +39,9 @@ class LatentReasoner:
             text_format.answer_separator,
             text_format.answer_suffix,
             text_format.distillation_token,
+            text_format.question_suffix,
+            text_format.step_separator,
+            text_format.step_suffix,
         )
         if len(tokenizer) > model.bot_id:
             raise CheckpointError(
@@ -220,8 +223,9 @@ class LatentReasoner:
         if not start.written:  # it wrote everything: what stands before the answer prompt is the rationale
             prompt = self.text.prompt_ids
             ends = [i for i in range(len(written.ids)) if written.ids[i : i + len(prompt)] == prompt]
-            thoughts = ends[-1] if ends else len(written.ids)
-            answer_tokens = len(written.ids) - thoughts - (len(prompt) if ends else 0)
+            rationale = ends[-1] if ends else len(written.ids)
+            thoughts += rationale
+            answer_tokens = len(written.ids) - rationale - (len(prompt) if ends else 0)
         return Answer(
             question=question,
             text=text,

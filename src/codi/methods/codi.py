@@ -24,7 +24,7 @@ from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
-from codi.methods.method import Batch, Method, Start, prepend, register, start_writing
+from codi.methods.method import Batch, Method, Start, append, prepend, register, start_writing
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
@@ -147,10 +147,8 @@ class Codi(Method):
         steps = self.latents if latents is None else latents
         if steps < 0:
             raise UsageError(f"{steps} latents were asked for; the number must be 0 or more.")
-        rows = question.ids.shape[0]
-        bot = Tokens.repeated([model.bot_id], rows, model.device)
-        asked = Tokens(torch.cat([question.ids, bot.ids], 1), torch.cat([question.mask, bot.mask], 1))
-        thoughts = model.think(after=model.read(asked).context, steps=steps)
-        prompt = Tokens.repeated([model.eot_id, *text.prompt_ids], rows, model.device)
+        begun = model.read(append(question, [model.bot_id])).context
+        thoughts = model.think(after=begun, steps=steps)
+        prompt = Tokens.repeated([model.eot_id, *text.prompt_ids], begun.rows, model.device)
         context = model.read(prompt, after=thoughts).context
         return Start(context, written=text.prompt_ids, thoughts=steps + 2, passes=steps + 2)

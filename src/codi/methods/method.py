@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import random
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +20,7 @@ from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError, UsageError, nearest
-from codi.modeling.configuration import check_keys
+from codi.modeling.configuration import ModelConfig, check_keys
 from codi.modeling.context import Context, Tokens
 from codi.modeling.model import ThoughtModel
 
@@ -74,6 +75,27 @@ class Method(ABC):
         self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
     ) -> Start:
         """Take the question in (and think), up to where the answer is decoded token by token."""
+
+    # --- for methods whose task changes while they train (Coconut, iCoT); the others leave these as they are
+
+    def stage_at(self, step: int, epoch_steps: int) -> int:
+        """The curriculum's stage at micro-batch `step` (from 0), of which an epoch has `epoch_steps`."""
+        return 0
+
+    def at_stage(self, stage: int) -> Method:
+        """The method as it answers at that stage. A checkpoint remembers it."""
+        return self
+
+    def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
+        """An encoded example as it is trained on at that stage. rng: fixed by seed, micro-batch and row."""
+        return row
+
+    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+        """What a person should know before the run begins. Raises RecipeError where it cannot work.
+
+        started: whether weights come from a pretrained base or a checkpoint; epochs: how many are planned.
+        """
+        return []
 
     def thought_positions(self, latents: int | None = None) -> int:
         """Positions that stand between question and answer prompt, <bot> and <eot> counted.
@@ -138,6 +160,12 @@ def prepend(token: int, tokens: Tokens) -> Tokens:
     """`token` before every row's (right-padded) tokens."""
     one = Tokens.repeated([token], tokens.ids.shape[0], tokens.ids.device)
     return Tokens(torch.cat([one.ids, tokens.ids], 1), torch.cat([one.mask, tokens.mask], 1))
+
+
+def append(tokens: Tokens, ids: list[int]) -> Tokens:
+    """The same `ids` after every row's (left-padded) tokens."""
+    tail = Tokens.repeated(ids, tokens.ids.shape[0], tokens.ids.device)
+    return Tokens(torch.cat([tokens.ids, tail.ids], 1), torch.cat([tokens.mask, tail.mask], 1))
 
 
 def predicted_after(model: ThoughtModel, context: Context, tokens: Tokens) -> Tensor:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example
-from codi.methods.method import Batch, Method, Start, predicted_after, register
+from codi.methods.method import Batch, Method, Start, append, predicted_after, register
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
@@ -51,6 +50,5 @@ class NoCotSft(Method):
         self, model: ThoughtModel, text: TextEncoder, question: Tokens, mode: str, latents: int | None = None
     ) -> Start:
         """Question and answer prompt in one pass."""
-        prompt = Tokens.repeated(text.prompt_ids, question.ids.shape[0], model.device)
-        joined = Tokens(torch.cat([question.ids, prompt.ids], 1), torch.cat([question.mask, prompt.mask], 1))
-        return Start(model.read(joined).context, written=text.prompt_ids, thoughts=0, passes=1)
+        context = model.read(append(question, text.prompt_ids)).context
+        return Start(context, written=text.prompt_ids, thoughts=0, passes=1)

@@ -12,12 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from codi.data.encoding import TextEncoder
 from codi.errors import RecipeError, UsageError
-from codi.methods.method import Batch, Start, predicted_after, register
+from codi.methods.method import Batch, Start, append, predicted_after, register
 from codi.methods.no_cot_sft import NoCotSft
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
@@ -42,7 +41,7 @@ class PauseTokens(NoCotSft):
     ) -> dict[str, Tensor]:
         """-1/N sum log P(y_i | y_<i, p_1..p_n, Q)."""
         n = divisors or self.divisors(batch)
-        paused = model.read(self._pause(model, Tokens.of(batch, "question"), [])).context
+        paused = model.read(append(Tokens.of(batch, "question"), self._pauses(model))).context
         loss = predicted_after(model, paused, Tokens.of(batch, "student")) / n["student"]
         return {"loss": loss, "student": loss}
 
@@ -58,11 +57,9 @@ class PauseTokens(NoCotSft):
             raise UsageError(
                 "A pause-tokens model has no latents; its number of pauses is fixed by training."
             )
-        context = model.read(self._pause(model, question, text.prompt_ids)).context
+        context = model.read(append(question, self._pauses(model) + text.prompt_ids)).context
         return Start(context, written=text.prompt_ids, thoughts=self.pauses + 2, passes=1)
 
-    def _pause(self, model: ThoughtModel, question: Tokens, then: list[int]) -> Tokens:
-        """Q <bot> p_1..p_n <eot>, and what follows. Returns [b, q + n + 2 + len(then)]."""
-        ids = [model.bot_id] * (1 + self.pauses) + [model.eot_id, *then]
-        tail = Tokens.repeated(ids, question.ids.shape[0], question.ids.device)
-        return Tokens(torch.cat([question.ids, tail.ids], 1), torch.cat([question.mask, tail.mask], 1))
+    def _pauses(self, model: ThoughtModel) -> list[int]:
+        """<bot> p_1..p_n <eot>."""
+        return [model.bot_id] * (1 + self.pauses) + [model.eot_id]

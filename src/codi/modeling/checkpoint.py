@@ -185,9 +185,13 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
         )
 
 
-def load_weights(path: Path, model: ThoughtModel) -> None:
-    """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly."""
-    _load_thoughts(path, model)
+def load_weights(path: Path, model: ThoughtModel, *, thoughts: bool = True) -> None:
+    """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly.
+
+    thoughts: False leaves projection and thought tokens as they are.
+    """
+    if thoughts:
+        _load_thoughts(path, model)
     if model.config.lora is not None:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 

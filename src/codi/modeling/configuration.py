@@ -45,6 +45,8 @@ class ModelConfig:
     """Share of projection inputs dropped in training."""
     train_thought_tokens: bool = True
     """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (its code, under LoRA)."""
+    thought_tokens_from: str | None = None
+    """A token (`<<`) whose row <bot> and <eot> start from; None draws two rows like the vocabulary's own."""
     base_fingerprint: str | None = None
     """Filled in on saving: identifies the base's weights, so that another base is refused on loading."""
     base_vocabulary_rows: int | None = None
@@ -74,6 +76,12 @@ class TextFormat:
     """Between prompt and answer; empty for a prompt that ends in `{`."""
     answer_suffix: str = ""
     """After the answer, e.g. `}`."""
+    question_suffix: str = ""
+    """After the question; Coconut's published text has a line break there."""
+    step_separator: str = " "
+    """Between two steps."""
+    step_suffix: str = ""
+    """After every step; Coconut's published text has a line break there, and no separator."""
     distillation_token: str = field(default="before-answer")
     """`before-answer`: the token right before the first answer token (with LLaMA-3 that is the lone space);
     `prompt-end`: the last token of the answer prompt, whatever follows it."""

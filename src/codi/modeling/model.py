@@ -107,6 +107,12 @@ class ThoughtModel(nn.Module):
         rows = self.thought_tokens[(ids - self.bot_id).clamp(min=0)]
         return torch.where(is_thought_token.unsqueeze(-1), rows.to(embedded.dtype), embedded)
 
+    @torch.no_grad()
+    def copy_thought_tokens(self, token: int) -> None:
+        """Let <bot> and <eot> start from the row of a token of the vocabulary."""
+        row = self.causal.get_input_embeddings().weight[token]
+        self.thought_tokens.copy_(row.expand_as(self.thought_tokens))
+
     def read(self, tokens: Tokens, after: Context | None = None, hidden_states: bool = False) -> Reading:
         """Run tokens through the body (not the head), after a context or from nothing."""
         return self._extend(self.embed(tokens.ids), tokens.mask, after, hidden_states)
@@ -124,18 +130,18 @@ class ThoughtModel(nn.Module):
         reading = self.read(joined, after)
         return reading.context.step_back(reading.final[:, -2]), reading.context
 
-    def think(self, after: Context, steps: int) -> Context:
+    def think(self, after: Context, steps: int | Tensor) -> Context:
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.
 
         The hidden state of the last thought is what follows it; its own projection is never used.
+        steps: one number, or one for each row [b]; a row that has done its own waits, masked, for the others.
         """
+        each = torch.as_tensor(steps, device=self.device).expand(after.rows)
         context, thoughts = after, []
-        for _ in range(steps):
+        for done in range(int(each.max())):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden).unsqueeze(1)
-            context = self._extend(
-                latent, latent.new_ones(latent.shape[:2], dtype=torch.long), context, False
-            ).context
+            context = self._extend(latent, (each > done).long().unsqueeze(1), context, False).context
         return replace(context, thoughts=torch.stack(thoughts, 1)) if thoughts else context
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ POOL = 50
 enough to keep batches mixed."""
 
 
-class LengthGroupedBatches(Sampler[list[int]]):
-    """Yields lists of row numbers. Every row once per epoch; only the last batch may be smaller.
+class LengthGroupedBatches(Sampler[list[tuple[int, int]]]):
+    """Yields lists of (row, micro-batch). Every row once per epoch; only the last batch may be smaller.
 
+    The micro-batch counts from the first epoch's first: what a row looks like may depend on when it is seen,
+    and a loader fetches ahead of the training loop, so no clock of the loop's would do.
     With `grouped=False` the rows are shuffled only, and a batch mixes all lengths.
     """
 
@@ -29,7 +31,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         shuffler = random.Random(f"{self.seed}-{self.epoch}")
         rows = list(range(len(self.lengths)))
         shuffler.shuffle(rows)
@@ -43,4 +45,5 @@ class LengthGroupedBatches(Sampler[list[int]]):
         smaller = [batch for batch in batches if len(batch) < self.batch_size]
         full = [batch for batch in batches if len(batch) == self.batch_size]
         shuffler.shuffle(full)
-        yield from full + smaller
+        for step, batch in enumerate(full + smaller, start=self.epoch * len(self)):
+            yield [(row, step) for row in batch]

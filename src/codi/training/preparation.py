@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -157,10 +158,11 @@ def _check_words(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples:
     unknown = reasoner.text.unknown_id
     if unknown is None:
         return
+    start = reasoner.method.staged  # as it is trained on, tokens only
     lost = [
         example.id
         for row, example in zip(encoded, examples, strict=True)
-        if any(isinstance(ids, list) and unknown in ids for ids in row.values())
+        if any(isinstance(ids, list) and unknown in ids for ids in start(row, 0, random.Random(0)).values())
     ]
     if len(lost) > MOST_UNKNOWN * len(examples):
         raise DataError(

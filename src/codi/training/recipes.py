@@ -1,7 +1,7 @@
 """Run configurations: YAML recipes, command line over YAML, and unknown keys as errors.
 
-A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer` and a `scorer`. An
-override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one value.
+A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer`, a `scorer` and a
+`start`. An override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one value.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class RunConfig:
     model: ModelConfig
     tokenizer: str | None = None
     """`word-problems`, a hub id or a directory; None takes the base's own."""
+    start: str | None = None
+    """A checkpoint (folder or hub id) whose weights training starts from; its method may be another."""
     text: TextFormat = field(default_factory=TextFormat)
     data: DataConfig = field(default_factory=DataConfig)
     training: dict[str, Any] = field(default_factory=dict)

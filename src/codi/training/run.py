@@ -25,11 +25,11 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 import codi
 from codi.data.example import Example
-from codi.errors import TrainingError
+from codi.errors import CheckpointError, TrainingError
 from codi.evaluation.scorers import get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
-from codi.modeling.checkpoint import load_tokenizer
+from codi.modeling.checkpoint import check_base, load_tokenizer, load_weights, locate, read_configuration
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.storage import write_whole
@@ -78,10 +78,14 @@ def train(
     validating = bool(data.validation)
     validate = _validator(data.validation, config.scorer) if validating else None
     trainer = CodiTrainer(reasoner, _arguments(arguments, output, validating), data, validate)
+    started = config.model.base is not None or config.start is not None
+    notes = reasoner.method.check_run(config.model, started, trainer.planned_epochs)
     _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
     write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
     account = [report.as_dict() for report in data.reports]
     write_whole(output / "data.json", json.dumps(account, indent=2) + "\n")
+    for note in notes:
+        say(note)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
@@ -128,7 +132,36 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
         model = ModelConfig.from_dict(
             model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
         )
-    return LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
+    reasoner = LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
+    if config.start is not None:
+        start_from(config.start, reasoner)
+    if config.model.thought_tokens_from is not None:
+        reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
+    return reasoner
+
+
+def start_from(checkpoint: str, reasoner: LatentReasoner) -> None:
+    """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
+
+    The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
+    method thinks and both have them. Raises CheckpointError when the two do not fit together.
+    """
+    path = locate(checkpoint)
+    saved = read_configuration(path)
+    found, model = ModelConfig.from_dict(saved["model"]), reasoner.model
+    if (found.lora is None) != (model.config.lora is None):
+        raise CheckpointError(
+            f"The run cannot start from '{checkpoint}': one of them uses LoRA and the other does not."
+        )
+    if found.base_vocabulary_rows != model.bot_id:
+        raise CheckpointError(
+            f"The run cannot start from '{checkpoint}': it has {found.base_vocabulary_rows} vocabulary rows, "
+            f"the run's base {model.bot_id}."
+        )
+    if found.lora is not None:
+        check_base(path, found, model.config)
+    thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
+    load_weights(path, model, thoughts=thinks)
 
 
 def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:

@@ -8,6 +8,7 @@ copies whatever tensors it returns.
 from __future__ import annotations
 
 import math
+import random
 import shutil
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from codi.methods.method import Method
 from codi.modeling import checkpoint
 from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
 from codi.training.batches import LengthGroupedBatches
+from codi.training.curriculum import Clock, Curriculum
 from codi.training.preparation import PreparedData
 
 COMPLETE = "complete"
@@ -78,11 +80,18 @@ class CodiTrainer(Trainer):
         super().__init__(
             model=MethodLoss(reasoner.model, reasoner.method),
             args=args,
-            train_dataset=_Numbered(data),
+            train_dataset=_Staged(
+                data, reasoner.method, args.seed, -(-len(data.lengths) // args.train_batch_size)
+            ),
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
         self.add_callback(LastStep)
+        self.clock = Clock(
+            epoch_steps=-(-len(data.lengths) // self._train_batch_size),
+            update_steps=args.gradient_accumulation_steps * self.accelerator.num_processes,
+        )
+        self.add_callback(Curriculum(reasoner, self.clock))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
@@ -104,6 +113,13 @@ class CodiTrainer(Trainer):
             self._load_best_model()
         return time.perf_counter() - self.began
 
+    @property
+    def planned_epochs(self) -> float:
+        """Epochs until the run ends, by whichever setting ends it."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps / self.clock.epoch_updates
+        return float(self.args.num_train_epochs)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order fixed by seed and epoch, of similar lengths unless the recipe mixes them."""
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -111,7 +127,7 @@ class CodiTrainer(Trainer):
             self.data.lengths, self._train_batch_size, seed, grouped=self.data.group_by_length
         )
         loader: DataLoader[Any] = DataLoader(
-            cast("_Numbered", self.train_dataset),
+            cast("_Staged", self.train_dataset),
             batch_sampler=batches,
             collate_fn=self._collate,
             num_workers=self.args.dataloader_num_workers,
@@ -283,17 +299,20 @@ class LossBar(ProgressCallback):
             self.training_bar.set_postfix(self.latest)
 
 
-class _Numbered(torch.utils.data.Dataset[dict[str, Any]]):
-    """Encoded rows with their number, so that an error can name the example."""
+class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
+    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
 
-    def __init__(self, data: PreparedData) -> None:
-        self.data = data
+    def __init__(self, data: PreparedData, method: Method, seed: int, epoch_steps: int) -> None:
+        self.data, self.method, self.seed, self.epoch_steps = data, method, seed, epoch_steps
 
     def __len__(self) -> int:
         return len(self.data.lengths)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return {**self.data.encoded[number], "number": number}
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        number, step = key
+        stage = self.method.stage_at(step, self.epoch_steps)
+        rng = random.Random(f"{self.seed}-{step}-{number}")
+        return {**self.method.staged(self.data.encoded[number], stage, rng), "number": number}
 
 
 def checkpoint_to_resume(output: Path) -> Path | None:

@@ -1,0 +1,58 @@
+"""Methods whose task changes while they train: when a stage begins, and what is made anew then.
+
+A stage is a function of the micro-batch's number alone. Nothing is counted up in memory, so a run that is
+resumed in the middle of a stage, or right between two, goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback
+
+from codi.generation.latent_reasoner import LatentReasoner
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """epoch_steps: micro-batches of an epoch, over all processes; update_steps: of one optimiser step."""
+
+    epoch_steps: int
+    update_steps: int
+
+    @property
+    def epoch_updates(self) -> int:
+        """Optimiser steps of an epoch; the last may have fewer micro-batches."""
+        return -(-self.epoch_steps // self.update_steps)
+
+    def micro_batch(self, update: int) -> int:
+        """The first micro-batch of an optimiser step, both counted from 0."""
+        epoch, within = divmod(update, self.epoch_updates)
+        return epoch * self.epoch_steps + within * self.update_steps
+
+
+class Curriculum(TrainerCallback):
+    """Follows the method's stages: each begins with a fresh optimiser and picks its best checkpoint anew.
+
+    (An earlier stage still writes steps out, so its accuracy must not win over that of the last.)
+    """
+
+    def __init__(self, reasoner: LatentReasoner, clock: Clock) -> None:
+        self.reasoner, self.method, self.clock = reasoner, reasoner.method, clock
+
+    def stage(self, update: int) -> int:
+        """The stage that an optimiser step begins in."""
+        return self.method.stage_at(self.clock.micro_batch(update), self.clock.epoch_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Enter the step's stage."""
+        update = state.global_step
+        stage = self.stage(update)
+        self.reasoner.method = self.method.at_stage(stage)
+        if update == 0 or stage == self.stage(update - 1):
+            return
+        optimizer = kwargs["optimizer"]
+        getattr(optimizer, "optimizer", optimizer).state = defaultdict(dict)  # moments only: weights stay
+        state.best_metric = state.best_model_checkpoint = state.best_global_step = None

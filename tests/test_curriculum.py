@@ -1,0 +1,143 @@
+"""Stages in training: entered by the micro-batch's number, with a fresh optimiser, through a kill too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from codi.errors import CheckpointError, RecipeError
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.coconut import Coconut
+from codi.methods.method import build_method
+from codi.training.curriculum import Clock
+from codi.training.run import build_reasoner, train
+from tiny_runs import configured, run, same_weights, tiny_settings, weights
+
+
+class Watch(TrainerCallback):
+    """Notes, before each step, the method's stage and how many steps the optimiser remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[Any] = []
+        self.remembered: list[int] = []
+        self.reasoner: LatentReasoner | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        states = list(kwargs["optimizer"].state.values())
+        self.remembered.append(int(states[0]["step"]) if states else 0)
+
+
+class StopNow(TrainerCallback):
+    """Ends the run after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def settings_of(folder: Path, method: dict[str, Any], **training: Any) -> dict[str, Any]:
+    """20 rows in batches of 4: 5 steps an epoch."""
+    settings = tiny_settings(folder, rows=20, dropout=0.1, **training)
+    settings["model"]["projection"] = False
+    return settings | {"method": method}
+
+
+COCONUT = {"name": "coconut", "explicit_epochs": 1, "epochs_per_stage": 1, "max_stage": 1}
+ICOT = {"name": "icot", "explicit_epochs": 1, "remove_per_epoch": 2, "remove_all_beyond": 2}
+
+
+def test_clock_counts_micro_batches_as_the_trainer_does() -> None:
+    clock = Clock(epoch_steps=5, update_steps=2)
+    assert clock.epoch_updates == 3  # the last of an epoch has one micro-batch
+    assert [clock.micro_batch(update) for update in range(7)] == [0, 2, 4, 5, 7, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("method", "resets"),
+    [(COCONUT, {5, 10}), (ICOT, {7, 9, 11})],  # iCoT: one token every round(5 / 2) steps; all gone after two
+    ids=["coconut", "icot"],
+)
+def test_every_stage_begins_with_a_fresh_optimiser(
+    tmp_path: Path, method: dict[str, Any], resets: set[int]
+) -> None:
+    watch = Watch()
+    run(settings_of(tmp_path, method, max_steps=18), tmp_path / "run", callbacks=[watch])
+    made = build_method(method)
+    changes = {s for s in range(1, 18) if made.stage_at(s, 5) != made.stage_at(s - 1, 5)}
+    assert {step for step in range(1, 18) if watch.remembered[step] == 0} == changes
+    assert changes == resets
+    saved = json.loads((tmp_path / "run/codi.json").read_text())["method"]
+    assert saved["stage"] == made.stage_at(17, 5)
+
+
+@pytest.mark.parametrize("stopped", [7, 8, 10])
+@pytest.mark.parametrize("method", [COCONUT | {"mix": "proportional"}, ICOT], ids=["coconut", "icot"])
+def test_resume_in_a_stage_equals_never_stopping(
+    tmp_path: Path, method: dict[str, Any], stopped: int
+) -> None:
+    """Checkpoints are at 4, 8 and 12: on from inside a stage, and from where one has just ended."""
+    settings = settings_of(tmp_path, method, max_steps=14, save_steps=5 if stopped == 10 else 4)
+    run(settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(configured(settings), tmp_path / "cut", say=lambda _: None, callbacks=[StopNow(stopped + 1)])
+    run(settings, tmp_path / "cut", resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_best_checkpoint_is_of_the_last_stage(tmp_path: Path) -> None:
+    """Whatever an earlier stage scored: it still wrote steps out."""
+    settings = settings_of(tmp_path, COCONUT, max_steps=15, eval_strategy="steps", eval_steps=3)
+    settings["training"].pop("save_steps")
+    settings["data"]["validation"] = settings["data"]["train"]
+    settings["data"]["validation_limit"] = 4
+    settings["data"]["exclude_validation_questions"] = False
+    summary = run(settings, tmp_path / "run")
+    assert int(summary["best_checkpoint"].removeprefix("checkpoint-")) > 10
+    assert LatentReasoner.from_pretrained(tmp_path / "run").method == Coconut(
+        explicit_epochs=1, epochs_per_stage=1, max_stage=1, stage=2
+    )
+
+
+# --- starting from a checkpoint -----------------------------------------------------------------------------
+
+
+def test_start_takes_the_language_model_and_new_token_rows(tmp_path: Path) -> None:
+    first = settings_of(tmp_path, {"name": "cot-sft"}, max_steps=3)
+    first["model"]["projection"] = True
+    run(first, tmp_path / "cot")
+    second = settings_of(tmp_path, {"name": "coconut", "epochs_per_stage": 0.5}, max_steps=12)
+    second["model"]["thought_tokens_from"] = "<<"
+    second["start"] = str(tmp_path / "cot")
+    begun = build_reasoner(configured(second)).model
+    kept = weights(tmp_path / "cot")
+    table = begun.causal.get_input_embeddings().weight
+    assert torch.equal(table, kept["model.safetensors:transformer.wte.weight"])
+    row = table[build_reasoner(configured(second)).text.single_token("<<")]
+    assert torch.equal(begun.thought_tokens, torch.stack([row, row]))
+    assert run(second, tmp_path / "coconut")["steps"] == 12
+
+
+def test_bad_starts_are_named(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, {"name": "coconut", "epochs_per_stage": 0.2})
+    with pytest.raises(RecipeError, match="start=FOLDER"):
+        run(settings, tmp_path / "run")
+    assert not (tmp_path / "run/run.yaml").exists()
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        run(settings | {"start": "./nowhere"}, tmp_path / "run")
+    run(settings_of(tmp_path, {"name": "cot-sft"}, max_steps=1), tmp_path / "cot")
+    wider = settings_of(tmp_path, {"name": "coconut", "epochs_per_stage": 0.2})
+    wider["model"]["base_config"] = wider["model"]["base_config"] | {"vocab_size": 200}
+    with pytest.raises(CheckpointError, match="vocabulary rows"):
+        run(wider | {"start": str(tmp_path / "cot")}, tmp_path / "run")
+    settings["model"]["thought_tokens_from"] = "<< <<"
+    settings["start"] = str(tmp_path / "cot")
+    with pytest.raises(RecipeError, match="not one token"):
+        run(settings, tmp_path / "run")
