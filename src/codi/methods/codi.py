@@ -26,7 +26,7 @@ from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
 from codi.methods.method import Batch, Method, Start, append, prepend, register, start_writing
 from codi.modeling.context import Tokens
-from codi.modeling.model import ThoughtModel
+from codi.modeling.model import Reading, ThoughtModel
 
 DISTANCES = {"smooth-l1": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}
 
@@ -94,21 +94,26 @@ class Codi(Method):
             model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
         )  # Eq. 3
 
-        loss_kd = student.final.new_zeros(()).float()
-        assert teacher.hidden_states is not None
-        assert student.hidden_states is not None
-        row = torch.arange(rows, device=model.device)
-        layers = slice(1 if self.layers == "blocks" else 0, None)
-        pairs = list(zip(teacher.hidden_states[layers], student.hidden_states[layers], strict=True))
-        for h_teacher, h_student in pairs:  # Eq. 5, at the distillation token
-            target = h_teacher[row, batch["teacher_distillation"]].detach().float()
-            state = h_student[row, batch["student_distillation"]].float()
-            distance = DISTANCES[self.distance](state, target, reduction="none").mean(-1).sum() / n["rows"]
-            scale = target.std() if self.divide_by_std else target.new_ones(())
-            loss_kd = loss_kd + distance / (scale**2 if self.distance == "l2" else scale) / len(pairs)
-
+        loss_kd = self.distill(teacher, student, batch) / n["rows"]  # Eq. 5
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
         return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+
+    def distill(self, teacher: Reading, student: Reading, batch: Batch) -> Tensor:
+        """Distance at the distillation token, mean over layers, summed over rows (Eq. 5). A scalar."""
+        assert teacher.hidden_states is not None
+        assert student.hidden_states is not None
+        row = torch.arange(student.final.shape[0], device=student.final.device)
+        layers = slice(1 if self.layers == "blocks" else 0, None)
+        distances = []
+        for h_teacher, h_student in zip(
+            teacher.hidden_states[layers], student.hidden_states[layers], strict=True
+        ):
+            target = h_teacher[row, batch["teacher_distillation"]].detach().float()
+            state = h_student[row, batch["student_distillation"]].float()
+            distance = DISTANCES[self.distance](state, target, reduction="none").mean(-1).sum()
+            scale = target.std() if self.divide_by_std else target.new_ones(())
+            distances.append(distance / (scale**2 if self.distance == "l2" else scale))
+        return torch.stack(distances).mean()
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """Segments: question; teacher = rationale + answer; student = answer.

@@ -29,6 +29,9 @@ class CotSft(Method):
     modes: ClassVar[tuple[str, ...]] = ("explicit",)
     terms: ClassVar[tuple[str, ...]] = ("teacher",)
 
+    keep_last_step: bool = True
+    """False leaves out the step that states the answer, as CODI's teacher does: for a static teacher."""
+
     def loss(
         self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -39,10 +42,11 @@ class CotSft(Method):
         return {"loss": loss, "teacher": loss}
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
-        """Segments: question; teacher = all steps + answer."""
+        """Segments: question; teacher = steps + answer."""
+        steps = example.steps if self.keep_last_step else example.steps[:-1]
         return {
             "question": text.question(example.question),
-            "teacher": text.rationale(example.steps) + text.answer(example.answer).ids,
+            "teacher": text.rationale(steps) + text.answer(example.answer).ids,
         }
 
     def divisors(self, batch: Batch) -> dict[str, Tensor]:

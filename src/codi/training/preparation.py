@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from codi.data.collation import Encoded
+from codi.data.derived_rationales import derive
 from codi.data.example import Example, LoadReport
 from codi.data.sources import Columns, exclude_questions, load_examples
 from codi.errors import CodiError, DataError
@@ -65,6 +66,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         if config.exclude_validation_questions:
             examples, excluded = exclude_questions(examples, validation)
             reports.append(excluded)
+    examples = [derive(example, config.rationale_form) for example in examples]
     encoded = tokenise(examples, reasoner)
     lengths = [_length(row) for row in encoded]
     limit = config.max_tokens

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from codi.data.derived_rationales import FORMS
 from codi.data.sources import Columns
 from codi.errors import RecipeError, nearest
 from codi.evaluation.scorers import get_scorer
@@ -40,6 +41,8 @@ class DataConfig:
     """Column names of a file of one's own: question, rationale, steps, answer."""
     steps_rule: str = "auto"
     """How a rationale is split: auto, equations, sentences, published-spaces, published-sentences."""
+    rationale_form: str = "whole"
+    """`whole`, or shorter ones made from its equations (Table A3): results, operators-and-results."""
     max_tokens: int | None = None
     """Leave out (and count) training rows whose question, rationale and answer are longer together."""
     skip_bad_rows: bool = False
@@ -149,6 +152,10 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         check_keys(given, SECTIONS[section], section)
         values[section] = SECTIONS[section](**given)
     check_keys(values["data"].columns or {}, Columns, "data.columns")
+    if values["data"].rationale_form not in FORMS:
+        raise RecipeError(
+            f"data.rationale_form is '{values['data'].rationale_form}'; it must be one of {', '.join(FORMS)}."
+        )
     get_scorer(values.get("scorer", "codi"))
     known = _training_keys()
     values["training"] = _numbers(values.get("training") or {})

@@ -1,0 +1,88 @@
+"""CODI with a separate static teacher (Table 2): two models instead of one, and no self-distillation.
+
+    frozen    Q  r_1 ... r_k   The answer is  :                    a CoT-SFT checkpoint; it never moves
+                                              │
+                                          h_teacher
+                                              ▼ distance                                             (Eq. 5)
+    student   Q  <bot>  z_1 ... z_6  <eot>  The answer is  :  12 eos                                 (Eq. 3)
+    (with `multitask_student` the student also learns r, as in CODI)                                 (Eq. 2)
+
+Train the teacher first, on rationales without their last step as CODI's teacher reads them:
+method.name=cot-sft method.keep_last_step=false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from codi.errors import RecipeError
+from codi.methods.codi import Codi
+from codi.methods.method import Batch, append, predicted_after, prepend, register
+from codi.modeling import checkpoint
+from codi.modeling.configuration import ModelConfig
+from codi.modeling.context import Tokens
+from codi.modeling.model import ThoughtModel
+
+
+@register
+@dataclass(frozen=True)
+class StaticTeacher(Codi):
+    """CODI's student under a teacher of its own. `gamma` weighs the multitask student's loss on r."""
+
+    name: ClassVar[str] = "codi-static-teacher"
+    modes: ClassVar[tuple[str, ...]] = ("latent",)
+
+    teacher: str = ""
+    """Folder or hub id of the frozen teacher; same base architecture, same tokenizer."""
+    multitask_student: bool = False
+    """Let the student learn to write the rationale too (Table 2, "w/ multitask student")."""
+
+    def loss(
+        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """L = alpha L_student + beta L_KD, and gamma L_teacher for a multitask student."""
+        n = divisors or self.divisors(batch)
+        question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
+        frozen = load_teacher(self.teacher, str(model.device))
+        with torch.no_grad():
+            teacher = frozen.read(r, after=frozen.read(question).context, hidden_states=True)
+
+        begun = model.read(append(question, [model.bot_id])).context
+        y = prepend(model.eot_id, Tokens.of(batch, "student"))
+        student = model.read(y, after=model.think(after=begun, steps=self.latents), hidden_states=True)
+        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
+        loss_kd = self.distill(teacher, student, batch) / n["rows"]
+        loss_teacher = torch.zeros_like(loss_student)
+        if self.multitask_student:
+            loss_teacher = predicted_after(model, model.read(question).context, r) / n["teacher"]
+        loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
+        return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+
+    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+        """Says what a second model costs. Raises RecipeError without a teacher."""
+        if not self.teacher:
+            raise RecipeError(
+                "A static teacher needs a checkpoint. Train one with method.name=cot-sft "
+                "method.keep_last_step=false, and give its folder as method.teacher."
+            )
+        frozen = load_teacher(self.teacher, "cpu")
+        weights = sum(weight.numel() for weight in frozen.parameters())
+        size = sum(weight.numel() * weight.element_size() for weight in frozen.parameters())
+        return [
+            f"Static teacher '{self.teacher}': a second model of {weights:,} weights "
+            f"({size / 2**20:,.0f} MiB) stays in memory, and every step reads the question once more in it."
+        ]
+
+
+@lru_cache(maxsize=2)
+def load_teacher(folder: str, device: str) -> ThoughtModel:
+    """The frozen teacher. Raises CheckpointError when it cannot be loaded."""
+    path = checkpoint.locate(folder)
+    saved = checkpoint.read_configuration(path)
+    model = checkpoint.load_model(path, ModelConfig.from_dict(saved["model"]))
+    return model.requires_grad_(False).eval().to(device)
