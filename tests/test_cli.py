@@ -161,6 +161,34 @@ def test_eval_measures_benchmarks_and_files(checkpoints: Path, tmp_path: Path) -
     assert [row["gold"] for row in rows] == [e.answer for e in generate("test", 4)]
 
 
+def test_eval_samples_several_runs_with_a_seed_each(checkpoints: Path, tmp_path: Path) -> None:
+    shared = (
+        "eval",
+        checkpoints / "cot-sft",
+        "--benchmark",
+        "in_domain",
+        "--limit",
+        12,
+        "--latency-questions",
+        0,
+    )
+    sampled = (*shared, "--max-new-tokens", 6, "--temperature", 0.7)
+    out = tmp_path / "e.json"
+    text = run(*sampled, "--runs", 3, "--seed", 5, "--predictions", tmp_path / "p", "--output", out)
+    assert "3 sampled runs" in text
+    found = json.loads(out.read_text())["benchmarks"]["in_domain"]
+    accuracies = [one["accuracy"] for one in found["runs"]]
+    assert found["accuracy_mean"] == pytest.approx(sum(accuracies) / 3)
+    assert found["accuracy_std"] is not None
+    files = [tmp_path / f"p/in_domain.run-{n}.jsonl" for n in (1, 2, 3)]
+    assert len({file.read_text() for file in files}) == 3
+    run(*sampled, "--seed", 7, "--predictions", tmp_path / "alone")
+    assert (tmp_path / "alone/in_domain.jsonl").read_text() == files[2].read_text()
+    refused = CliRunner().invoke(app, [str(a) for a in (*shared, "--runs", 3)])
+    assert refused.exit_code != 0
+    assert "Several differ only when" in " ".join(refused.output.split())
+
+
 def test_eval_reads_a_local_copy_of_a_benchmark(checkpoints: Path, tmp_path: Path) -> None:
     copy, output = tmp_path / "copy.jsonl", tmp_path / "results.json"
     run("data", "test", "--output", copy, "--count", 4)

@@ -42,7 +42,7 @@ def test_one_step_leaves_no_rationale() -> None:
 
 
 def test_what_has_no_equation_is_named() -> None:
-    with pytest.raises(DataError, match="'x': the step 'He adds two[.]' is not one equation"):
+    with pytest.raises(DataError, match=r"'x': the step 'He adds two\.' is not one equation"):
         derive(Example("x", "Q", ("He adds two.", "<<1+1=2>>"), "2"), "results")
     with pytest.raises(RecipeError, match="whole, results, operators-and-results"):
         load_recipe("word-problems", ["data.rationale_form=short"])

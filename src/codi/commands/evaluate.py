@@ -47,6 +47,9 @@ def evaluate(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     seed: options.SamplingSeed = 0,
+    runs: Annotated[
+        int, typer.Option(help="Sampled runs, one seed each; the paper samples CoT-SFT 10 times at 0.1.")
+    ] = 1,
     max_new_tokens: options.MaxNewTokens = 256,
     latency_questions: Annotated[int, typer.Option(help="Questions timed at batch 1; 0 skips it.")] = 50,
     predictions: Annotated[
@@ -70,9 +73,15 @@ def evaluate(
     if checkpoint is None or not benchmark:
         raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
     check_output(output, overwrite)
+    if runs < 1 or (runs > 1 and temperature == 0):
+        raise UsageError(
+            f"{runs} runs at temperature {temperature} were asked for. Several differ only when they are "
+            "sampled: give --temperature 0.1, as the paper does for CoT-SFT, or leave --runs out."
+        )
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
-    paths = {name: predictions / f"{name}.jsonl" if predictions else None for name in loaded}
+    asked = [(name, run) for name in loaded for run in range(runs)]
+    paths = {key: _predictions_file(predictions, *key, runs) for key in asked}
     for path in paths.values():
         check_output(path, overwrite)
 
@@ -84,19 +93,28 @@ def evaluate(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
-        "seed": seed,
         "batch_size": batch_size,
         "latency_questions": latency_questions,
     }
-    results: dict[str, EvaluationResult] = {}
+    results: dict[str, list[EvaluationResult]] = {}
     try:
-        for name in loaded:
-            results[name] = _measure(reasoner, name, loaded[name], paths[name], overwrite, settings)
-            if output is not None:  # after every set, so that a later failure loses nothing
+        for name, run in asked:
+            settings["seed"] = seed + run
+            found = _measure(reasoner, name, loaded[name], paths[name, run], overwrite, settings)
+            results.setdefault(name, []).append(found)
+            settings["seed"] = seed
+            if output is not None:  # after every run, so that a later failure loses nothing
                 write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results))
     finally:
         if results:  # also after an interrupt or a full disk: what was measured is shown
             _print_results(f"{checkpoint} ({reasoner.method.name})", results)
+
+
+def _predictions_file(folder: Path | None, name: str, run: int, runs: int) -> Path | None:
+    """Where a run's predictions go: `NAME.jsonl`, or `NAME.run-3.jsonl` where there are several."""
+    if folder is None:
+        return None
+    return folder / (f"{name}.jsonl" if runs == 1 else f"{name}.run-{run + 1}.jsonl")
 
 
 def _measure(
@@ -128,9 +146,9 @@ def _as_dict(
     reasoner: LatentReasoner,
     settings: dict[str, Any],
     loaded: dict[str, Loaded],
-    results: dict[str, EvaluationResult],
+    results: dict[str, list[EvaluationResult]],
 ) -> dict[str, Any]:
-    """What `--output` holds."""
+    """What `--output` holds: a set's first run, and where there are several all, their mean and deviation."""
     from codi.training.run import versions
 
     return {
@@ -140,9 +158,20 @@ def _as_dict(
         "versions": versions(),
         "settings": settings,
         "benchmarks": {
-            name: {**result.as_dict(), "data": loaded[name][1].as_dict()} for name, result in results.items()
+            name: {**found[0].as_dict(), "data": loaded[name][1].as_dict(), **_over_runs(found)}
+            for name, found in results.items()
         },
     }
+
+
+def _over_runs(found: list[EvaluationResult]) -> dict[str, Any]:
+    """Accuracy over sampled runs; nothing where there is one run."""
+    from codi.evaluation.statistics import mean_std
+
+    if len(found) == 1:
+        return {}
+    mean, deviation = mean_std([result.accuracy for result in found])
+    return {"accuracy_mean": mean, "accuracy_std": deviation, "runs": [result.as_dict() for result in found]}
 
 
 def _load(
@@ -192,11 +221,11 @@ def _copies(names: list[str], files: list[str]) -> dict[str, str]:
     return copies
 
 
-def _print_results(title: str, results: dict[str, EvaluationResult]) -> None:
+def _print_results(title: str, results: dict[str, list[EvaluationResult]]) -> None:
     headings = ("benchmark", "accuracy %", "95 % interval", "n", "scorer", "mode", "unreadable",
                 "thought tokens", "passes", "latency ms (median / p95)")  # fmt: skip
     rows = []
-    for name, result in results.items():
+    for name, result in ((name, found[0]) for name, found in results.items()):
         times: dict[str, Any] = result.latency_ms or {}
         low, high = result.ci95
         rows.append(
@@ -214,6 +243,14 @@ def _print_results(title: str, results: dict[str, EvaluationResult]) -> None:
             )
         )
     print_table(title, headings, rows, numbers=True)
+    sampled = [(name, _over_runs(found)) for name, found in results.items() if len(found) > 1]
+    if sampled:
+        print_table(
+            f"Over {len(results[sampled[0][0]])} sampled runs (the table above is the first)",
+            ("benchmark", "mean accuracy %", "standard deviation"),
+            [(n, f"{100 * o['accuracy_mean']:.1f}", f"{100 * o['accuracy_std']:.1f}") for n, o in sampled],
+            numbers=True,
+        )
 
 
 def _print_benchmarks() -> None:
