@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from codi.errors import UsageError
-from codi.experiments.bench import VARIANTS, bench_generate, bench_train, within_bound
 from codi.experiments.bench_batches import random_batch, sampled_lengths
+from codi.experiments.bench_generate import bench_generate, within_bound
+from codi.experiments.bench_train import METHODS, VARIANTS, bench_train
 from codi.generation.answer import Answer
+from codi.methods.codi import Codi
 from tiny_checkpoints import tiny_reasoner
 
 
-@pytest.fixture(scope="module")
-def trained() -> dict[str, object]:
-    return bench_train(size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu")
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request: pytest.FixtureRequest) -> dict[str, object]:
+    return bench_train(name=request.param, size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu")
 
 
 def test_both_steps_give_the_same_loss_and_gradients(trained: dict[str, dict[str, float]]) -> None:
@@ -63,10 +65,12 @@ def test_sampled_lengths_are_deterministic_and_those_of_gsm8k_aug() -> None:
 
 def test_a_batch_needs_enough_examples() -> None:
     with pytest.raises(UsageError, match="only 2 examples"):
-        random_batch(sampled_lengths(2, 1), 3, 100, 1, torch.device("cpu"))
+        random_batch(Codi(), sampled_lengths(2, 1), 3, 100, 1, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"name": "icot"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}]
+)
 def test_bad_arguments_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         bench_train(**wrong)

@@ -223,7 +223,7 @@ def test_train_then_ask(tmp_path: Path) -> None:
 
 
 def test_bench_prints_a_table_and_writes_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from codi.experiments import bench
+    from codi.experiments import bench_generate, bench_train
 
     @dataclass
     class Recorder:
@@ -234,13 +234,13 @@ def test_bench_prints_a_table_and_writes_json(monkeypatch: pytest.MonkeyPatch, t
             return {"speedup": 3.75, "device": "cpu", "ours": {"ms": 12.0}}
 
     recorder = Recorder({})
-    monkeypatch.setattr(bench, "bench_train", recorder)
+    monkeypatch.setattr(bench_train, "bench_train", recorder)
     text = run("bench", "train", "--size", "tiny", "--no-memory", "--output", tmp_path / "bench.json")
     assert "3.75" in text
     assert "ours.ms" in text
     assert json.loads((tmp_path / "bench.json").read_text())["ours"] == {"ms": 12.0}
     assert (recorder.asked["size"], recorder.asked["memory"]) == ("tiny", False)
-    monkeypatch.setattr(bench, "bench_generate", recorder)
+    monkeypatch.setattr(bench_generate, "bench_generate", recorder)
     run("bench", "generate", "--latent", tmp_path / "a", "--explicit", tmp_path / "b", "--questions", 3)
     assert recorder.asked["latent"] == tmp_path / "a"
 

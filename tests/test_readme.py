@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from codi.experiments.quickstart_report import summary
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {
@@ -40,6 +42,8 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
             continue  # needs the hub; that the recipe loads is tested in test_recipes.py
         if command[1] == "bench" and command[2] == "train":
             continue  # minutes at GPT-2 size; tested at tiny size in test_bench.py
+        if command[1] == "reproduce" and "--dry-run" not in command:
+            continue  # 24 runs; a shortened sweep is made in test_reproduce.py
         run = [sys.executable, "-m", "codi.cli", *command[1:], *SHORTER.get(command[1], [])]
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
@@ -82,6 +86,12 @@ def test_interrupted_quickstart_goes_on_only_as_it_was_begun(tmp_path: Path) -> 
     again = quickstart("--steps", "2")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "q/results.json").exists()
+
+
+def test_readme_results_are_those_of_the_files() -> None:
+    """Every figure of the block is printed by `codi quickstart --summary docs/results/quickstart`."""
+    block = README.split("<!-- results -->")[1]
+    assert summary(ROOT / "docs/results/quickstart") in block
 
 
 def test_readme_file_tree_is_the_real_one() -> None:

@@ -24,14 +24,22 @@ PAPER = {
 }
 
 
+OTHERS = {
+    "word-problems": "codi",
+    "word-problems-small": "codi",
+    "gpt2-gsm8k-aug-coconut": "coconut",
+    "gpt2-gsm8k-aug-icot": "icot",
+}
+
+
 def test_all_recipes_are_there() -> None:
-    assert recipe_names() == sorted([*PAPER, "word-problems"])
+    assert recipe_names() == sorted([*PAPER, *OTHERS])
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipe_loads_and_says_what_it_is(name: str) -> None:
     config = load_recipe(name)
-    assert build_method(config.method).name == "codi"
+    assert build_method(config.method).name == OTHERS.get(name, "codi")
     assert (config.model.base is None) != (config.model.base_config is None)
     first = recipe_text(name).splitlines()[0]
     assert first.startswith("# ")
@@ -98,6 +106,25 @@ def test_baselines_are_one_override_away(name: str, method: str) -> None:
     assert config.method == {"name": method}
     codi = load_recipe(name)
     assert (config.model, config.data, config.training) == (codi.model, codi.data, codi.training)
+
+
+def test_published_settings_of_coconut_and_icot() -> None:
+    coconut = load_recipe("gpt2-gsm8k-aug-coconut")
+    assert coconut.method == {
+        "name": "coconut", "c_thought": 2, "max_stage": 3, "explicit_epochs": 25, "epochs_per_stage": 3
+    }  # fmt: skip
+    assert (coconut.training["learning_rate"], coconut.training["num_train_epochs"]) == (1e-4, 50)
+    assert (coconut.model.lora, coconut.model.projection) == (None, False)
+    assert (coconut.text.question_suffix, coconut.text.step_suffix) == ("\n", "\n")
+    icot = load_recipe("gpt2-gsm8k-aug-icot")
+    assert icot.method == {"name": "icot", "remove_per_epoch": 8, "remove_all_beyond": 39}
+    assert (icot.training["learning_rate"], icot.training["num_train_epochs"]) == (5e-5, 100)
+    for config in (coconut, icot):
+        batch = config.training["per_device_train_batch_size"]
+        assert batch * config.training.get("gradient_accumulation_steps", 1) == (
+            128 if config is coconut else 32
+        )
+        build_method(config.method).check_run(config.model, True, config.training["num_train_epochs"])
 
 
 def test_options_given_with_another_method_are_kept_and_checked() -> None:

@@ -17,6 +17,7 @@ from codi.commands.console import complain, quiet_libraries
 from codi.commands.data import data
 from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
+from codi.commands.reproduce import reproduce
 from codi.commands.train import quickstart, train
 from codi.errors import CodiError
 
@@ -72,6 +73,7 @@ app.command("quickstart")(quickstart)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("compare")(compare)
+app.command("reproduce")(reproduce)
 app.command("generate")(generate)
 app.command("data")(data)
 app.add_typer(bench.app, name="bench")

@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and 
 
 @app.command("train")
 def train(
+    method: Annotated[str, typer.Option(help="Whose step: codi or coconut.")] = "codi",
     size: Annotated[str, typer.Option(help="Size of the model with random weights.")] = "gpt2",
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
     pairs: Annotated[int, typer.Option(help="Pairs of literal and fast steps; the median is reported.")] = 3,
@@ -33,10 +34,11 @@ def train(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench import bench_train
+    from codi.experiments.bench_train import bench_train
 
     with progress("steps") as on_progress:
         results = bench_train(
+            name=method,
             size=size,
             batch_size=batch_size,
             pairs=pairs,
@@ -68,7 +70,7 @@ def generate(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench import bench_generate
+    from codi.experiments.bench_generate import bench_generate
 
     results = bench_generate(
         latent=latent,

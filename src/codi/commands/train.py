@@ -65,8 +65,17 @@ def quickstart(
     ] = None,
     questions: Annotated[int, typer.Option(help="Questions of each of the four test sets.")] = 1000,
     overwrite: options.Overwrite = False,
+    summary: Annotated[
+        Path | None,
+        typer.Option(help="Run nothing: print the tables of a folder of seed-N.json files."),
+    ] = None,
 ) -> None:
     """Train three methods on generated problems, compare them."""
+    if summary is not None:
+        from codi.experiments.quickstart_report import summary as summarise
+
+        typer.echo(summarise(summary))
+        return
     for name, value in (("--steps", steps), ("--questions", questions)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}.")

@@ -44,7 +44,8 @@ PEOPLE: tuple[Person, ...] = _people(
 class Wording:
     """One way to tell a scenario: several phrases for each part of the question.
 
-    `operations` maps each of `+ - * /` to its phrases. `asides` are sentences that change nothing.
+    `operations` maps each of `+ - * /`, and `c` for the complement {k} - value, to its phrases. `asides` are
+    sentences that change nothing.
     """
 
     openings: tuple[str, ...]
@@ -106,6 +107,7 @@ BELONGINGS = Scenario(
                 "{She} keeps one in {k}.",
                 "{She} trades every {k} for one.",
             ),
+            "c": ("{She} has what is missing to {k}.", "A friend leaves what is missing to {k}."),
         },
         endings=(
             "How many {thing} are there now?",
@@ -120,6 +122,7 @@ BELONGINGS = Scenario(
             "-": ("A friend takes {k} of them.", "{She} drops {k} of them."),
             "*": ("There are {k} times as many.", "A friend swaps each for {k}."),
             "/": ("A friend divides them by {k}.", "Only one in {k} stays."),
+            "c": ("{She} keeps what is missing to {k}.", "A friend gives what is missing to {k}."),
         },
         endings=("How many {thing} does {name} have in the end?", "How many {thing} does {she} have now?"),
         asides=("A friend has a game.", "There is rain.", "There is a storm."),
@@ -137,6 +140,7 @@ PRICE = Scenario(
             "-": ("The price drops by {amount}.", "The shop takes off {amount}.", "A coupon saves {amount}."),
             "*": ("The price becomes {k} times as high.", "The shop multiplies it by {k}."),
             "/": ("The shop divides it by {k}.", "A sale divides the price by {k}."),
+            "c": ("The price becomes what is missing to {k}.", "The shop makes it what is missing to {k}."),
         },
         endings=(
             "What is the price now?",
@@ -151,6 +155,7 @@ PRICE = Scenario(
             "-": ("A coupon takes off {amount}.", "The shop drops the price by {amount}."),
             "*": ("It costs {k} times as much.", "A tax multiplies the price by {k}."),
             "/": ("A coupon divides it by {k}.", "The sale divides it by {k}."),
+            "c": ("It costs what is missing to {k}.", "The cost becomes what is missing to {k}."),
         },
         endings=("How many dollars is the price in the end?", "How much does the {thing} cost now?"),
         asides=("A friend buys a hat.", "The shop sells a lamp.", "There is rain."),
@@ -173,6 +178,7 @@ RIDERS = Scenario(
                 "Only one in {k} stays.",
                 "It keeps one rider of {k}.",
             ),
+            "c": ("It keeps what is missing to {k}.", "It leaves with what is missing to {k}."),
         },
         endings=(
             "How many riders are there now?",
@@ -186,6 +192,7 @@ RIDERS = Scenario(
             "-": ("The station takes off {k}.", "The {thing} loses {k}."),
             "*": ("There are {k} times as many.", "A stop multiplies the riders by {k}."),
             "/": ("The station divides them by {k}.", "Only one rider of {k} stays."),
+            "c": ("It has what is missing to {k}.", "The {thing} keeps what is missing to {k}."),
         },
         endings=("How many riders does the {thing} have now?", "How many riders are there in the end?"),
         asides=("There is rain.", "The sun rises.", "There is a storm."),
@@ -209,6 +216,7 @@ WATER = Scenario(
                 "Only one part in {k} stays.",
                 "The sun divides it by {k}.",
             ),
+            "c": ("It holds what is missing to {k}.", "A pump leaves what is missing to {k}."),
         },
         endings=(
             "How many liters are there now?",
@@ -222,6 +230,7 @@ WATER = Scenario(
             "-": ("The sun takes away {amount}.", "The {thing} leaks {amount}."),
             "*": ("The water becomes {k} times as much.", "The rain multiplies it by {k}."),
             "/": ("A pump divides the water by {k}.", "It keeps one part in {k}."),
+            "c": ("The water becomes what is missing to {k}.", "A storm leaves what is missing to {k}."),
         },
         endings=("How many liters of water does it hold now?", "How much water is there in the end?"),
         asides=("A cow drinks.", "There is a storm.", "The sun rises."),
@@ -245,6 +254,7 @@ SCORE = Scenario(
                 "A turn divides {hers} score by {k}.",
                 "{She} keeps one point in {k}.",
             ),
+            "c": ("A card makes it what is missing to {k}.", "{She} keeps what is missing to {k}."),
         },
         endings=(
             "What is {hers} score now?",
@@ -258,6 +268,7 @@ SCORE = Scenario(
             "-": ("A trap takes away {amount}.", "The score drops by {amount}."),
             "*": ("The score becomes {k} times as high.", "A bonus multiplies it by {k}."),
             "/": ("A card divides the score by {k}.", "A trap leaves {her} one point in {k}."),
+            "c": ("The score becomes what is missing to {k}.", "A bonus makes it what is missing to {k}."),
         },
         endings=("How many points is {hers} score now?", "What does {name} score in the end?"),
         asides=("A friend wins a toy.", "A friend starts a game.", "The sun rises."),

@@ -1,7 +1,7 @@
 """Grade-school word problems in the form of GSM8k-Aug, generated: the data that needs no download.
 
     question  Mia has 7 apples. On Monday she finds 5 more. On Tuesday she swaps each one for 2. How many ...?
-    steps     <<7+5=12>> <<12*2=24>>            the first operand of a step is the result of the step before
+    steps     <<7+5=12>> <<12*2=24>>            every step goes on from the result of the step before
     answer    24
 
 A problem is a **chain** of equations told in words. The SHA-256 of the question's text, and nothing else,
@@ -9,6 +9,11 @@ says which split may use it (8 in 10 train, 1 validation, 1 test), so no two of 
 whatever the seeds. Short chains do recur in other words, as they do in GSM8k-Aug. (Holding back whole
 chains was tried: a pattern such as */ has so few that the test split repeated two or three of them and
 measured those, not the pattern.)
+
+Besides sums (+ -) and products (* /) there are complements: "she has what is missing to 12" (<<12-7=5>>).
+With sums and products alone a chain is one long product and one long sum, which two layers learn to do in one
+pass without following the chain. A complement turns the sign of all that came before it, and gives nothing to
+a guess: every result is as likely as the value before it.
 
 Three further splits stand for the paper's out-of-domain benchmarks (section 4). All draw from the test
 share, so they are as disjoint from training as the test split is:
@@ -33,6 +38,8 @@ from codi.errors import DataError, nearest
 SPLITS = ("train", "validation", "test", "reworded", "larger_numbers", "longer_chains")
 """The names `generate` takes. The last three are out-of-domain."""
 
+KINDS = ("+-", "*/", "c")
+"""Operations that could be merged with a neighbour of their kind; `c` is the complement, operand - value."""
 _SHARES = ("train",) * 8 + ("validation", "test")  # a question's digest modulo 10 is an index into this
 _ASIDE_SHARE = 0.5  # of the reworded problems, have a sentence that changes nothing
 _MOST_DRAWS = 20_000  # for one problem, before the split is declared exhausted
@@ -46,26 +53,30 @@ class ProblemStyle:
     A value is the opening number or the result of a step.
     """
 
-    usual_largest: int = 15
+    usual_largest: int = 12
     """Largest value of a usual problem."""
-    tail_largest: int = 25
+    tail_largest: int = 20
     """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
-    tail_share: float = 0.05
+    tail_share: float = 0.04
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
-    step_weights: tuple[float, ...] = (0.10, 0.20, 0.25, 0.25, 0.20)
+    step_weights: tuple[float, ...] = (0.06, 0.22, 0.40, 0.28, 0.04)
     """Relative frequency of problems with 1, 2, ... steps."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
-    largest_addend: int = 3
+    largest_addend: int = 2
     """Largest number added or taken away in a usual problem.
 
     Small on purpose: a large one gives away the value that it is taken from (only 10 can lose 9 and stay
     above 0), so that a model which never follows the chain guesses well.
     """
-    tail_largest_addend: int = 5
+    tail_largest_addend: int = 3
     """The same for tail and `larger_numbers` problems."""
-    factors: tuple[int, ...] = (2, 3)
+    factors: tuple[int, ...] = (2,)
     """The numbers multiplied and divided by."""
+    complements: tuple[int, ...] = (10, 12)
+    """The numbers that a value is taken away from (`<<12-7=5>>`)."""
+    complement_weight: float = 0.8
+    """How often a step is a complement, against 1 for a sum and 1 for a product."""
 
     def __post_init__(self) -> None:
         """Raises `DataError` for a style that no problem could satisfy."""
@@ -88,6 +99,13 @@ class ProblemStyle:
             )
         elif min(self.largest_addend, self.tail_largest_addend) < 1:
             problem = "largest_addend and tail_largest_addend must be 1 or more"
+        elif self.complement_weight < 0 or (self.complement_weight and not self.complements):
+            problem = f"complement_weight is {self.complement_weight} for complements {self.complements}"
+        elif any(not 2 <= whole <= self.tail_largest for whole in self.complements):
+            problem = (
+                f"complements are {self.complements}; each must lie between 2 and "
+                f"tail_largest {self.tail_largest}"
+            )
         elif not self.factors or min(self.factors) < 2 or max(self.factors) > self.tail_largest:
             problem = (
                 f"factors are {self.factors}; each must lie between 2 and tail_largest {self.tail_largest}"
@@ -117,12 +135,13 @@ class Chain:
     def steps(self) -> tuple[str, ...]:
         """The steps as GSM8k-Aug writes them: `<<7+5=12>>`."""
         values = self.values()
-        return tuple(
-            f"<<{before}{operation}{operand}={after}>>"
-            for before, operation, operand, after in zip(
-                values, self.operations, self.operands, values[1:], strict=False
-            )
-        )
+        written = []
+        for before, operation, operand, after in zip(
+            values, self.operations, self.operands, values[1:], strict=False
+        ):
+            left = f"{operand}-{before}" if operation == "c" else f"{before}{operation}{operand}"
+            written.append(f"<<{left}={after}>>")
+        return tuple(written)
 
 
 def problem_share(question: str) -> str:
@@ -167,8 +186,8 @@ def generate(split: str, count: int, seed: int = 1, style: ProblemStyle = DEFAUL
 def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[tuple[str, Chain]]:
     """Distinct problems of a split, until a draw fails `_MOST_DRAWS` times."""
     share = split if split in _SHARES else "test"
-    usual = _ChainSampler(style.usual_largest, style.largest_addend, style.factors)
-    tail = _ChainSampler(style.tail_largest, style.tail_largest_addend, style.factors)
+    usual = _ChainSampler(style.usual_largest, style.largest_addend, style.factors, style.complements)
+    tail = _ChainSampler(style.tail_largest, style.tail_largest_addend, style.factors, style.complements)
     lengths = range(1, len(style.step_weights) + 1)
     seen: set[str] = set()
     while True:
@@ -182,7 +201,7 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
             length, above = style.longer_steps, 0
         for draw in range(_MOST_DRAWS):
             if draw % _DRAWS_PER_OPERATIONS == 0:
-                operations = _draw_operations(rng, length)
+                operations = _draw_operations(rng, length, style.complement_weight)
             chain = (tail if above else usual).draw(rng, operations)
             if chain is None or sum(value > style.usual_largest for value in chain.values()) < above:
                 continue
@@ -195,14 +214,18 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
         yield question, chain
 
 
-def _draw_operations(rng: random.Random, steps: int) -> str:
-    """Sums and products by turns.
+def _draw_operations(rng: random.Random, steps: int, complement_weight: float) -> str:
+    """Sums, products and complements, never two of a kind in a row.
 
     Neighbours of one kind could be merged (+3 and -1 are +2): a chain would be shallower than it is long, and
     a step could undo the one before it.
     """
-    kinds = rng.sample(("+-", "*/"), 2)
-    return "".join(rng.choice(kinds[step % 2]) for step in range(steps))
+    operations, last = "", ""
+    for _ in range(steps):
+        weights = {kind: complement_weight if kind == "c" else 1.0 for kind in KINDS if kind != last}
+        last = rng.choices(list(weights), list(weights.values()))[0]
+        operations += rng.choice(last)
+    return operations
 
 
 class _ChainSampler:
@@ -213,10 +236,13 @@ class _ChainSampler:
     allow them.
     """
 
-    def __init__(self, largest: int, largest_addend: int, factors: tuple[int, ...]) -> None:
+    def __init__(
+        self, largest: int, largest_addend: int, factors: tuple[int, ...], complements: tuple[int, ...]
+    ) -> None:
         self._largest = largest
         self._largest_addend = largest_addend
         self._factors = factors
+        self._complements = complements
         self._known: dict[tuple[int, str], tuple[int, ...]] = {}
         self._known_starts: dict[str, tuple[int, ...]] = {}
 
@@ -261,6 +287,8 @@ class _ChainSampler:
             return list(range(1, min(self._largest_addend, value - 1) + 1))
         if operation == "*":
             return [factor for factor in self._factors if value * factor <= self._largest]
+        if operation == "c":
+            return [whole for whole in self._complements if 0 < whole - value <= self._largest]
         return [factor for factor in self._factors if value % factor == 0 and value > factor]
 
 
@@ -270,6 +298,8 @@ def _apply(value: int, operation: str, operand: int) -> int:
         return value + operand
     if operation == "-":
         return value - operand
+    if operation == "c":
+        return operand - value
     return value * operand if operation == "*" else value // operand
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from codi.data.collation import Encoded, collate
 from codi.errors import UsageError
+from codi.methods.method import Method
 
 # Token counts of GSM8k-Aug's first 3,000 training problems at these shares: GPT-2's tokenizer, last step left
 # out. Means 42.2 (question), 12.2 (rationale), 6.3 (answer with prompt and end of sequence).
@@ -70,9 +71,11 @@ def lengths_of(encoded: Sequence[Encoded]) -> Lengths:
 
 
 def random_batch(
-    lengths: Lengths, batch_size: int, vocabulary: int, seed: int, device: torch.device
+    method: Method, lengths: Lengths, batch_size: int, vocabulary: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
     """A collated batch of problems drawn without replacement, with random ids below `vocabulary`.
+
+    Segments are those of CODI, or of another method that thinks and answers (Coconut in its last stage).
 
     Raises UsageError when there are fewer problems than that.
     """
@@ -97,4 +100,9 @@ def random_batch(
                 "student_distillation": 1 + lengths.distillation[row],
             }
         )
+    if method.name != "codi":
+        thoughts = method.thought_positions() - 2
+        examples = [
+            {"question": e["question"], "student": e["student"], "thoughts": thoughts} for e in examples
+        ]
     return {name: tensor.to(device) for name, tensor in collate(examples, pad_id=0).items()}

@@ -17,34 +17,52 @@ import torch
 from torch import Tensor
 
 from codi.errors import UsageError
+from codi.methods.method import Method, build_method
 
 STEPS = 2
 
 
 def measure_memory(
-    size: str, lora_rank: int, batch: dict[str, Tensor], device: torch.device, bf16: bool, seed: int
+    method: Method,
+    size: str,
+    lora_rank: int,
+    batch: dict[str, Tensor],
+    device: torch.device,
+    bf16: bool,
+    seed: int,
 ) -> dict[str, int]:
     """Peak bytes above the model itself, by variant."""
-    from codi.experiments.bench import VARIANTS
+    from codi.experiments.bench_train import VARIANTS
 
     if device.type not in ("cpu", "cuda"):
         return {}
     if device.type == "cuda":
-        return {name: _peak_on_cuda(name, size, lora_rank, batch, device, bf16, seed) for name in VARIANTS}
+        return {
+            name: _peak_on_cuda(name, method, size, lora_rank, batch, device, bf16, seed) for name in VARIANTS
+        }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "batch.pt"
         torch.save(batch, file)
-        return {name: _peak_in_fresh_process(name, size, lora_rank, file, bf16, seed) for name in VARIANTS}
+        return {
+            name: _peak_in_fresh_process(name, method, size, lora_rank, file, bf16, seed) for name in VARIANTS
+        }
 
 
-def _run(variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], bf16: bool, seed: int) -> int:
+def _run(
+    variant: str,
+    method: Method,
+    size: str,
+    lora_rank: int,
+    batch: dict[str, Tensor],
+    bf16: bool,
+    seed: int,
+) -> int:
     """Bytes in use before the steps; runs them."""
-    from codi.experiments.bench import build_models, step_of, timed_step
-    from codi.methods.codi import Codi
+    from codi.experiments.bench_train import build_models, step_of, timed_step
 
     device = batch["question_ids"].device
-    model = build_models(size, lora_rank, seed, device, only=variant)[variant]
-    step = step_of(variant, model, Codi())
+    model = build_models(method, size, lora_rank, seed, device, only=variant)[variant]
+    step = step_of(variant, model, method)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     before = _resident_bytes() if device.type == "cpu" else torch.cuda.memory_allocated(device)
     if device.type == "cuda":
@@ -56,6 +74,7 @@ def _run(variant: str, size: str, lora_rank: int, batch: dict[str, Tensor], bf16
 
 def _peak_on_cuda(
     variant: str,
+    method: Method,
     size: str,
     lora_rank: int,
     batch: dict[str, Tensor],
@@ -64,15 +83,16 @@ def _peak_on_cuda(
     seed: int,
 ) -> int:
     torch.cuda.empty_cache()
-    before = _run(variant, size, lora_rank, batch, bf16, seed)
+    before = _run(variant, method, size, lora_rank, batch, bf16, seed)
     return torch.cuda.max_memory_allocated(device) - before
 
 
 def _peak_in_fresh_process(
-    variant: str, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int
+    variant: str, method: Method, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int
 ) -> int:
     asked = {
         "variant": variant,
+        "method": method.as_dict(),
         "size": size,
         "lora_rank": lora_rank,
         "batch": str(batch),
@@ -117,8 +137,8 @@ def _status(field: str) -> int | None:
 def _main() -> None:
     asked = json.loads(sys.argv[1])
     batch: dict[str, Tensor] = torch.load(asked.pop("batch"))
-    variant = asked.pop("variant")
-    before = _run(variant, batch=batch, **asked)
+    variant, method = asked.pop("variant"), build_method(asked.pop("method"))
+    before = _run(variant, method, batch=batch, **asked)
     print(_peak_bytes() - before)
 
 

@@ -6,24 +6,21 @@
       results.json  results.png
 
 All three start from the same weights, see the same examples in the same batches and use the same optimiser
-settings. They train side by side, each in a process of its own: on two cores two single-threaded processes do
-more work than one with two threads, because a tiny model's operations are too small to share.
+settings. They train side by side, each in a process of its own (`side_by_side.py`).
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import queue
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codi.errors import UsageError
+from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
 from codi.storage import write_whole
 
 METHODS = ("codi", "cot-sft", "no-cot-sft")
@@ -34,7 +31,7 @@ EXAMPLES, VALIDATION, BATCH = 40_000, 500, 32
 
 
 @dataclass(frozen=True)
-class Job:
+class Settings:
     """One system to train and evaluate, as handed to its process."""
 
     method: str
@@ -42,7 +39,6 @@ class Job:
     seed: int
     steps: int | None
     questions: int
-    threads: int
 
 
 def run_quickstart(
@@ -97,90 +93,37 @@ def run_quickstart(
 def _train_all(
     output: Path, seed: int, steps: int | None, questions: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """Run one process per system, as many at a time as the machine has cores for."""
-    import torch
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = 1 if torch.accelerator.is_available() else max(1, min(len(METHODS), cores))
-    jobs = [
-        Job(method, output / method, seed, steps, questions, max(1, cores // workers)) for method in METHODS
-    ]
-    _refuse_other_settings(jobs)
-    spawn = multiprocessing.get_context("spawn")
+    """One process per system, as many at a time as the machine has cores for."""
+    settings = [Settings(method, output / method, seed, steps, questions) for method in METHODS]
+    _refuse_other_settings(settings)
     found: dict[str, dict[str, Any]] = {}
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[state]}"))  # fmt: skip
-    with spawn.Manager() as manager, Progress(*columns) as bars:
-        messages = manager.Queue()
-        tasks = {method: bars.add_task(method, total=None, state="waiting") for method in METHODS}
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-            running = {pool.submit(_train_and_evaluate, job, messages): job.method for job in jobs}
-            try:
-                while len(found) < len(METHODS):
-                    _relay(messages, bars, tasks)
-                    for future in [future for future in running if future.done()]:
-                        found[running.pop(future)] = future.result()
-                _relay(messages, bars, tasks, wait=False)
-            except BaseException:
-                for process in list(getattr(pool, "_processes", {}).values()):
-                    process.terminate()
-                pool.shutdown(cancel_futures=True)
-                raise
+    run_side_by_side(
+        [Job(job.method, job) for job in settings], _train_and_evaluate, on_done=found.__setitem__
+    )
     for method in METHODS:
         accuracy = found[method]["benchmarks"]["in_domain"]["accuracy"]
         say(f"{method}: trained in {found[method]['train_seconds']:.0f} s, in-domain accuracy {accuracy:.1%}")
     return found
 
 
-def _relay(messages: Any, bars: Any, tasks: dict[str, Any], wait: bool = True) -> None:
-    """Move what the processes reported onto the bars."""
-    try:
-        while True:
-            method, done, total, state = messages.get(timeout=0.5 if wait else 0.0)
-            bars.update(tasks[method], completed=done, total=total, state=state)
-            wait = False
-    except queue.Empty:
-        return
-
-
-def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
+def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
     """In a process of its own: train one system, then ask it all four sets."""
-    import torch
-    from transformers import TrainerCallback
-
     from codi.evaluation.benchmarks import load_benchmark
     from codi.evaluation.runner import evaluate
     from codi.generation.latent_reasoner import LatentReasoner
     from codi.training.recipes import load_recipe
     from codi.training.run import train
 
-    torch.set_num_threads(job.threads)
-
-    class Report(TrainerCallback):
-        state = ""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            parent = multiprocessing.parent_process()
-            if parent is not None and not parent.is_alive():
-                os._exit(1)  # the quickstart was killed: it goes on from the last checkpoint when asked again
-            messages.put((job.method, state.global_step, state.max_steps, self.state))
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            terms = [name for name in ("student", "distillation", "teacher") if name in (logs or {})]
-            if terms:
-                self.state = "  ".join(f"{name} {logs[name]:.3f}" for name in terms)
-
     summary = job.output / "training.json"
     config = load_recipe(RECIPE, _overrides(job))
     if not summary.exists():
         interrupted = (job.output / "run.yaml").exists()
-        train(config, job.output, resume=interrupted, say=_silent, callbacks=[Report()])
+        train(config, job.output, resume=interrupted, say=_silent, callbacks=[steps_to(report)])
     trained = json.loads(summary.read_text(encoding="utf-8"))
     reasoner = LatentReasoner.from_pretrained(job.output)
     benchmarks, costs = {}, {}
     for name in SETS:
-        messages.put((job.method, trained["steps"], trained["steps"], f"asking {name}"))
+        report(trained["steps"], trained["steps"], f"asking {name}")
         examples, _, benchmark = load_benchmark(name, count=job.questions)
         predictions = job.output.parent / "predictions" / job.method / f"{name}.jsonl"
         result = evaluate(
@@ -195,11 +138,11 @@ def _train_and_evaluate(job: Job, messages: Any) -> dict[str, Any]:
         }
         if name == "in_domain":
             costs = {"thought_tokens": result.thought_tokens, "sequential_passes": result.sequential_passes}
-    messages.put((job.method, trained["steps"], trained["steps"], "done"))
+    report(trained["steps"], trained["steps"], "done")
     return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": trained["train_seconds"]}
 
 
-def _overrides(job: Job) -> list[str]:
+def _overrides(job: Settings) -> list[str]:
     """What sets this system's run apart from the recipe."""
     seen = EXAMPLES if job.steps is None else min(EXAMPLES, BATCH * job.steps)
     overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
@@ -210,7 +153,7 @@ def _overrides(job: Job) -> list[str]:
     return overrides
 
 
-def _refuse_other_settings(jobs: list[Job]) -> None:
+def _refuse_other_settings(jobs: list[Settings]) -> None:
     """An interrupted quickstart goes on only as it was begun: else systems of two runs would be compared."""
     from codi.training.recipes import load_recipe
     from codi.training.run import refuse_changed_settings

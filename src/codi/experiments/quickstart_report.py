@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from codi.errors import UsageError
 from codi.experiments.quickstart import METHODS, SETS
 
 TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
@@ -110,6 +111,49 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
         "results.json, results.png, predictions, and a checkpoint per system.\nAsk one:  "
         f'codi generate {output / "codi"} --show-thoughts "..."'
     )
+
+
+def summary(folder: Path) -> str:
+    """The README's tables, as Markdown, from every `seed-N.json` (a results.json) in a folder.
+
+    Raises UsageError when there is none.
+    """
+    files = sorted(folder.glob("seed-*.json"), key=lambda file: int(file.stem.partition("-")[2]))
+    if not files:
+        raise UsageError(f"There is no seed-N.json in '{folder}'. Copy a quickstart's results.json there.")
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    order = ("cot-sft", "codi", "no-cot-sft")
+    n = runs[0]["methods"]["codi"]["benchmarks"]["in_domain"]["n"]
+    columns = [*(SET_TITLES[name] for name in SETS), "thought tokens", "passes", "latency, ms"]
+    lines = [
+        f"Seed {runs[0]['seed']}, accuracy in % (n = {n:,} per set) and what an in-domain answer costs at "
+        "batch 1:",
+        "",
+    ]
+    lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for method in order:
+        found = runs[0]["methods"][method]
+        cells = [f"{100 * found['benchmarks'][name]['accuracy']:.1f}" for name in SETS]
+        cells += [f"{found['thought_tokens']:.1f}", f"{found['sequential_passes']:.1f}"]
+        cells.append(f"{found['latency_ms']['median']:.1f}")
+        lines.append(f"| {TITLES[method]} | " + " | ".join(cells) + " |")
+    columns = ["seed", *(TITLES[m] for m in order), "CODI / CoT-SFT", "No-CoT-SFT / CoT-SFT",
+               "latency, CoT-SFT / CODI", "seconds in all"]  # fmt: skip
+    lines += [
+        "",
+        "In domain, every seed:",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
+    for run in runs:
+        written, ours, direct = (run["methods"][m] for m in order)
+        accuracy = [m["benchmarks"]["in_domain"]["accuracy"] for m in (written, ours, direct)]
+        cells = [str(run["seed"]), *(f"{100 * share:.1f}" for share in accuracy)]
+        cells += [f"{100 * share / accuracy[0]:.1f} %" for share in accuracy[1:]]
+        cells.append(f"{written['latency_ms']['median'] / ours['latency_ms']['median']:.2f}")
+        lines.append("| " + " | ".join([*cells, f"{run['wall_seconds']:.0f}"]) + " |")
+    return "\n".join(lines)
 
 
 def _solved_question(output: Path, say: Callable[[str], None]) -> None:

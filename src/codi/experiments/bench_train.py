@@ -1,10 +1,7 @@
-"""Speed and memory, measured and reported; nothing here asserts a time.
+"""Speed and memory of a training step, measured and reported; nothing here asserts a time.
 
-`bench_train` runs the paper-literal training step (`paper_literal.py`) and the library's own in turn, on the
-same batches and the same weights in one process, so that whatever else the machine does falls on both alike.
-`bench_generate` asks a CODI checkpoint and a CoT-SFT checkpoint the same questions in turn.
-
-Both return values that can be written as JSON.
+The step as its paper writes it (`paper_literal.py`, `coconut_literal.py`) and the library's own run in turn,
+on the same batches and the same weights in one process: whatever else the machine does falls on both alike.
 """
 
 from __future__ import annotations
@@ -25,13 +22,14 @@ from transformers.activations import NewGELUActivation
 from codi.data.encoding import TextEncoder
 from codi.data.sources import load_examples
 from codi.errors import UsageError
-from codi.evaluation.statistics import percentile
 from codi.experiments.bench_batches import Lengths, lengths_of, random_batch, sampled_lengths
 from codi.experiments.bench_memory import measure_memory
+from codi.experiments.coconut_literal import literal_coconut_step
 from codi.experiments.paper_literal import literal_step
-from codi.generation.answer import Answer
-from codi.generation.latent_reasoner import LatentReasoner, default_device
+from codi.generation.latent_reasoner import default_device
+from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
+from codi.methods.method import Method
 from codi.modeling.checkpoint import load_tokenizer
 from codi.modeling.configuration import LoraSettings, ModelConfig, TextFormat
 from codi.modeling.model import ThoughtModel
@@ -40,6 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # transformers' defaults are GPT-2's 124 M weights
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 512},
 }
+METHODS = ("codi", "coconut")
 VARIANTS = ("literal", "literal_fused", "codi")
 """literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step."""
 
@@ -48,6 +47,7 @@ Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 def bench_train(
     *,
+    name: str = "codi",
     size: str = "gpt2",
     batch_size: int = 16,
     pairs: int = 3,
@@ -63,6 +63,7 @@ def bench_train(
     """Training steps per second against the paper-literal step, with the agreement of losses and gradients.
 
     Args:
+        name: method whose step is measured: `codi`, or `coconut` in its last stage (no projection).
         size: `gpt2` or `tiny`, with random weights and no dropout, so that both steps give the same loss.
         batch_size: examples in a batch; batches are random, not grouped by length.
         pairs: how often both are timed. The order alternates; one untimed round goes before.
@@ -78,49 +79,50 @@ def bench_train(
     Raises:
         UsageError: an unknown size, or a count below 1. DataError, CheckpointError: `data`, `tokenizer`.
     """
-    _check_train_arguments(size, batch_size, pairs, lora_rank)
+    _check_train_arguments(name, size, batch_size, pairs, lora_rank)
     where = torch.device(device) if device else default_device()
     lengths = (
         sampled_lengths(batch_size * (pairs + 1), seed) if data is None else _read_lengths(data, tokenizer)
     )
-    method = Codi()
-    models = build_models(size, lora_rank, seed, where)
+    method = method_of(name)
+    models = build_models(method, size, lora_rank, seed, where)
     batches = [
-        random_batch(lengths, batch_size, models["codi"].bot_id, seed + number, where)
+        random_batch(method, lengths, batch_size, models["codi"].bot_id, seed + number, where)
         for number in range(pairs + 1)
     ]
-    steps = {name: step_of(name, model, method) for name, model in models.items()}
+    steps = {variant: step_of(variant, model, method) for variant, model in models.items()}
     agreement = compare(models, steps, batches[0], where, bf16)
-    optimizers = {name: _optimizer(model) for name, model in models.items()}
+    optimizers = {variant: _optimizer(model) for variant, model in models.items()}
 
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for number, batch in enumerate(batches):
         order = VARIANTS if number % 2 == 0 else VARIANTS[::-1]
-        for name in order:
-            taken = timed_step(steps[name], optimizers[name], batch, where, bf16)
+        for variant in order:
+            taken = timed_step(steps[variant], optimizers[variant], batch, where, bf16)
             if on_progress is not None:
-                on_progress(number * len(order) + order.index(name) + 1, len(batches) * len(order))
+                on_progress(number * len(order) + order.index(variant) + 1, len(batches) * len(order))
             if number:  # the first round warms up caches, kernels and the optimiser's state
-                seconds[name].append(taken)
+                seconds[variant].append(taken)
     per_pair = [a / b for a, b in zip(seconds["literal"], seconds["codi"], strict=True)]
     per_pair_fused = [a / b for a, b in zip(seconds["literal_fused"], seconds["codi"], strict=True)]
     result: dict[str, Any] = {
         "bench": "train",
         "settings": {
+            "method": name,
             "size": size,
             "batch_size": batch_size,
             "pairs": pairs,
             "lora_rank": lora_rank,
-            "latents": method.latents,
+            "latents": method.thought_positions() - 2,
             "lengths": "GSM8k-Aug, sampled" if data is None else str(data),
             "mean_tokens": {
-                name: float(statistics.mean(column)) for name, column in lengths.columns().items()
+                segment: float(statistics.mean(column)) for segment, column in lengths.columns().items()
             },
             "seed": seed,
         },
         "environment": environment(where, bf16),
         "examples_per_second": {
-            name: batch_size / statistics.median(taken) for name, taken in seconds.items()
+            variant: batch_size / statistics.median(taken) for variant, taken in seconds.items()
         },
         "ratios": per_pair,
         "ratio_median": statistics.median(per_pair),
@@ -130,84 +132,17 @@ def bench_train(
     }
     if memory:
         del models, steps, optimizers
-        result["peak_bytes"] = measure_memory(size, lora_rank, batches[1].copy(), where, bf16, seed)
+        result["peak_bytes"] = measure_memory(method, size, lora_rank, batches[1].copy(), where, bf16, seed)
     return result
 
 
-def bench_generate(
-    *,
-    latent: Path,
-    explicit: Path,
-    questions: int = 100,
-    device: str | None = None,
-    seed: int = 1,
-    batch_size: int = 64,
-    bf16: bool = False,
-) -> dict[str, Any]:
-    """Latency at batch 1 and throughput of a CODI checkpoint, its explicit mode, and a CoT-SFT checkpoint.
-
-    Every question is asked of the three in turn. `within_bound` says whether each answer took at most
-    latents + 2 + answer tokens sequential passes (for written rationales: rationale, prompt and answer
-    tokens + 2). Raises UsageError when `latent` has no latents or `questions` is below 1.
-    """
-    if questions < 1:
-        raise UsageError(f"questions is {questions}; it must be 1 or more.")
-    codi = LatentReasoner.from_pretrained(latent, device=device)
-    if not codi.method.thinks:
-        raise UsageError(
-            f"'{latent}' is a {codi.method.name} model, which has no latents. Give a CODI checkpoint."
-        )
-    cot = LatentReasoner.from_pretrained(explicit, device=device)
-    systems = {
-        "latent": (codi, "latent"),
-        "explicit": (codi, "explicit"),
-        "cot-sft": (cot, cot.method.modes[0]),
-    }
-    examples, _ = load_examples(f"word-problems?seed={seed}&count={questions}", split="test")
-    texts = [example.question for example in examples]
-    for reasoner, mode in systems.values():
-        reasoner.answer(texts[:2], mode=mode, batch_size=1)
-
-    answers: dict[str, list[Answer]] = {name: [] for name in systems}
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    for number, text in enumerate(texts):
-        order = list(systems) if number % 2 == 0 else list(systems)[::-1]
-        for name in order:
-            reasoner, mode = systems[name]
-            taken, found = _timed_answer(reasoner, [text], mode, 1, bf16)
-            answers[name] += found
-            seconds[name].append(taken)
-    result: dict[str, Any] = {"bench": "generate", "environment": environment(codi.model.device, bf16)}
-    result["settings"] = {"questions": questions, "seed": seed, "batch_size": batch_size}
-    result["systems"] = {}
-    for name, (reasoner, mode) in systems.items():
-        batched, _ = _timed_answer(reasoner, texts, mode, batch_size, bf16)
-        prompt = 0 if mode == "latent" else len(reasoner.text.prompt_ids)
-        result["systems"][name] = {
-            "latency_ms": {
-                "median": 1e3 * statistics.median(seconds[name]),
-                "p95": 1e3 * percentile(seconds[name], 95),
-            },
-            "mean_passes": statistics.mean(a.passes for a in answers[name]),
-            "mean_thoughts": statistics.mean(a.thoughts for a in answers[name]),
-            "mean_answer_tokens": statistics.mean(a.answer_tokens for a in answers[name]),
-            "within_bound": all(within_bound(a, mode, prompt) for a in answers[name]),
-            "questions_per_second": questions / batched,
-        }
-    latency = {name: values["latency_ms"]["median"] for name, values in result["systems"].items()}
-    result["latency_ratio"] = latency["cot-sft"] / latency["latent"]
-    result["latency_ratio_own_explicit"] = latency["explicit"] / latency["latent"]
-    return result
-
-
-def within_bound(answer: Answer, mode: str, prompt_tokens: int) -> bool:
-    """Whether the passes are at most latents + 2 + answer tokens (`thoughts` has <bot> and <eot> counted)."""
-    allowed = answer.thoughts + answer.answer_tokens
-    return answer.passes <= (allowed if mode == "latent" else allowed + prompt_tokens + 2)
+def method_of(name: str) -> Method:
+    """The method whose step is measured."""
+    return Codi() if name == "codi" else Coconut()
 
 
 def build_models(
-    size: str, lora_rank: int, seed: int, device: torch.device, only: str | None = None
+    method: Method, size: str, lora_rank: int, seed: int, device: torch.device, only: str | None = None
 ) -> dict[str, ThoughtModel]:
     """A model per variant (or for one), with the same weights. Adapters start off zero, so all learn."""
     torch.manual_seed(seed)
@@ -215,6 +150,7 @@ def build_models(
     config = ModelConfig(
         base_config={"model_type": "gpt2", **SIZES[size], **no_dropout},
         lora=LoraSettings(rank=lora_rank, dropout=0.0) if lora_rank else None,
+        projection=isinstance(method, Codi),
     )
     model = ThoughtModel(config)
     with torch.no_grad():
@@ -236,11 +172,13 @@ def _stock_activations(model: nn.Module) -> None:
                 setattr(module, name, NewGELUActivation())
 
 
-def step_of(variant: str, model: ThoughtModel, method: Codi) -> Step:
+def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:
     """The function from a batch to the losses, for one variant."""
     if variant == "codi":
         return lambda batch: method.loss(model, batch)
-    return lambda batch: literal_step(model, method, batch)
+    if isinstance(method, Codi):
+        return lambda batch: literal_step(model, method, batch)
+    return lambda batch: literal_coconut_step(model, batch)
 
 
 def timed_step(
@@ -321,17 +259,6 @@ def _optimizer(model: ThoughtModel) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
 
-def _timed_answer(
-    reasoner: LatentReasoner, texts: list[str], mode: str, batch_size: int, bf16: bool
-) -> tuple[float, list[Answer]]:
-    synchronize(reasoner.model.device)
-    start = time.perf_counter()
-    with torch.autocast(reasoner.model.device.type, torch.bfloat16, enabled=bf16):
-        answers = reasoner.answer(texts, mode=mode, batch_size=batch_size)
-    synchronize(reasoner.model.device)
-    return time.perf_counter() - start, answers
-
-
 def _read_lengths(data: Path, tokenizer: str) -> Lengths:
     form = TextFormat()
     text = TextEncoder(
@@ -345,7 +272,9 @@ def _read_lengths(data: Path, tokenizer: str) -> Lengths:
     return lengths_of([Codi().encode(example, text) for example in examples])
 
 
-def _check_train_arguments(size: str, batch_size: int, pairs: int, lora_rank: int) -> None:
+def _check_train_arguments(name: str, size: str, batch_size: int, pairs: int, lora_rank: int) -> None:
+    if name not in METHODS:
+        raise UsageError(f"There is no literal step of '{name}'. Methods: {', '.join(METHODS)}.")
     if size not in SIZES:
         raise UsageError(f"Unknown size '{size}'. Known sizes: {', '.join(SIZES)}.")
     if min(batch_size, pairs) < 1 or lora_rank < 0:

@@ -1,0 +1,101 @@
+"""`codi reproduce`: the paper's tables and figures, our figures beside the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codi.commands.console import print_table
+from codi.errors import CodiError, UsageError
+
+if TYPE_CHECKING:
+    from codi.experiments.sweep import Plan
+
+
+def reproduce(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="TABLE ...", help="Names of tables, or all.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="small (generated problems, CPU) or paper (hub data).")
+    ] = "small",
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; repeatable.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of configurations and results.")] = Path("results"),
+    runs: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = Path("runs/reproduce"),
+    page: Annotated[Path | None, typer.Option(help="Write the results page (Markdown) to this file.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and what they would take.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print what is finished; run nothing.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    steps: Annotated[int | None, typer.Option(hidden=True)] = None,
+    questions: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run tables and figures of the paper; finished runs are skipped."""
+    from codi.experiments.tables import TABLES
+
+    if show_list:
+        print_table("Tables", ("name", "what it is"), [(t.name, t.title) for t in TABLES.values()])
+        return
+    if not tables:
+        raise UsageError(f"Name a table, or all: {', '.join(TABLES)}.")
+    from codi.experiments.sweep import measure_latency_of, plan, run_sweep, tables_named
+
+    chosen = tables_named(tables)
+    plans = plan(tables, scale, results, runs, seeds=seeds, steps=steps, questions=questions)
+    if dry_run:
+        _print_plans(plans, scale)
+        return
+    errors = {}
+    if not show:
+        errors = run_sweep(plans, typer.echo)
+        if any(table.kind == "cost" for table in chosen):
+            measured = {name for table in chosen if table.kind == "cost" for name in table.rows}
+            measure_latency_of(
+                [one for one in plans if one.variant.name in measured and one.seed == 1], typer.echo
+            )
+    _print_tables(plans, tables, scale)
+    if page is not None:
+        from codi.experiments.results_page import write_page
+
+        write_page(page, results)
+        typer.echo(f"Written: {page}")
+    if errors:
+        failed = "\n".join(f"  {name}: {error}" for name, error in errors.items())
+        raise CodiError(f"{len(errors)} of {len(plans)} runs failed; the others are kept.\n{failed}")
+
+
+def _print_plans(plans: list[Plan], scale: str) -> None:
+    from codi.experiments.sweep import read_result
+    from codi.experiments.sweep_estimate import estimate
+
+    rows, minutes, unknown = [], 0.0, 0
+    for one in plans:
+        result, why = read_result(one)
+        cost = estimate(one, plans)
+        rows.append((one.name, "finished" if result else why, cost.time, cost.memory))
+        if result is None:
+            minutes, unknown = minutes + (cost.minutes or 0.0), unknown + (cost.minutes is None)
+    print_table(f"Runs at {scale} scale", ("run", "state", "time", "memory"), rows)
+    typer.echo(
+        f"{sum(row[1] != 'finished' for row in rows)} of {len(rows)} runs to make, about "
+        f"{minutes:.0f} minutes one after the other"
+        + (f", and {unknown} of unknown length" if unknown else "")
+        + "."
+    )
+
+
+def _print_tables(plans: list[Plan], names: list[str], scale: str) -> None:
+    from codi.experiments.sweep import tables_named
+    from codi.experiments.table_report import collect, directions, rows
+
+    found = collect(plans)
+    for table in tables_named(names):
+        headings, made = rows(table, found, scale)
+        print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
+        for direction in directions(table, found, scale):
+            typer.echo(f"  {direction.describe()}")
+        if table.note:
+            typer.echo(f"  {table.note}")

@@ -1,0 +1,157 @@
+"""From finished runs to a table: our figures beside the paper's, and whether each direction agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, mean_std, paired_difference
+from codi.experiments.sweep import Plan, read_result, seeds_of
+from codi.experiments.tables import PAPER_SETS, SMALL_SETS, VARIANTS, Claim, Table
+
+Results = dict[str, dict[int, dict[str, Any]]]
+"""Finished results by variant and seed."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A claim of the paper against our runs. agrees: None while runs are missing.
+
+    difference: accuracy of `better` less that of `worse` (fraction), over all seeds' questions together, with
+    its paired bootstrap interval and McNemar's exact p.
+    """
+
+    claim: Claim
+    agrees: bool | None
+    difference: float = 0.0
+    ci95: tuple[float, float] = (0.0, 0.0)
+    p: float = 1.0
+
+    def describe(self) -> str:
+        """One line: never softened where it disagrees."""
+        if self.agrees is None:
+            return f"{self.claim.text}: not run yet"
+        low, high = self.ci95
+        verdict = "agrees" if self.agrees else "DISAGREES"
+        sure = "" if self.p < 0.05 else ", not significant"
+        return (
+            f"{self.claim.text}: {verdict}{sure} ({100 * self.difference:+.1f} points "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p = {self.p:.2g})"
+        )
+
+
+def collect(plans: Sequence[Plan]) -> Results:
+    """The finished results among the plans."""
+    found: Results = {}
+    for one in plans:
+        result, _ = read_result(one)
+        if result is not None:
+            found.setdefault(one.variant.name, {})[one.seed] = result
+    return found
+
+
+def sets_of(table: Table, scale: str) -> tuple[str, ...]:
+    """The sets that the table has columns for."""
+    return (SMALL_SETS if scale == "small" else PAPER_SETS)[: table.sets]
+
+
+def accuracies(table: Table, results: Results, variant: str, name: str) -> list[float]:
+    """One accuracy per finished seed of the table's."""
+    by_seed = results.get(variant, {})
+    return [by_seed[s]["benchmarks"][name]["accuracy"] for s in seeds_of(table, variant) if s in by_seed]
+
+
+def cell(table: Table, results: Results, variant: str, name: str) -> str:
+    """`93.8 ± 0.7 (3 seeds)`, or of one seed the 95 % interval: `93.8 [92.1, 95.1]`; `–` where not run."""
+    values = accuracies(table, results, variant, name)
+    if not values:
+        return "–"
+    mean, deviation = mean_std(values)
+    if deviation is not None:
+        return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    n = next(iter(results[variant].values()))["benchmarks"][name]["n"]
+    low, high = accuracy_interval(round(mean * n), n)
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def directions(table: Table, results: Results, scale: str) -> list[Direction]:
+    """Every claim of the table, on its first set."""
+    name = sets_of(table, scale)[0]
+    return [_direction(claim, results, table, name) for claim in table.claims]
+
+
+def _direction(claim: Claim, results: Results, table: Table, name: str) -> Direction:
+    worse, better = _outcomes(results, table, claim, name)
+    if not worse:
+        return Direction(claim, None)
+    difference, low, high = paired_difference(worse, better)
+    return Direction(claim, difference > 0, difference, (low, high), mcnemar_exact(worse, better).p_value)
+
+
+def _outcomes(results: Results, table: Table, claim: Claim, name: str) -> tuple[list[bool], list[bool]]:
+    """Right or wrong per question and seed, of the seeds that both have."""
+    one, other = results.get(claim.worse, {}), results.get(claim.better, {})
+    worse, better = list[bool](), list[bool]()
+    for seed in seeds_of(table, claim.better):
+        if seed in one and seed in other:
+            worse += [mark == "1" for mark in one[seed]["benchmarks"][name]["outcomes"]]
+            better += [mark == "1" for mark in other[seed]["benchmarks"][name]["outcomes"]]
+    return worse, better
+
+
+def within_two_deviations(table: Table, results: Results, scale: str) -> dict[str, str]:
+    """Table A6's rule: whether each prompt lies within 2 standard deviations of the baseline's mean."""
+    name = sets_of(table, scale)[0]
+    baseline, *others = table.rows
+    values = accuracies(table, results, baseline, name)
+    if len(values) < 2:
+        return {}
+    mean, deviation = mean_std(values)
+    assert deviation is not None
+    found = {}
+    for variant in others:
+        own = accuracies(table, results, variant, name)
+        if own:
+            found[variant] = "yes" if abs(mean_std(own)[0] - mean) <= 2 * deviation else "no"
+    return found
+
+
+def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows, ready to print: the paper's figure beside each of ours."""
+    if table.kind == "cost":
+        return _cost_rows(table, results)
+    sets = sets_of(table, scale)
+    headings = ["", "seeds"]
+    for name, papers in zip(sets, PAPER_SETS, strict=False):
+        headings += [f"{name} %", f"paper, {papers} %"]
+    rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
+    if table.name == "a6":
+        headings.append("within ± 2 std")
+    made = []
+    for variant, papers_figures in table.rows.items():
+        title = VARIANTS[variant].title
+        row = [title, str(len([s for s in seeds_of(table, variant) if s in results.get(variant, {})]))]
+        for index, name in enumerate(sets):
+            figure = papers_figures[index] if index < len(papers_figures) else None
+            row += [cell(table, results, variant, name), "–" if figure is None else f"{figure:.1f}"]
+        if table.name == "a6":
+            row.append(rule.get(variant, "–"))
+        made.append(tuple(row))
+    return tuple(headings), made
+
+
+def _cost_rows(table: Table, results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    headings = ("", "thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms")
+    made = list[tuple[str, ...]]()
+    for variant in table.rows:
+        result = results.get(variant, {}).get(table.seeds[0])
+        title = VARIANTS[variant].title
+        if result is None:
+            made.append((title, "–", "–", "–", "–"))
+            continue
+        times = result.get("latency_ms", {})
+        shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
+        thoughts, passes = result["thought_tokens"], result["sequential_passes"]
+        made.append((title, f"{thoughts:.1f}", f"{passes:.1f}", *shown))
+    return headings, made

@@ -1,0 +1,232 @@
+"""`codi reproduce`: plans, runs, skips, goes on after a kill, and never trusts a broken result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from codi.cli import app
+from codi.errors import UsageError
+from codi.evaluation.statistics import mcnemar_exact
+from codi.experiments import sweep
+from codi.experiments.sweep import Plan, plan, read_result, run_sweep, write_result
+from codi.experiments.table_report import cell, collect, directions, rows, within_two_deviations
+from codi.experiments.tables import TABLES, VARIANTS
+from codi.methods.method import build_method
+
+SHORT = {"steps": 2, "questions": 6}
+
+
+def plans_of(folder: Path, *names: str, **options: Any) -> list[Plan]:
+    return plan(names, "small", folder / "results", folder / "runs", **options)
+
+
+def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
+    """A result with given outcomes on every set."""
+    share = outcomes.count("1") / len(outcomes)
+    found = {"accuracy": share, "ci95": [0, 1], "n": len(outcomes), "scorer": "codi", "outcomes": outcomes}
+    return {
+        "variant": one.variant.name,
+        "seed": one.seed,
+        "configuration": sweep._comparable(one.configuration(), one.runs),
+        "steps": 10,
+        "train_seconds": 5.0,
+        "benchmarks": dict.fromkeys(one.sets, found),
+        "thought_tokens": 8.0,
+        "sequential_passes": 9.0,
+        **more,
+    }
+
+
+# --- plans --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_run_of_every_table_has_a_valid_configuration(name: str, scale: str, tmp_path: Path) -> None:
+    for one in plan([name], scale, tmp_path / "results", tmp_path / "runs", seeds=[1]):
+        config = one.configuration()
+        method = build_method(config.method)
+        epochs = float(config.training.get("num_train_epochs") or 10)
+        if one.variant.teacher is None:  # its teacher must have been trained
+            started = config.model.base is not None or config.start is not None
+            if scale == "small":
+                size = config.training["per_device_train_batch_size"]
+                epochs = config.training["max_steps"] * size / int(config.data.train.rpartition("=")[2])
+            method.check_run(config.model, started, epochs)
+
+
+def test_runs_are_shared_and_come_after_those_they_stand_on(tmp_path: Path) -> None:
+    names = [one.name for one in plans_of(tmp_path, "figure3", "table2", seeds=[1])]
+    assert len(names) == len(set(names))
+    assert names.index("cot-sft/seed-1") < names.index("coconut/seed-1")
+    assert names.index("teacher/seed-1") < names.index("static/seed-1")
+    paper = plan(["figure3"], "paper", tmp_path, tmp_path, seeds=[1])
+    assert next(one for one in paper if one.variant.name == "coconut").needs == ()
+
+
+def test_seeds_are_the_tables_own_unless_given(tmp_path: Path) -> None:
+    assert {one.seed for one in plans_of(tmp_path, "figure3")} == {1, 2, 3}
+    baseline = [one.seed for one in plans_of(tmp_path, "a6") if one.variant.name == "prompt-1"]
+    assert baseline == [1, 2, 3, 4, 5]
+
+
+def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Did you mean 'figure3'\? Tables: figure3, figure4"):
+        plans_of(tmp_path, "figur3")
+    with pytest.raises(UsageError, match="Scales: small, paper"):
+        plan(["a4"], "large", tmp_path, tmp_path)
+
+
+def test_every_variant_is_used_and_every_row_known() -> None:
+    used = {name for table in TABLES.values() for name in table.rows}
+    used |= {other for name in used for other in (VARIANTS[name].start, VARIANTS[name].teacher) if other}
+    assert used == set(VARIANTS)
+    for table in TABLES.values():
+        for claim in table.claims:
+            assert {claim.better, claim.worse} <= set(table.rows)
+
+
+# --- results ------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_or_changed_result_is_named_and_not_trusted(tmp_path: Path) -> None:
+    one = plans_of(tmp_path, "a4", seeds=[1])[0]
+    assert read_result(one) == (None, "not run yet")
+    write_result(one, made_up(one, "1101"))
+    whole = one.result_file.read_text()
+    assert read_result(one)[0] == made_up(one, "1101")
+    for broken in (whole[:-40], whole.replace("1101", "1111"), "[]", ""):
+        one.result_file.write_text(broken)
+        found, why = read_result(one)
+        assert found is None
+        assert "is corrupted" in why
+        assert str(one.result_file) in why
+    one.result_file.write_text(whole)
+    other = replace(one, variant=VARIANTS["beta-5"])
+    other.result_file.write_text(whole)
+    assert "other settings" in read_result(other)[1]
+
+
+def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None:
+    one = plans_of(tmp_path, "figure3", seeds=[1])[3]
+    assert one.variant.start == "cot-sft"
+    write_result(one, made_up(one, "10"))
+    moved = replace(one, runs=tmp_path / "elsewhere")
+    assert read_result(moved)[0] is not None
+
+
+def test_sweep_makes_skips_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real sweep of two shortened runs, then again with one result broken and one checkpoint half done."""
+    plans = [one for one in plans_of(tmp_path, "figure3", seeds=[1], **SHORT) if "cot" in one.variant.name][
+        :2
+    ]
+    said: list[str] = []
+    assert run_sweep(plans, said.append) == {}
+    assert said[0] == "0 of 2 runs are finished, 2 to make."
+    for one in plans:
+        found, _ = read_result(one)
+        assert found is not None
+        assert found["steps"] == 2
+        assert set(found["benchmarks"]) == set(one.sets)
+        assert len(found["benchmarks"]["in_domain"]["outcomes"]) == 6
+        assert one.result_file.with_suffix(".yaml").exists()
+    before = plans[0].result_file.read_bytes()
+    plans[1].result_file.write_text("{")
+    said.clear()
+    assert run_sweep(plans, said.append) == {}
+    assert "corrupted" in said[0]
+    assert said[1] == "1 of 2 runs are finished, 1 to make."
+    assert read_result(plans[1])[0] is not None
+    assert plans[0].result_file.read_bytes() == before
+    said.clear()
+    assert run_sweep(plans, said.append) == {}
+    assert said == ["2 of 2 runs are finished, 0 to make."]
+
+
+# --- what is made of them -----------------------------------------------------------------------------------
+
+
+def finished(tmp_path: Path, table: str, outcomes: dict[str, list[str]]) -> list[Plan]:
+    """Results of a table's variants: one string of outcomes for each seed."""
+    plans = plans_of(tmp_path, table)
+    for one in plans:
+        given = outcomes.get(one.variant.name, [])
+        if one.seed <= len(given):
+            write_result(one, made_up(one, given[one.seed - 1]))
+    return plans
+
+
+def test_directions_use_all_seeds_and_never_hide_a_disagreement(tmp_path: Path) -> None:
+    outcomes = {
+        "codi": ["1" * 30 + "0" * 10] * 2,
+        "static": ["1" * 10 + "0" * 30] * 2,
+        "without-l1": ["1" * 40] * 2,
+    }
+    found = collect(finished(tmp_path, "table2", outcomes))
+    table = TABLES["table2"]
+    by_name = {one.claim.worse: one for one in directions(table, found, "small")}
+    assert by_name["static"].agrees
+    assert by_name["static"].difference == pytest.approx(0.5)
+    expected = mcnemar_exact([True] * 10 + [False] * 30, [True] * 30 + [False] * 10)
+    assert by_name["static"].p < expected.p_value  # twice the questions
+    assert by_name["without-l1"].agrees is False
+    assert "DISAGREES" in by_name["without-l1"].describe()
+    assert by_name["keep-last-step"].agrees is None
+    assert "not run yet" in by_name["keep-last-step"].describe()
+
+
+def test_cells_are_mean_and_deviation_or_an_interval(tmp_path: Path) -> None:
+    found = collect(finished(tmp_path, "table2", {"codi": ["1100", "1110", "1111"], "static": ["1100"]}))
+    table = TABLES["table2"]
+    assert cell(table, found, "codi", "in_domain") == "75.0 ± 25.0"
+    assert cell(table, found, "static", "in_domain") == "50.0 [15.0, 85.0]"
+    assert cell(table, found, "without-l1", "in_domain") == "–"
+    headings, made = rows(table, found, "small")
+    assert headings == ("", "seeds", "in_domain %", "paper, gsm8k %")
+    assert ("CODI", "3", "75.0 ± 25.0", "43.7") in made
+
+
+def test_rule_of_two_deviations(tmp_path: Path) -> None:
+    base = ["1" * n + "0" * (100 - n) for n in (50, 51, 52, 53, 54)]  # mean 52, deviation 1.58
+    near, far = "1" * 55 + "0" * 45, "1" * 56 + "0" * 44
+    found = collect(finished(tmp_path, "a6", {"prompt-1": base, "prompt-2": [near], "prompt-3": [far]}))
+    assert within_two_deviations(TABLES["a6"], found, "small") == {"prompt-2": "yes", "prompt-3": "no"}
+
+
+def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["reproduce", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
+    assert all(name in run("--list") for name in TABLES)
+    planned = run("table2", "--dry-run", *folders)
+    assert "22 of 22 runs to make" in " ".join(planned.split()) or "24 of 24" in " ".join(planned.split())
+    assert "A100" in run("a4", "--dry-run", "--scale", "paper", *folders)
+    finished(tmp_path, "a4", {"beta-1": ["10"], "beta-20": ["11"]})
+    shown = run("a4", "--show", *folders, "--page", str(tmp_path / "page.md"))
+    assert "beta 20 is above beta 1: agrees, not significant" in " ".join(shown.split())
+    page = (tmp_path / "page.md").read_text()
+    assert "2 of the 5 runs" in page
+    assert "| beta 20 | 1 | 100.0 [34.2, 100.0] | 51.9 |" in page
+    refused = CliRunner().invoke(app, ["reproduce", "tabel2"])
+    assert refused.exit_code == 2
+    assert "table2" in refused.output
+
+
+def test_results_page_is_up_to_date() -> None:
+    from codi.experiments.results_page import render_page
+
+    root = Path(__file__).parents[1]
+    page = (root / "docs/results.md").read_text(encoding="utf-8")
+    assert page == render_page(root / "results"), "write it: codi reproduce all --show --page docs/results.md"
+    for line in json.loads(json.dumps(page.splitlines())):
+        if line.startswith("!["):
+            assert (root / "docs" / line.partition("(")[2].rstrip(")")).exists()
