@@ -79,9 +79,9 @@ def test_schedule_of_the_published_run() -> None:
     """c_thought 2, 3 epochs a stage, 3 stages, then the last: from a CoT checkpoint, 10 batches an epoch."""
     method = Coconut()
     stages = [method.stage_at(10 * epoch, 10) for epoch in range(15)]
-    assert stages == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
-    assert method.stage_at(29, 10) == 0
-    assert method.stage_at(30, 10) == 1
+    assert stages == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 6
+    assert method.stage_at(29, 10) == 1
+    assert method.stage_at(30, 10) == 2
 
 
 def test_own_stage_zero_is_as_long_as_asked() -> None:
@@ -182,9 +182,9 @@ def test_checkpoint_of_a_stage_answers_as_in_it(tmp_path: Any) -> None:
         (
             ModelConfig(base="gpt2", projection=False),
             True,
-            12,
+            9,
             {},
-            "begins after 12 epochs, but the run has 12",
+            "begins after 9 epochs, but the run has 9",
         ),
     ],
 )
@@ -200,6 +200,8 @@ def test_runs_that_cannot_work_are_refused(
     [
         ({"c_thought": 0}, "c_thought is 0"),
         ({"mix": "some"}, "none, uniform, proportional"),
+        ({"mix": "uniform"}, "needs a share above 0"),
+        ({"mix_share": 0.5}, "needs a share above 0"),
         ({"epochs_per_stage": 0}, "epochs_per_stage is 0"),
     ],
 )

@@ -109,6 +109,7 @@ def test_a_broken_or_changed_result_is_named_and_not_trusted(tmp_path: Path) -> 
         assert str(one.result_file) in why
     one.result_file.write_text(whole)
     other = replace(one, variant=VARIANTS["beta-5"])
+    other.result_file.parent.mkdir(parents=True)
     other.result_file.write_text(whole)
     assert "other settings" in read_result(other)[1]
 

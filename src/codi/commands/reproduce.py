@@ -12,6 +12,7 @@ from codi.errors import CodiError, UsageError
 
 if TYPE_CHECKING:
     from codi.experiments.sweep import Plan
+    from codi.experiments.tables import Table
 
 
 def reproduce(
@@ -48,15 +49,20 @@ def reproduce(
     if dry_run:
         _print_plans(plans, scale)
         return
+    if page is not None and scale != "small":
+        raise UsageError("The results page is of the small scale. Leave --page out, or --scale paper.")
     errors = {}
     if not show:
         errors = run_sweep(plans, typer.echo)
-        if any(table.kind == "cost" for table in chosen):
-            measured = {name for table in chosen if table.kind == "cost" for name in table.rows}
-            measure_latency_of(
-                [one for one in plans if one.variant.name in measured and one.seed == 1], typer.echo
-            )
-    _print_tables(plans, tables, scale)
+        for table in chosen:
+            if table.kind == "cost":
+                measure_latency_of(
+                    plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions),
+                    typer.echo,
+                )
+    for table in chosen:
+        own = plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions)
+        _print_table(table, own, scale)
     if page is not None:
         from codi.experiments.results_page import write_page
 
@@ -87,15 +93,13 @@ def _print_plans(plans: list[Plan], scale: str) -> None:
     )
 
 
-def _print_tables(plans: list[Plan], names: list[str], scale: str) -> None:
-    from codi.experiments.sweep import tables_named
+def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
     from codi.experiments.table_report import collect, directions, rows
 
     found = collect(plans)
-    for table in tables_named(names):
-        headings, made = rows(table, found, scale)
-        print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
-        for direction in directions(table, found, scale):
-            typer.echo(f"  {direction.describe()}")
-        if table.note:
-            typer.echo(f"  {table.note}")
+    headings, made = rows(table, found, scale)
+    print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
+    for direction in directions(table, found, scale):
+        typer.echo(f"  {direction.describe()}")
+    if table.note:
+        typer.echo(f"  {table.note}")

@@ -75,44 +75,47 @@ def run_side_by_side(
     columns = (TextColumn(f"{{task.description:<{width}}}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[state]}"))  # fmt: skip
     waiting, succeeded, errors = list(jobs), set[str](), dict[str, BaseException]()
-    running: dict[Future[Any], tuple[str, int]] = {}
+    running: dict[Future[Any], tuple[str, int, ProcessPoolExecutor]] = {}
     free = list(range(workers))
     with spawn.Manager() as manager, Progress(*columns) as bars:
         messages = manager.Queue()
         tasks = {job.name: bars.add_task(job.name, total=None, state="waiting") for job in jobs}
-        with ProcessPoolExecutor(workers, mp_context=spawn, max_tasks_per_child=1) as pool:
-            try:
-                while waiting or running:
-                    for job in list(waiting):
-                        failed = [need for need in job.needs if need in errors]
-                        if failed:
-                            waiting.remove(job)
-                            errors[job.name] = RuntimeError(f"it needs '{failed[0]}', which failed")
-                            bars.update(tasks[job.name], state="not run")
-                        elif free and succeeded.issuperset(job.needs):
-                            waiting.remove(job)
-                            place = free.pop(0)
-                            report = Reporter(job.name, messages, place if accelerated else None, threads)
-                            running[pool.submit(_in_place, work, job.payload, report)] = job.name, place
-                    _relay(messages, bars, tasks)
-                    for future in [future for future in running if future.done()]:
-                        name, place = running.pop(future)
-                        free.append(place)
-                        error = future.exception()
-                        if error is None:
-                            succeeded.add(name)
-                            on_done(name, future.result())
-                        elif go_on and isinstance(error, Exception):
-                            errors[name] = error
-                            bars.update(tasks[name], state="failed")
-                        else:
-                            raise error
-                _relay(messages, bars, tasks, wait=False)
-            except BaseException:
+        try:
+            while waiting or running:
+                for job in list(waiting):
+                    failed = [need for need in job.needs if need in errors]
+                    if failed:
+                        waiting.remove(job)
+                        errors[job.name] = RuntimeError(f"it needs '{failed[0]}', which failed")
+                        bars.update(tasks[job.name], state="not run")
+                    elif free and succeeded.issuperset(job.needs):
+                        waiting.remove(job)
+                        place = free.pop(0)
+                        report = Reporter(job.name, messages, place if accelerated else None, threads)
+                        # A pool each: a process that the system kills breaks its own pool and no other.
+                        pool = ProcessPoolExecutor(1, mp_context=spawn)
+                        running[pool.submit(_in_place, work, job.payload, report)] = job.name, place, pool
+                _relay(messages, bars, tasks)
+                for future in [future for future in running if future.done()]:
+                    name, place, pool = running.pop(future)
+                    pool.shutdown(wait=False)
+                    free.append(place)
+                    error = future.exception()
+                    if error is None:
+                        succeeded.add(name)
+                        on_done(name, future.result())
+                    elif go_on and isinstance(error, Exception):
+                        errors[name] = error
+                        bars.update(tasks[name], state="failed")
+                    else:
+                        raise error
+            _relay(messages, bars, tasks, wait=False)
+        except BaseException:
+            for _, _, pool in running.values():
                 for process in list(getattr(pool, "_processes", {}).values()):
                     process.terminate()
                 pool.shutdown(cancel_futures=True)
-                raise
+            raise
     return errors
 
 

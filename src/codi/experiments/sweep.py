@@ -4,8 +4,10 @@
     results/SCALE/VARIANT/seed-N.json     the result, written whole after it, with a checksum
     runs/reproduce/SCALE/VARIANT/seed-N/  checkpoint and curves; large, not kept in git
 
-A result counts as finished when its checksum and its configuration are right. A killed sweep goes on where it
-stopped: finished runs are skipped, a run that was cut off resumes from its last checkpoint.
+A result counts as finished when its checksum and its configuration are right. A killed sweep goes on where
+it stopped: finished runs are skipped, a run that was cut off resumes from its last checkpoint. What is not
+seen: that the run which another started from has been made anew with other settings; delete the results
+that stand on it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from codi.errors import CodiError, UsageError, nearest
+from codi.errors import UsageError, nearest
 from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
 from codi.experiments.tables import PAPER_SETS, SMALL_SETS, TABLES, VARIANTS, Table, Variant
 from codi.storage import write_whole
@@ -86,7 +88,7 @@ class Plan:
         if variant.teacher:
             overrides.append(f"method.teacher={folder / variant.teacher / f'seed-{self.seed}'}")
         config = load_recipe(recipe, overrides)
-        training = dict(config.training)
+        training = {**config.training, "disable_tqdm": True}  # the bars of side_by_side.py speak for all
         if self.steps is not None:
             training |= {"max_steps": self.steps, "eval_steps": max(1, self.steps // 2)}
         elif self.scale == "small":
@@ -163,7 +165,7 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
         return None, f"'{file}' is corrupted"
     if checksum != _digest(found):
         return None, f"'{file}' is corrupted"
-    if found["configuration"] != _comparable(one.configuration(), one.runs):
+    if found["configuration"] != _comparable(one.configuration().as_dict()):
         return None, f"'{file}' was made with other settings"
     result: dict[str, Any] = found
     return result, ""
@@ -179,11 +181,13 @@ def _digest(result: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
-def _comparable(config: RunConfig, runs: Path) -> dict[str, Any]:
-    """JSON-ready, with the folder of the runs (which differs between machines) cut off."""
-    text = json.dumps(config.as_dict()).replace(json.dumps(str(runs))[1:-1], "RUNS")
-    values: dict[str, Any] = json.loads(text)
-    return values
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON-ready settings; of the checkpoints that a run stands on, variant and seed alone."""
+    settings: dict[str, Any] = json.loads(json.dumps(values))
+    for section, key in ((settings, "start"), (settings["method"], "teacher")):
+        if section.get(key):
+            section[key] = "/".join(Path(section[key]).parts[-2:])
+    return settings
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -225,22 +229,20 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
 
 def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
     """In a process of its own: train as configured (or go on), then ask every set."""
-    from codi.training.run import refuse_changed_settings, train, versions
+    from codi.training.run import train, versions
 
     config = one.configuration()
     one.result_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(one.result_file.with_suffix(".yaml"), yaml.safe_dump(config.as_dict(), sort_keys=False))
     summary = one.checkpoint / "training.json"
-    overwrite = False
-    try:
-        refuse_changed_settings(config, one.checkpoint)
-    except CodiError:
-        overwrite = True  # a run of other settings; its result was found to be of another configuration
+    begun = one.checkpoint / "run.yaml"
+    overwrite = begun.exists() and _comparable(yaml.safe_load(begun.read_text(encoding="utf-8"))) != (
+        _comparable(config.as_dict())
+    )  # of other settings: so is its result, which is why it is made again
     if overwrite or not summary.exists():
-        quiet = {**config.training, "disable_tqdm": True}
         train(
-            replace(config, training=quiet), one.checkpoint, resume=not overwrite, overwrite=overwrite,
-            say=lambda _: None, callbacks=[steps_to(report)],
+            config, one.checkpoint, resume=not overwrite, overwrite=overwrite, say=lambda _: None,
+            callbacks=[steps_to(report)],
         )  # fmt: skip
     trained = json.loads(summary.read_text(encoding="utf-8"))
     benchmarks, costs = _ask(one, trained["steps"], report)
@@ -249,7 +251,7 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
         "title": one.variant.title,
         "scale": one.scale,
         "seed": one.seed,
-        "configuration": _comparable(config, one.runs),
+        "configuration": _comparable(config.as_dict()),
         "steps": trained["steps"],
         "train_seconds": trained["train_seconds"],
         "device": trained["device"],
@@ -308,7 +310,10 @@ def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> Non
 
     for one in plans:
         result, _ = read_result(one)
-        if result is None or "latency_ms" in result or not (one.checkpoint / "codi.json").exists():
+        if result is None or "latency_ms" in result:
+            continue
+        if not (one.checkpoint / "codi.json").exists():
+            say(f"{one.name}: no latency, because its checkpoint '{one.checkpoint}' is gone.")
             continue
         say(f"{one.name}: measuring latency at batch 1 ...")
         examples, _, _ = load_benchmark(one.sets[0], count=100 if one.scale == "small" else None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, mean_std, paired_difference
-from codi.experiments.sweep import Plan, read_result, seeds_of
+from codi.experiments.sweep import Plan, read_result
 from codi.experiments.tables import PAPER_SETS, SMALL_SETS, VARIANTS, Claim, Table
 
 Results = dict[str, dict[int, dict[str, Any]]]
@@ -57,9 +57,10 @@ def sets_of(table: Table, scale: str) -> tuple[str, ...]:
 
 
 def accuracies(table: Table, results: Results, variant: str, name: str) -> list[float]:
-    """One accuracy per finished seed of the table's."""
+    """One accuracy per finished seed: of sampled systems the mean of their runs."""
     by_seed = results.get(variant, {})
-    return [by_seed[s]["benchmarks"][name]["accuracy"] for s in seeds_of(table, variant) if s in by_seed]
+    found = [by_seed[seed]["benchmarks"][name] for seed in sorted(by_seed)]
+    return [one["sampled"]["mean"] if "sampled" in one else one["accuracy"] for one in found]
 
 
 def cell(table: Table, results: Results, variant: str, name: str) -> str:
@@ -93,10 +94,9 @@ def _outcomes(results: Results, table: Table, claim: Claim, name: str) -> tuple[
     """Right or wrong per question and seed, of the seeds that both have."""
     one, other = results.get(claim.worse, {}), results.get(claim.better, {})
     worse, better = list[bool](), list[bool]()
-    for seed in seeds_of(table, claim.better):
-        if seed in one and seed in other:
-            worse += [mark == "1" for mark in one[seed]["benchmarks"][name]["outcomes"]]
-            better += [mark == "1" for mark in other[seed]["benchmarks"][name]["outcomes"]]
+    for seed in sorted(one.keys() & other.keys()):
+        worse += [mark == "1" for mark in one[seed]["benchmarks"][name]["outcomes"]]
+        better += [mark == "1" for mark in other[seed]["benchmarks"][name]["outcomes"]]
     return worse, better
 
 
@@ -131,7 +131,10 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
     made = []
     for variant, papers_figures in table.rows.items():
         title = VARIANTS[variant].title
-        row = [title, str(len([s for s in seeds_of(table, variant) if s in results.get(variant, {})]))]
+        by_seed = results.get(variant, {})
+        if any("sampled" in one["benchmarks"][sets[0]] for one in by_seed.values()):
+            title += " (mean of ten sampled runs)"
+        row = [title, str(len(by_seed))]
         for index, name in enumerate(sets):
             figure = papers_figures[index] if index < len(papers_figures) else None
             row += [cell(table, results, variant, name), "–" if figure is None else f"{figure:.1f}"]
@@ -145,7 +148,8 @@ def _cost_rows(table: Table, results: Results) -> tuple[tuple[str, ...], list[tu
     headings = ("", "thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms")
     made = list[tuple[str, ...]]()
     for variant in table.rows:
-        result = results.get(variant, {}).get(table.seeds[0])
+        by_seed = results.get(variant, {})
+        result = by_seed[min(by_seed)] if by_seed else None
         title = VARIANTS[variant].title
         if result is None:
             made.append((title, "–", "–", "–", "–"))

@@ -1,8 +1,8 @@
 """What is run for each table and figure of the paper, and what the paper found. Data, no logic.
 
-A **variant** is a system with its settings; with a seed it is a run. Tables share runs: CODI with seed 1 is
-trained once, whatever tables it stands in. A **claim** is a direction that the paper reports; it is checked
-against our figures, and a disagreement is printed like an agreement.
+A **variant** is a system with its settings; with a seed it is a run. Tables share the runs of a variant. A
+**claim** is a direction that the paper reports; it is checked against our figures, and a disagreement is
+printed like an agreement.
 """
 
 from __future__ import annotations
@@ -109,10 +109,11 @@ VARIANTS: dict[str, Variant] = {
           for n in (1, 5, 10, 20, 30)),
         *(Variant(f"gamma-{g}-{label}", f"gamma {g}, {label} epochs", (f"method.gamma={g}",),
                   paper=(f"training.num_train_epochs={label}",), steps_factor=factor)
-          for g in ("0.5", "1", "2", "3") for label, factor in (("20", 0.5), ("40", 1.0))),
-        Variant("prompt-1", "The answer is:", paper=("training.num_train_epochs=20",)),
+          for g in ("0.5", "1", "2", "3") for label, factor in (("20", 0.5), ("40", 1.0))
+          if (g, label) != ("3", "40")),
+        Variant("prompt-1", "The answer is:", paper=("training.num_train_epochs=20",), steps_factor=0.5),
         *(Variant(f"prompt-{number}", prompt, _prompt(prompt, separator, suffix),
-                  paper=("training.num_train_epochs=20",))
+                  paper=("training.num_train_epochs=20",), steps_factor=0.5)
           for number, prompt, separator, suffix in (
               (2, "Answer:", " ", ""),
               (3, "Therefore, based on all previous calculations, we conclude that the final answer is:",

@@ -66,6 +66,11 @@ class Coconut(Method):
             raise RecipeError(f"method.epochs_per_stage is {self.epochs_per_stage}; it must be above 0.")
         if self.mix not in MIXES:
             raise RecipeError(f"method.mix is '{self.mix}'; it must be one of {', '.join(MIXES)}.")
+        if (self.mix == "uniform") != (self.mix_share > 0):
+            raise RecipeError(
+                f"method.mix is '{self.mix}' with mix_share {self.mix_share}; "
+                "'uniform' needs a share above 0, the others take none."
+            )
         if not 0 <= self.mix_share <= 1:
             raise RecipeError(f"method.mix_share is {self.mix_share}; it must lie between 0 and 1.")
 
@@ -92,14 +97,13 @@ class Coconut(Method):
         return {"student": batch["student_mask"].sum()}
 
     def stage_at(self, step: int, epoch_steps: int) -> int:
-        """0 for `explicit_epochs`, then one more every `epochs_per_stage`, up to max_stage + 1 (the last)."""
+        """0 for `explicit_epochs`, then 1, 2, ... for `epochs_per_stage` each, to max_stage + 1, the last."""
         if self.stage is not None:
             return self.stage
         since = step - round(self.explicit_epochs * epoch_steps)
         if since < 0:
             return 0
-        first = 1 if self.explicit_epochs else 0
-        return min(first + since // max(1, round(self.epochs_per_stage * epoch_steps)), self.max_stage + 1)
+        return min(1 + since // max(1, round(self.epochs_per_stage * epoch_steps)), self.max_stage + 1)
 
     def at_stage(self, stage: int) -> Coconut:
         """With `stage` set."""
@@ -118,7 +122,9 @@ class Coconut(Method):
         left = row["student"][ends[removed - 1] if removed else 0 :]
         return {"question": row["question"], "student": left, "thoughts": thoughts}
 
-    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+    def check_run(
+        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
+    ) -> list[str]:
         """Coconut needs a model that writes its rationale, no projection, and epochs for all stages."""
         if config.projection:
             raise RecipeError(
@@ -132,8 +138,7 @@ class Coconut(Method):
                 "Coconut starts from a model that writes its rationale. Give a CoT-SFT checkpoint "
                 "(start=FOLDER), or train stage 0 first in the same run (method.explicit_epochs=N)."
             )
-        stages = self.max_stage + (0 if self.explicit_epochs else 1)
-        needed = self.explicit_epochs + stages * self.epochs_per_stage
+        needed = self.explicit_epochs + self.max_stage * self.epochs_per_stage
         if epochs <= needed:
             raise RecipeError(
                 f"The last of Coconut's stages begins after {needed:g} epochs, but the run has {epochs:g}. "

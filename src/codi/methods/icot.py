@@ -61,7 +61,8 @@ class ICot(CotSft):
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """CoT-SFT's segments, and how many tokens of `teacher` are the rationale's."""
-        return {**super().encode(example, text), "rationale": len(text.rationale(example.steps))}
+        steps = example.steps if self.keep_last_step else example.steps[:-1]
+        return {**super().encode(example, text), "rationale": len(text.rationale(steps))}
 
     def stage_at(self, step: int, epoch_steps: int) -> int:
         """Tokens due to be removed: one more every epoch_steps / remove_per_epoch micro-batches, rounded."""
@@ -89,7 +90,9 @@ class ICot(CotSft):
         whole = -math.expm1(-self.extra_lambda * self.extra_support)
         return int(-math.log1p(-rng.random() * whole) / self.extra_lambda)
 
-    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+    def check_run(
+        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
+    ) -> list[str]:
         """iCoT needs a model that can write, and epochs until everything is removed."""
         if self.stage is not None:
             return [f"iCoT stays at {self.stage} tokens removed."]
@@ -99,7 +102,7 @@ class ICot(CotSft):
                 "weights. Give a checkpoint (start=FOLDER), or method.explicit_epochs=N."
             )
         needed = self.explicit_epochs + (self.remove_all_beyond + 1) / self.remove_per_epoch
-        if epochs <= needed:
+        if self.stage_at(round(epochs * epoch_steps) - 1, epoch_steps) != ALL_REMOVED:
             raise RecipeError(
                 f"iCoT's rationale is all removed after about {needed:g} epochs, but the run has {epochs:g}. "
                 "Train longer, raise method.remove_per_epoch or lower method.remove_all_beyond."

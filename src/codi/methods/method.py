@@ -90,10 +90,13 @@ class Method(ABC):
         """An encoded example as it is trained on at that stage. rng: fixed by seed, micro-batch and row."""
         return row
 
-    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+    def check_run(
+        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
+    ) -> list[str]:
         """What a person should know before the run begins. Raises RecipeError where it cannot work.
 
-        started: whether weights come from a pretrained base or a checkpoint; epochs: how many are planned.
+        started: whether weights come from a pretrained base or a checkpoint; epochs: how many are planned;
+        epoch_steps: micro-batches of an epoch.
         """
         return []
 

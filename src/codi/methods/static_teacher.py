@@ -49,6 +49,11 @@ class StaticTeacher(Codi):
         n = divisors or self.divisors(batch)
         question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
         frozen = load_teacher(self.teacher, str(model.device))
+        if (frozen.hidden_size, frozen.layers) != (model.hidden_size, model.layers):
+            raise RecipeError(
+                f"The static teacher '{self.teacher}' has {frozen.layers} layers of width "
+                f"{frozen.hidden_size}, the student {model.layers} of {model.hidden_size}: they cannot be compared layer by layer."
+            )
         with torch.no_grad():
             teacher = frozen.read(r, after=frozen.read(question).context, hidden_states=True)
 
@@ -63,7 +68,9 @@ class StaticTeacher(Codi):
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
         return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
 
-    def check_run(self, config: ModelConfig, started: bool, epochs: float) -> list[str]:
+    def check_run(
+        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
+    ) -> list[str]:
         """Says what a second model costs. Raises RecipeError without a teacher."""
         if not self.teacher:
             raise RecipeError(
@@ -73,9 +80,19 @@ class StaticTeacher(Codi):
         frozen = load_teacher(self.teacher, "cpu")
         weights = sum(weight.numel() for weight in frozen.parameters())
         size = sum(weight.numel() * weight.element_size() for weight in frozen.parameters())
+        load_teacher.cache_clear()  # on a GPU the copy above would stay beside the one that is used
+        saved = checkpoint.read_configuration(checkpoint.locate(self.teacher))["method"]
+        keeps = bool(saved.get("keep_last_step", saved["name"] == "cot-sft"))
+        notes = []
+        if keeps != self.keep_last_step:
+            notes.append(
+                f"The teacher was trained {'with' if keeps else 'without'} the last step of rationales and "
+                f"reads it {'with' if self.keep_last_step else 'without'}: method.keep_last_step differs."
+            )
         return [
+            *notes,
             f"Static teacher '{self.teacher}': a second model of {weights:,} weights "
-            f"({size / 2**20:,.0f} MiB) stays in memory, and every step reads the question once more in it."
+            f"({size / 2**20:,.0f} MiB) stays in memory, and every step reads the question once more in it.",
         ]
 
 

@@ -95,6 +95,11 @@ class ThoughtModel(nn.Module):
         return self.thought_tokens.device
 
     @property
+    def layers(self) -> int:
+        """Transformer layers of the base."""
+        return int(self.causal.config.get_text_config().num_hidden_layers)
+
+    @property
     def longest_sequence(self) -> int | None:
         """Most positions the base can take in; None when it states no limit."""
         limit = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)

@@ -79,7 +79,9 @@ def train(
     validate = _validator(data.validation, config.scorer) if validating else None
     trainer = CodiTrainer(reasoner, _arguments(arguments, output, validating), data, validate)
     started = config.model.base is not None or config.start is not None
-    notes = reasoner.method.check_run(config.model, started, trainer.planned_epochs)
+    notes = reasoner.method.check_run(
+        config.model, started, trainer.planned_epochs, trainer.clock.epoch_steps
+    )
     _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
     write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
     account = [report.as_dict() for report in data.reports]
@@ -133,15 +135,16 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
             model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
         )
     reasoner = LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
-    if config.start is not None:
-        start_from(config.start, reasoner)
-    if config.model.thought_tokens_from is not None:
+    has_thoughts = config.start is not None and start_from(config.start, reasoner)
+    if config.model.thought_tokens_from is not None and not has_thoughts:
         reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
     return reasoner
 
 
-def start_from(checkpoint: str, reasoner: LatentReasoner) -> None:
+def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
     """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
+
+    Returns whether projection and thought tokens came with them.
 
     The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
     method thinks and both have them. Raises CheckpointError when the two do not fit together.
@@ -162,6 +165,7 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> None:
         check_base(path, found, model.config)
     thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
     load_weights(path, model, thoughts=thinks)
+    return thinks
 
 
 def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:

@@ -77,6 +77,7 @@ class CodiTrainer(Trainer):
         self.term_sums: dict[str, float] = {}
         self.term_steps = 0
         self.began = time.perf_counter()
+        self.first_epoch = 0
         super().__init__(
             model=MethodLoss(reasoner.model, reasoner.method),
             args=args,
@@ -105,10 +106,14 @@ class CodiTrainer(Trainer):
             return time.perf_counter() - self.began
         self.began -= float((last / COMPLETE).read_text(encoding="utf-8") or 0)
         state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        self.first_epoch = state.global_step // self.clock.epoch_updates
         if state.global_step < state.max_steps:
             self.train(resume_from_checkpoint=str(last))
         else:  # killed after its last step; the Trainer would take one more
             self.state = state
+            last_step = self.clock.micro_batch(state.global_step - 1)
+            stage = self.reasoner.method.stage_at(last_step, self.clock.epoch_steps)
+            self.reasoner.method = self.reasoner.method.at_stage(stage)
             self._load_from_checkpoint(str(last))
             self._load_best_model()
         return time.perf_counter() - self.began
@@ -126,6 +131,8 @@ class CodiTrainer(Trainer):
         batches = LengthGroupedBatches(
             self.data.lengths, self._train_batch_size, seed, grouped=self.data.group_by_length
         )
+        # On resuming with several processes the Trainer's wrappers keep the epoch from the batches.
+        batches.set_epoch(self.first_epoch)
         loader: DataLoader[Any] = DataLoader(
             cast("_Staged", self.train_dataset),
             batch_sampler=batches,
