@@ -31,7 +31,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("codi ")]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_readme_commands_run_in_order(tmp_path: Path) -> None:
     """The quickstart first, then everything the README does with what it leaves behind."""
     listed = commands()
@@ -71,11 +71,11 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "runs/quickstart/results.png").stat().st_size > 10_000
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_interrupted_quickstart_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
     def quickstart(*options: str) -> subprocess.CompletedProcess[str]:
         run = [sys.executable, "-m", "codi", "quickstart", "--questions", "4", "--output", "q", *options]
-        return subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=150)
+        return subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert quickstart("--steps", "2").returncode == 0
     (tmp_path / "q/results.json").unlink()  # as if it had been stopped after training

@@ -235,7 +235,7 @@ def test_tokenizer_knows_every_word_and_keeps_questions_short(split: str) -> Non
     for example in problems(split):
         question = tokenizer(example.question)["input_ids"]
         assert tokenizer.unk_token_id not in question
-        assert len(question) <= 16 + 10 * (len(example.steps) + 1)
+        assert len(question) <= 16 + 11 * (len(example.steps) + 1)
         assert (
             tokenizer.unk_token_id not in tokenizer(" ".join([*example.steps, example.answer]))["input_ids"]
         )

@@ -52,7 +52,8 @@ class StaticTeacher(Codi):
         if (frozen.hidden_size, frozen.layers) != (model.hidden_size, model.layers):
             raise RecipeError(
                 f"The static teacher '{self.teacher}' has {frozen.layers} layers of width "
-                f"{frozen.hidden_size}, the student {model.layers} of {model.hidden_size}: they cannot be compared layer by layer."
+                f"{frozen.hidden_size}, the student {model.layers} of {model.hidden_size}: they cannot be "
+                "compared layer by layer."
             )
         with torch.no_grad():
             teacher = frozen.read(r, after=frozen.read(question).context, hidden_states=True)
