@@ -139,12 +139,14 @@ def test_sweep_makes_skips_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         assert one.result_file.with_suffix(".yaml").exists()
     before = plans[0].result_file.read_bytes()
     plans[1].result_file.write_text("{")
+    trained = (plans[1].checkpoint / "training.json").stat().st_mtime_ns
     said.clear()
     assert run_sweep(plans, said.append) == {}
     assert "corrupted" in said[0]
     assert said[1] == "1 of 2 runs are finished, 1 to make."
     assert read_result(plans[1])[0] is not None
     assert plans[0].result_file.read_bytes() == before
+    assert (plans[1].checkpoint / "training.json").stat().st_mtime_ns == trained  # asked again, not trained
     said.clear()
     assert run_sweep(plans, said.append) == {}
     assert said == ["2 of 2 runs are finished, 0 to make."]
