@@ -16,6 +16,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # again: the quickstart takes two
 
 
 @pytest.fixture(scope="session")

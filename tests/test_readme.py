@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from codi.cli import app
 from codi.experiments.quickstart_report import summary
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +30,20 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("codi ")]
 
 
+def run(*words: str) -> str:
+    """The output of a command that must succeed. In this process: a new one would import torch again."""
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, f"codi {shlex.join(words)}\n{result.output}\n{result.exception!r}"
+    return result.output
+
+
 @pytest.mark.timeout(900)
-def test_readme_commands_run_in_order(tmp_path: Path) -> None:
+def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quickstart first, then everything the README does with what it leaves behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the quickstart's processes
     listed = commands()
     assert {command[1] for command in listed} >= {"train", "eval", "generate", "data"}
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for command in [["codi", "quickstart"], *listed]:
         if any(word.startswith(("gpt2-", "llama1b-")) for word in command):
             continue  # needs the hub; that the recipe loads is tested in test_recipes.py
@@ -44,19 +51,9 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
             continue  # minutes at GPT-2 size; tested at tiny size in test_bench.py
         if command[1] == "reproduce" and "--dry-run" not in command:
             continue  # 24 runs; a shortened sweep is made in test_reproduce.py
-        run = [sys.executable, "-m", "codi.cli", *command[1:], *SHORTER.get(command[1], [])]
-        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+        run(*command[1:], *SHORTER.get(command[1], []))
     for snippet in re.findall(r"```python\n(.*?)```", README, flags=re.S):
-        done = subprocess.run(
-            [sys.executable, "-c", snippet],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stderr
+        exec(compile(snippet, "README.md", "exec"), {})
     results = json.loads((tmp_path / "runs/quickstart/results.json").read_text())
     assert results.keys() == {"seed", "wall_seconds", "device", "versions", "methods"}
     assert results["methods"].keys() == {"codi", "cot-sft", "no-cot-sft"}
@@ -72,19 +69,19 @@ def test_readme_commands_run_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_interrupted_quickstart_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
-    def quickstart(*options: str) -> subprocess.CompletedProcess[str]:
-        run = [sys.executable, "-m", "codi", "quickstart", "--questions", "4", "--output", "q", *options]
-        return subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-
-    assert quickstart("--steps", "2").returncode == 0
+def test_interrupted_quickstart_goes_on_only_as_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    quickstart = ("quickstart", "--questions", "4", "--output", "q")
+    run(*quickstart, "--steps", "2")
     (tmp_path / "q/results.json").unlink()  # as if it had been stopped after training
-    refused = quickstart("--steps", "2", "--seed", "2")
-    assert refused.returncode == 2
-    assert "other settings in: data, training" in refused.stderr
+    refused = CliRunner().invoke(app, [*quickstart, "--steps", "2", "--seed", "2"])
+    assert refused.exit_code == 2
+    assert "other settings in: data, training" in refused.output
     (tmp_path / "q/no-cot-sft/training.json").unlink()
-    again = quickstart("--steps", "2")
-    assert again.returncode == 0, again.stderr
+    run(*quickstart, "--steps", "2")
     assert (tmp_path / "q/results.json").exists()
 
 

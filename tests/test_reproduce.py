@@ -33,7 +33,7 @@ def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
     return {
         "variant": one.variant.name,
         "seed": one.seed,
-        "configuration": sweep._comparable(one.configuration(), one.runs),
+        "configuration": sweep._comparable(one.configuration().as_dict()),
         "steps": 10,
         "train_seconds": 5.0,
         "benchmarks": dict.fromkeys(one.sets, found),
