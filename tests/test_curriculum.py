@@ -16,31 +16,18 @@ from codi.methods.coconut import Coconut
 from codi.methods.method import build_method
 from codi.training.curriculum import Clock
 from codi.training.run import build_reasoner, train
-from tiny_runs import configured, run, same_weights, tiny_settings, weights
+from tiny_runs import Interrupt, configured, run, same_weights, tiny_settings, weights
 
 
 class Watch(TrainerCallback):
-    """Notes, before each step, the method's stage and how many steps the optimiser remembers."""
+    """Notes, before each step, how many steps the optimiser remembers."""
 
     def __init__(self) -> None:
-        self.stages: list[Any] = []
         self.remembered: list[int] = []
-        self.reasoner: LatentReasoner | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         states = list(kwargs["optimizer"].state.values())
         self.remembered.append(int(states[0]["step"]) if states else 0)
-
-
-class StopNow(TrainerCallback):
-    """Ends the run after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 def settings_of(folder: Path, method: dict[str, Any], **training: Any) -> dict[str, Any]:
@@ -87,7 +74,7 @@ def test_resume_in_a_stage_equals_never_stopping(
     settings = settings_of(tmp_path, method, max_steps=14, save_steps=5 if stopped == 10 else 4)
     run(settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(configured(settings), tmp_path / "cut", say=lambda _: None, callbacks=[StopNow(stopped + 1)])
+        train(configured(settings), tmp_path / "cut", say=lambda _: None, callbacks=[Interrupt(stopped + 1)])
     run(settings, tmp_path / "cut", resume=True)
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 

@@ -22,7 +22,7 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.modeling import checkpoint
 from codi.training import run as run_module
 from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
-from tiny_runs import examples, lora_over_saved_base, run, same_weights, tiny_settings, write_rows
+from tiny_runs import Interrupt, examples, lora_over_saved_base, run, same_weights, tiny_settings, write_rows
 
 SOURCES = [str(Path(__file__).parents[1] / "src"), str(Path(__file__).parent)]
 
@@ -92,17 +92,6 @@ class Count(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.steps.append(state.global_step)
-
-
-class Interrupt(TrainerCallback):
-    """Ends the run after a step, as an interrupt from the keyboard does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 def interrupted(settings: dict[str, Any], output: Path, step: int = 9) -> None:

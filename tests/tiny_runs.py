@@ -132,6 +132,17 @@ def same_weights(one: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+class Interrupt(TrainerCallback):
+    """Ends the run after a step, as an interrupt from the keyboard does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
 class StopAt(TrainerCallback):
     """Says that a step was reached, and waits there to be killed."""
 

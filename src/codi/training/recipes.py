@@ -1,7 +1,8 @@
 """Run configurations: YAML recipes, command line over YAML, and unknown keys as errors.
 
-A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer`, a `scorer` and a
-`start`. An override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one value.
+A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer`, an `optimizer`, a
+`scorer` and a `start`. An override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one
+value.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     training: dict[str, Any] = field(default_factory=dict)
     """Arguments of transformers' Trainer (`learning_rate`, `num_train_epochs`, `bf16`, `report_to`, ...)."""
+    optimizer: str | None = None
+    """`muon`: Muon for the layers' matrices, AdamW for the rest, both at training.learning_rate; None takes
+    training.optim."""
     scorer: str = "codi"
     """Scorer of the validation accuracy that picks the best checkpoint."""
 
@@ -157,6 +161,10 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
             f"data.rationale_form is '{values['data'].rationale_form}'; it must be one of {', '.join(FORMS)}."
         )
     get_scorer(values.get("scorer", "codi"))
+    if values.get("optimizer") not in (None, "muon"):
+        raise RecipeError(
+            f"optimizer is '{values['optimizer']}'; it must be muon, or left out to take training.optim."
+        )
     known = _training_keys()
     values["training"] = _numbers(values.get("training") or {})
     for key in values["training"]:

@@ -77,7 +77,9 @@ def train(
         say(report.describe())
     validating = bool(data.validation)
     validate = _validator(data.validation, config.scorer) if validating else None
-    trainer = CodiTrainer(reasoner, _arguments(arguments, output, validating), data, validate)
+    trainer = CodiTrainer(
+        reasoner, _arguments(arguments, output, validating), data, validate, muon=config.optimizer == "muon"
+    )
     started = config.model.base is not None or config.start is not None
     notes = reasoner.method.check_run(
         config.model, started, trainer.planned_epochs, trainer.clock.epoch_steps

@@ -37,6 +37,7 @@ from codi.modeling import checkpoint
 from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
 from codi.training.batches import LengthGroupedBatches
 from codi.training.curriculum import Clock, Curriculum
+from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
 
 COMPLETE = "complete"
@@ -70,6 +71,7 @@ class CodiTrainer(Trainer):
         args: TrainingArguments,
         data: PreparedData,
         validate: Callable[[LatentReasoner], float] | None,
+        muon: bool = False,
     ) -> None:
         if args.gradient_checkpointing:
             raise TrainingError(CHECKPOINTING_REFUSED)
@@ -78,7 +80,13 @@ class CodiTrainer(Trainer):
         self.term_steps = 0
         self.began = time.perf_counter()
         self.first_epoch = 0
+        made = None
+        if muon:
+            made = MuonWithAdamW(
+                reasoner.model, args.learning_rate, args.weight_decay, (args.adam_beta1, args.adam_beta2)
+            )
         super().__init__(
+            optimizers=(made, None),  # the Trainer makes what is None
             model=MethodLoss(reasoner.model, reasoner.method),
             args=args,
             train_dataset=_Staged(
