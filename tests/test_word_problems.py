@@ -22,7 +22,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "37e077b61cc727f38c8bab536598c849a1b7cc4ec39295a65a0dc46e0209e563"
+FIRST_50 = "c28477ecd52813cd1e5470b58a0530970a45ec4b185a2d89211d81836018e8b4"
 
 
 @cache
@@ -39,7 +39,7 @@ def equations(example: Example) -> list[tuple[int, str, int, int]]:
 
 def chain(example: Example) -> list[tuple[int, str, int]]:
     """The steps as (value before, operation, operand); `c` is a complement, operand - value."""
-    previous = int(re.findall(r"\d+", example.question)[0])
+    previous = int(re.findall(r"\d+", example.question)[-1])
     steps = []
     for first, operation, second, result in equations(example):
         if operation == "-" and (first, second) == (_operands(example)[len(steps)], previous):
@@ -52,11 +52,11 @@ def chain(example: Example) -> list[tuple[int, str, int]]:
 
 
 def _operands(example: Example) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", example.question)][1:]
+    return [int(number) for number in re.findall(r"\d+", example.question)][:-1]
 
 
 def values(example: Example) -> list[int]:
-    """The opening number and every result."""
+    """The number it starts from and every result."""
     return [chain(example)[0][0], *(result for *_, result in equations(example))]
 
 
@@ -91,7 +91,7 @@ def test_the_question_states_the_numbers_of_its_steps_and_no_others(split: str) 
     for example in problems(split):
         stated = [int(number) for number in re.findall(r"\d+", example.question)]
         steps = chain(example)
-        assert stated == [steps[0][0], *(operand for *_, operand in steps)]
+        assert stated == [*(operand for *_, operand in steps), steps[0][0]]
 
 
 def test_splits_share_no_question_whatever_the_seed() -> None:
@@ -174,7 +174,7 @@ def test_no_step_could_be_merged_with_the_one_before() -> None:
 
 
 def phrases(wording: Wording) -> set[str]:
-    return {*wording.openings, *wording.endings}.union(*wording.operations.values())
+    return {*wording.openings, *wording.starts, *wording.endings}.union(*wording.operations.values())
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -235,7 +235,7 @@ def test_tokenizer_knows_every_word_and_keeps_questions_short(split: str) -> Non
     for example in problems(split):
         question = tokenizer(example.question)["input_ids"]
         assert tokenizer.unk_token_id not in question
-        assert len(question) <= 16 + 11 * (len(example.steps) + 1)
+        assert len(question) <= 18 + 11 * (len(example.steps) + 1)
         assert (
             tokenizer.unk_token_id not in tokenizer(" ".join([*example.steps, example.answer]))["input_ids"]
         )

@@ -5,12 +5,12 @@ Every phrase is a template. Its fields:
     {name}                 a person, with {she} {She} {her} {hers} the pronouns that fit
                            ({her} as in "gives her", {hers} as in "her score")
     {thing}                what the scenario is about (apples, a bus, a tank ...)
-    {n}                    the number a problem opens with, never 1
+    {n}                    the number that a problem starts from, never 1; the question tells it last
     {k}                    the operand of one step, 1 upwards
     {amount}               the operand with its unit, singular where the operand is 1 ("1 dollar")
 
 A wording states each operation's operand as a number and never states another number, so the numbers of a
-question are exactly the operands of its steps, in their order.
+question are exactly the operands of its steps, in their order, and then the number it starts from.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ PEOPLE: tuple[Person, ...] = _people(
 class Wording:
     """One way to tell a scenario: several phrases for each part of the question.
 
+    `openings` say who or what, `starts`, after the steps, how many there were before them.
+
     `operations` maps each of `+ - * /`, and `c` for the complement {k} - value, to its phrases. `asides` are
     sentences that change nothing.
     """
 
     openings: tuple[str, ...]
+    starts: tuple[str, ...]
     operations: dict[str, tuple[str, ...]]
     endings: tuple[str, ...]
     asides: tuple[str, ...] = ()
@@ -82,10 +85,8 @@ BELONGINGS = Scenario(
         "beads",
     ),
     trained=Wording(
-        openings=(
-            "{name} has {n} {thing}.",
-            "{name} starts with {n} {thing}.",
-        ),
+        openings=("{name} collects {thing}.", "{name} counts {thing}."),
+        starts=("{She} starts with {n}.", "At first {she} has {n}."),
         operations={
             "+": (
                 "{She} finds {k} more.",
@@ -116,7 +117,8 @@ BELONGINGS = Scenario(
         ),
     ),
     reworded=Wording(
-        openings=("There are {n} {thing} {name} has.", "A friend gives {name} {n} {thing}."),
+        openings=("There are {thing} {name} has.", "A friend gives {name} {thing}."),
+        starts=("At first there are {n}.", "{She} has {n} at first."),
         operations={
             "+": ("{She} gains {k}.", "A friend adds {k} more.", "{She} brings {k} more."),
             "-": ("A friend takes {k} of them.", "{She} drops {k} of them."),
@@ -134,7 +136,8 @@ PRICE = Scenario(
     things=("toy", "hat", "lamp", "bag", "cake", "kite", "shirt", "game"),
     unit=("dollar", "dollars"),
     trained=Wording(
-        openings=("A {thing} costs {n} dollars.", "The price of a {thing} is {n} dollars."),
+        openings=("The shop sells a {thing}.", "There is a {thing} in the shop."),
+        starts=("At first it costs {n} dollars.", "The price starts at {n} dollars."),
         operations={
             "+": ("The price rises by {amount}.", "The shop adds {amount}.", "A tax adds {amount}."),
             "-": ("The price drops by {amount}.", "The shop takes off {amount}.", "A coupon saves {amount}."),
@@ -149,7 +152,8 @@ PRICE = Scenario(
         ),
     ),
     reworded=Wording(
-        openings=("There is a {thing} for {n} dollars.", "The shop sells a {thing} for {n} dollars."),
+        openings=("The shop has a {thing}.", "A {thing} has a price."),
+        starts=("At first the price is {n} dollars.", "The shop starts at {n} dollars."),
         operations={
             "+": ("It costs {amount} more.", "The cost rises by {amount}.", "A tax takes {amount} more."),
             "-": ("A coupon takes off {amount}.", "The shop drops the price by {amount}."),
@@ -166,7 +170,8 @@ RIDERS = Scenario(
     name="riders",
     things=("bus", "train", "boat", "ferry", "tram", "van"),
     trained=Wording(
-        openings=("A {thing} has {n} riders.", "There are {n} riders on a {thing}."),
+        openings=("A {thing} takes riders.", "There are riders on a {thing}."),
+        starts=("At first it has {n}.", "It starts with {n} riders."),
         operations={
             "+": ("It picks up {k} more.", "It takes on {k}.", "A stop adds {k} more."),
             "-": ("It drops off {k}.", "It leaves {k} behind.", "The station takes {k}."),
@@ -186,7 +191,8 @@ RIDERS = Scenario(
         ),
     ),
     reworded=Wording(
-        openings=("The {thing} starts with {n} riders.", "There is a {thing} with {n} riders."),
+        openings=("There is a {thing} with riders.", "The {thing} has riders."),
+        starts=("At first there are {n}.", "The {thing} starts with {n} riders."),
         operations={
             "+": ("The {thing} gains {k} more.", "A stop brings {k} more."),
             "-": ("The station takes off {k}.", "The {thing} loses {k}."),
@@ -204,7 +210,8 @@ WATER = Scenario(
     things=("tank", "pool", "barrel", "pond", "tub", "well"),
     unit=("liter", "liters"),
     trained=Wording(
-        openings=("A {thing} holds {n} liters.", "A {thing} has {n} liters of water."),
+        openings=("A {thing} holds water.", "There is water in a {thing}."),
+        starts=("At first it holds {n} liters.", "It starts with {n} liters."),
         operations={
             "+": ("The rain adds {amount}.", "A pump brings in {amount}.", "It gains {amount}."),
             "-": ("It leaks {amount}.", "A cow drinks {amount}.", "It loses {amount}."),
@@ -224,7 +231,8 @@ WATER = Scenario(
         ),
     ),
     reworded=Wording(
-        openings=("The water in a {thing} is {n} liters.", "A {thing} starts with {n} liters."),
+        openings=("A {thing} has water.", "The water is in a {thing}."),
+        starts=("At first there are {n} liters.", "The water starts at {n} liters."),
         operations={
             "+": ("A storm brings {amount} more.", "The {thing} gains {amount}."),
             "-": ("The sun takes away {amount}.", "The {thing} leaks {amount}."),
@@ -242,7 +250,8 @@ SCORE = Scenario(
     things=("game", "match", "quiz", "race"),
     unit=("point", "points"),
     trained=Wording(
-        openings=("{name} has {n} points in a {thing}.", "{name} starts a {thing} with {n} points."),
+        openings=("{name} plays a {thing}.", "{name} is in a {thing}."),
+        starts=("{She} starts with {n} points.", "At first {she} has {n}."),
         operations={
             "+": ("{She} wins {amount}.", "{She} scores {k} more.", "A bonus adds {amount}."),
             "-": ("{She} loses {amount}.", "A foul takes away {amount}.", "A trap costs {amount}."),
@@ -262,7 +271,8 @@ SCORE = Scenario(
         ),
     ),
     reworded=Wording(
-        openings=("The score of {name} is {n} points.", "{name} scores {n} points in a {thing}."),
+        openings=("{name} starts a {thing}.", "There is a {thing} with {name}."),
+        starts=("At first {hers} score is {n} points.", "The score starts at {n} points."),
         operations={
             "+": ("{She} gets {amount} more.", "The score gains {amount}."),
             "-": ("A trap takes away {amount}.", "The score drops by {amount}."),

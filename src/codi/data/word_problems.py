@@ -1,8 +1,13 @@
 """Grade-school word problems in the form of GSM8k-Aug, generated: the data that needs no download.
 
-    question  Mia has 7 apples. On Monday she finds 5 more. On Tuesday she swaps each one for 2. How many ...?
-    steps     <<7+5=12>> <<12*2=24>>            every step goes on from the result of the step before
-    answer    24
+    question  Mia collects apples. On Monday she finds 2 more. On Tuesday she has what is missing to 12.
+              She starts with 7. How many are there in the end?
+    steps     <<7+2=9>> <<12-9=3>>              every step goes on from the result of the step before
+    answer    3
+
+The number a problem starts from is told after its steps. Were it told first, every sentence could carry the
+value on while the question is read, side by side with the others, and a model that answers at once would
+follow several steps in one pass; told last, the steps are waiting when the value comes.
 
 A problem is a **chain** of equations told in words. The SHA-256 of the question's text, and nothing else,
 says which split may use it (8 in 10 train, 1 validation, 1 test), so no two of the three share a question,
@@ -50,7 +55,7 @@ _DRAWS_PER_OPERATIONS = 50  # of numbers for the same operations: else those wit
 class ProblemStyle:
     """How hard the generated problems are. All numbers in a problem are whole and 1 or more.
 
-    A value is the opening number or the result of a step.
+    A value is the number a problem starts from or the result of a step.
     """
 
     usual_largest: int = 12
@@ -59,7 +64,7 @@ class ProblemStyle:
     """Largest value of a tail or `larger_numbers` problem, and the largest number with a token of its own."""
     tail_share: float = 0.04
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
-    step_weights: tuple[float, ...] = (0.06, 0.22, 0.40, 0.28, 0.04)
+    step_weights: tuple[float, ...] = (0.04, 0.08, 0.20, 0.34, 0.34)
     """Relative frequency of problems with 1, 2, ... steps."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
@@ -119,14 +124,14 @@ DEFAULT_STYLE = ProblemStyle()
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The arithmetic of one problem: an opening number, then one operation and operand per step."""
+    """The arithmetic of one problem: the number it starts from, then one operation and operand per step."""
 
     start: int
     operations: str
     operands: tuple[int, ...]
 
     def values(self) -> tuple[int, ...]:
-        """The opening number and the result of every step: `steps + 1` values."""
+        """The number it starts from and the result of every step: `steps + 1` values."""
         values = [self.start]
         for operation, operand in zip(self.operations, self.operands, strict=True):
             values.append(_apply(values[-1], operation, operand))
@@ -260,7 +265,7 @@ class _ChainSampler:
         return Chain(start, operations, tuple(operands))
 
     def _starts(self, operations: str) -> tuple[int, ...]:
-        """The opening numbers from which all of `operations` can be done."""
+        """The numbers to start from with which all of `operations` can be done."""
         if operations not in self._known_starts:
             self._known_starts[operations] = tuple(
                 value for value in range(2, self._largest + 1) if self._operands(value, operations)
@@ -316,7 +321,7 @@ def _tell(chain: Chain, rng: random.Random, *, reworded: bool) -> str:
         "hers": person.possessive,
         "thing": rng.choice(scenario.things),
     }
-    sentences = [rng.choice(wording.openings).format(n=chain.start, **words)]
+    sentences = [rng.choice(wording.openings).format(**words)]
     told = ""
     for day, operation, operand in zip(DAYS, chain.operations, chain.operands, strict=False):
         # The same phrase twice running reads badly, so the one just used is left out.
@@ -326,6 +331,7 @@ def _tell(chain: Chain, rng: random.Random, *, reworded: bool) -> str:
         sentences.append(f"On {day} {sentence[0].lower()}{sentence[1:]}")
         told = phrase
     if wording.asides and rng.random() < _ASIDE_SHARE:
-        sentences.insert(rng.randrange(1, len(sentences) + 1), rng.choice(wording.asides).format(**words))
+        sentences.insert(rng.randrange(1, len(sentences)), rng.choice(wording.asides).format(**words))
+    sentences.append(rng.choice(wording.starts).format(n=chain.start, **words))
     sentences.append(rng.choice(wording.endings).format(**words))
     return " ".join(sentences)

@@ -82,7 +82,7 @@ def _wording_words(*, reworded: bool) -> set[str]:
     for scenario in SCENARIOS:
         words |= _words(*scenario.things, *scenario.unit)
         wording: Wording = scenario.reworded if reworded else scenario.trained
-        phrases = [*wording.openings, *wording.endings, *wording.asides]
+        phrases = [*wording.openings, *wording.starts, *wording.endings, *wording.asides]
         for operation_phrases in wording.operations.values():
             phrases += operation_phrases
         for phrase in phrases:
