@@ -70,9 +70,9 @@ def tiny_config(family: str = "gpt2", *, tied: bool = True, **changes: Any) -> M
     return ModelConfig(base_config=settings, **changes)
 
 
-def tiny_model(family: str = "gpt2", *, tied: bool = True, **changes: Any) -> ThoughtModel:
+def tiny_model(family: str = "gpt2", *, tied: bool = True, seed: int = 1, **changes: Any) -> ThoughtModel:
     """Seeded, in training mode. LoRA's second matrices are filled, so that adapters do something."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = ThoughtModel(tiny_config(family, tied=tied, **changes))
     fill_adapters(model)
     return model
