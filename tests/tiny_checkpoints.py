@@ -17,13 +17,13 @@ QUESTION = "Mia has 3 apples and buys 4 more . How many apples does Mia have ?"
 
 
 def base_config(rows: int, eos: int) -> dict[str, Any]:
-    """A GPT-2 of hidden size 32 that takes 96 positions."""
+    """A GPT-2 of hidden size 32 that takes 160 positions."""
     return {
         "model_type": "gpt2",
         "n_embd": 32,
         "n_layer": 2,
         "n_head": 2,
-        "n_positions": 96,
+        "n_positions": 160,
         "vocab_size": rows,
         "bos_token_id": eos,
         "eos_token_id": eos,
