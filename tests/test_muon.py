@@ -98,3 +98,9 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path: Path) -> None:
 def test_another_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="optimizer is 'sgd'; it must be muon"):
         configured({**tiny_settings(tmp_path), "optimizer": "sgd"})
+
+
+def test_two_optimizers_are_refused(tmp_path: Path) -> None:
+    settings = {**tiny_settings(tmp_path, optim="adamw_torch"), "optimizer": "muon"}
+    with pytest.raises(RecipeError, match=r"Both optimizer=muon and training\.optim"):
+        configured(settings)

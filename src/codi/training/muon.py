@@ -5,7 +5,8 @@
     thought tokens, LM head
 
 Muon's update is scaled to the size of AdamW's (Liu et al., 2025, arXiv 2502.16982), so both take the same
-learning rate. On the generated word problems a model from random weights needs about half the steps.
+learning rate. Weight decay is applied to all of them, norms and biases too, which the Trainer's own optimizer
+spares.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 
+from codi.modeling.model import ThoughtModel
+
 MOMENTUM = 0.9
-"""torch's 0.95 averages over more steps than a short run can afford."""
+"""Below torch's 0.95: the runs it is used for are short."""
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon and AdamW over one set of groups and one state, so that schedules, saving and resets see one."""
 
     def __init__(
-        self, model: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+        self, model: ThoughtModel, learning_rate: float, weight_decay: float, betas: tuple[float, float]
     ) -> None:
         matrices, rest = matrices_and_rest(model)
         kinds = ((matrices, True), (rest, False))
@@ -51,17 +54,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
 
-def matrices_and_rest(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+def matrices_and_rest(model: ThoughtModel) -> tuple[list[Tensor], list[Tensor]]:
     """The trained weights: those of linear layers but for the LM head, and all others."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    heads = {
-        id(head.weight)
-        for module in model.modules()
-        if (head := getattr(module, "lm_head", None)) is not None and hasattr(head, "weight")
-    }
+    tables |= {id(model.causal.get_output_embeddings().weight), id(model.thought_tokens)}
     matrices, rest = list[Tensor](), list[Tensor]()
-    for name, weight in model.named_parameters():
+    for weight in model.parameters():
         if weight.requires_grad:
-            is_table = id(weight) in tables | heads or name.endswith("thought_tokens")
-            (matrices if weight.ndim == 2 and not is_table else rest).append(weight)
+            (matrices if weight.ndim == 2 and id(weight) not in tables else rest).append(weight)
     return matrices, rest

@@ -165,6 +165,11 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         raise RecipeError(
             f"optimizer is '{values['optimizer']}'; it must be muon, or left out to take training.optim."
         )
+    if values.get("optimizer") and "optim" in (values.get("training") or {}):
+        raise RecipeError(
+            "Both optimizer=muon and training.optim are set, and only one can be used. "
+            "Leave training.optim out, or turn Muon off with optimizer=null."
+        )
     known = _training_keys()
     values["training"] = _numbers(values.get("training") or {})
     for key in values["training"]:
