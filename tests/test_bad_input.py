@@ -154,7 +154,7 @@ def test_row_too_long_for_the_model(tmp_path: Path, codi_checkpoint: Path) -> No
         refused("eval", codi_checkpoint, "--benchmark", path, "--predictions", kept),
     ):
         assert re.search(r"Question [12] has \d+ tokens", message)
-        assert "at most 96" in message
+        assert "at most 160" in message
     assert not list(kept.glob("*"))
     message = refused(
         "train", "word-problems", "model.base_config.max_position_embeddings=96", f"data.train={path}",
