@@ -109,10 +109,19 @@ def test_word_problems() -> None:
     assert both == generate("test", 2, 1) + generate("reworded", 2, 1)
 
 
+def test_word_problems_of_more_steps() -> None:
+    examples, _ = load_examples("word-problems?count=300&steps=6")
+    lengths = [len(example.steps) for example in examples]
+    assert set(lengths) == {1, 2, 3, 4, 5, 6}
+    assert lengths.count(6) > lengths.count(2)
+    longer, _ = load_examples("word-problems?count=3&steps=6", split="longer_chains")
+    assert {len(example.steps) for example in longer} == {7}
+
+
 def test_word_problems_default_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def generate(split: str, count: int, seed: int) -> list[Example]:
+    def generate(split: str, count: int, seed: int, style: object) -> list[Example]:
         asked.append((split, count, seed))
         return [Example("1", "Q?", (), "1")]
 
@@ -130,6 +139,8 @@ def test_word_problems_default_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("word-problems?count=0", "count must be a whole number of at least 1, got '0'"),
         ("word-problems?seed=-1", "seed must be a whole number of at least 0"),
         ("word-problems?count=ten", "got 'ten'"),
+        ("word-problems?steps=0", "steps must be a whole number of at least 1, got '0'"),
+        ("word-problems?steps=7", "a week has only 7 days"),
     ],
 )
 def test_word_problem_options(source: str, message: str) -> None:

@@ -44,8 +44,9 @@ def load_examples(
     """Load the examples of a source.
 
     Args:
-        source: 'word-problems' (with options: 'word-problems?seed=2&count=500'), a short name of `HUB_SETS`,
-            or the path of a file whose ending names its format (see `codi.data.files`).
+        source: 'word-problems' (with options: 'word-problems?seed=2&count=500&steps=6', the last for
+            problems with up to so many steps), a short name of `HUB_SETS`, or the path of a file whose
+            ending names its format (see `codi.data.files`).
         split: a split of the generator or of the hub set; 'a+b' joins two. A file is one split, whatever
             this says.
         columns: columns to read where they are not recognised, or others are wanted.
@@ -142,20 +143,23 @@ def _generated(
 
     if columns is not None and columns != Columns():
         raise UsageError(f"Columns were named, but '{GENERATED}' is generated and has none. Leave them out.")
-    values = {"seed": 1, "count": -1}
+    values = {"seed": 1, "count": -1, "steps": -1}
     for key, text in parse_qsl(options, keep_blank_values=True):
         if key not in values:
             raise DataError(
                 f"'{source}': unknown option '{key}'.{nearest(key, values)} Options: {', '.join(values)}."
             )
-        if not (text.isascii() and text.isdigit()) or (key == "count" and int(text) < 1):
-            least = 1 if key == "count" else 0
+        least = 0 if key == "seed" else 1
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
             raise DataError(f"'{source}': {key} must be a whole number of at least {least}, got '{text}'.")
         values[key] = int(text)
+    style = word_problems.DEFAULT_STYLE
+    if values["steps"] > 0:
+        style = word_problems.style_up_to(values["steps"])
     examples: list[Example] = []
     for part in split.split("+"):
         count = values["count"] if values["count"] > 0 else _GENERATED_COUNTS.get(part, _GENERATED_COUNT)
-        examples += word_problems.generate(part, count, values["seed"])
+        examples += word_problems.generate(part, count, values["seed"], style)
     return examples, LoadReport(source, read=len(examples))
 
 

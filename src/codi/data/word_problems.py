@@ -122,6 +122,14 @@ class ProblemStyle:
 DEFAULT_STYLE = ProblemStyle()
 
 
+def style_up_to(steps: int) -> ProblemStyle:
+    """Problems with 1 to `steps` steps, more with more of them; `longer_chains` have one more.
+
+    Raises DataError beyond 6: with one step a day, a week ends the chain.
+    """
+    return ProblemStyle(step_weights=tuple(float(n) for n in range(1, steps + 1)), longer_steps=steps + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """The arithmetic of one problem: the number it starts from, then one operation and operand per step."""
