@@ -30,6 +30,21 @@ from codi.modeling.packing import Packing, can_pack, read_packed
 from codi.modeling.projection import Projection
 
 
+class ThoughtWatcher:
+    """Sees every thought as it is fed back, and may change it. This one looks on; subclasses do the rest."""
+
+    def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
+        """Before thought `number` (from 0) is fed back. Returns what is fed: latent [b, d], or another.
+
+        context: up to here; its last hidden state [b, d] is the thought before the projection.
+        """
+        return latent
+
+    def fed(self, number: int, context: Context) -> Context:
+        """After it was fed back: the context with it, or another."""
+        return context
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What reading t tokens gave.
@@ -61,6 +76,8 @@ class ThoughtModel(nn.Module):
         self.bot_id, self.eot_id = rows, rows + 1
         self.packs = can_pack(causal)
         """Whether padding is left out of the computation; set to False to have it computed."""
+        self.watcher: ThoughtWatcher | None = None
+        """Who looks on while the model thinks; set for a while by `codi.interpretability`."""
         self.backbone: nn.Module = causal
         if config.lora is not None:
             settings = LoraConfig(
@@ -145,8 +162,13 @@ class ThoughtModel(nn.Module):
         context, thoughts = after, []
         for done in range(int(each.max())):
             thoughts.append(context.last_hidden)
-            latent = self.projection(context.last_hidden).unsqueeze(1)
-            context = self._extend(latent, (each > done).long().unsqueeze(1), context, False).context
+            latent = self.projection(context.last_hidden)
+            if self.watcher is not None:
+                latent = self.watcher.feed(done, context, latent)
+            waiting = (each > done).long().unsqueeze(1)
+            context = self._extend(latent.unsqueeze(1), waiting, context, False).context
+            if self.watcher is not None:
+                context = self.watcher.fed(done, context)
         return replace(context, thoughts=torch.stack(thoughts, 1)) if thoughts else context
 
     def logits(self, hidden: Tensor) -> Tensor:
