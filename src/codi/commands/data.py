@@ -1,4 +1,4 @@
-"""`codi data`: write a split of the generator, a hub set or a file as JSON lines."""
+"""`codi data`: write a split of a generator, a hub set or a file as JSON lines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from codi.commands import options
 from codi.commands.console import check_output, print_table
 from codi.errors import UsageError
 
-GENERATED = "word-problems"
+WORD_PROBLEMS = "word-problems"
+"""The source whose splits can be named alone: `codi data test`."""
 
 
 def data(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="SPLIT|SOURCE", help="A split of the generator, a hub set, or a file."),
+        typer.Argument(
+            metavar="SPLIT|SOURCE", help="A split of the word problems, a generator, a hub set, or a file."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The .jsonl file to write.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a hub set; 'a+b' joins two.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of a generator or hub set; 'a+b' joins two.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option(help="How many: generated, or the first so many of another source.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the generator (1 by default).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a generator (1 by default).")] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count and leave out defective rows; do not stop at them.")
     ] = False,
@@ -61,13 +66,14 @@ def _resolve(
     source: str, split: str | None, count: int | None, seed: int | None
 ) -> tuple[str, str, int | None]:
     """Source, split and limit for `load_examples`."""
+    from codi.data.sources import GENERATORS
     from codi.data.word_problems import SPLITS
 
     if source in SPLITS:
         if split is not None and split != source:
             raise UsageError(f"'{source}' is a split already; --split {split} is another. Leave one out.")
-        source, split = GENERATED, source
-    if source.partition("?")[0] != GENERATED:
+        source, split = WORD_PROBLEMS, source
+    if source.partition("?")[0] not in GENERATORS:
         if seed is not None:
             raise UsageError(f"--seed applies to generated problems only, and '{source}' is not generated.")
         return source, split or "train", count
@@ -78,9 +84,10 @@ def _resolve(
 
 
 def _print_sources() -> None:
-    from codi.data.sources import HUB_SETS
+    from codi.data.sources import GENERATORS, HUB_SETS
     from codi.data.word_problems import SPLITS
 
     rows = [(split, "generated word problems") for split in SPLITS]
+    rows += [(name, generator.note) for name, generator in GENERATORS.items() if name != WORD_PROBLEMS]
     rows += [(name, f"{', '.join(hub.splits)} · {hub.hub_id} · {hub.note}") for name, hub in HUB_SETS.items()]
     print_table("Sources", ("name", "what it is"), rows)

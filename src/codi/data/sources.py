@@ -1,6 +1,7 @@
 """Loading examples from any source: generated problems, sets on the hub, or files.
 
     load_examples("word-problems?seed=2&count=500", split="test")
+    load_examples("polynomial-iteration?hops=2-6&modulus=11", split="train")
     load_examples("gsm8k-aug", split="validation")
     load_examples("mine.csv", columns=Columns(question="prompt", answer="label"))
 
@@ -12,8 +13,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -24,11 +26,87 @@ from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
 from codi.data.steps import StepsRule
 from codi.errors import DataError, UsageError, nearest
 
-__all__ = ["HUB_SETS", "Columns", "exclude_questions", "load_examples", "write_jsonl"]
+__all__ = ["GENERATORS", "HUB_SETS", "Columns", "exclude_questions", "load_examples", "write_jsonl"]
 
-GENERATED = "word-problems"
 _GENERATED_COUNTS = {"train": 20_000}
 _GENERATED_COUNT = 1_000
+
+
+class _Options:
+    """What stands after the `?` of a generated source, by name. `known`: the names there are."""
+
+    def __init__(self, source: str, text: str, known: tuple[str, ...]) -> None:
+        self._source = source
+        self._texts: dict[str, str] = {}
+        for key, value in parse_qsl(text, keep_blank_values=True):
+            if key not in known:
+                raise DataError(
+                    f"'{source}': unknown option '{key}'.{nearest(key, known)} Options: {', '.join(known)}."
+                )
+            self._texts[key] = value
+
+    def number(self, key: str, default: int, least: int = 1) -> int:
+        """A whole number of at least `least`; `default` where it is not given."""
+        text = self._texts.get(key)
+        return default if text is None else self._whole(key, text, least)
+
+    def span(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
+        """The fewest and the most: `2-6`, or one number for both."""
+        text = self._texts.get(key)
+        if text is None:
+            return default
+        least, dash, most = text.partition("-")
+        return self._whole(key, least, 1), self._whole(key, most if dash else least, 1)
+
+    def _whole(self, key: str, text: str, least: int) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise DataError(
+                f"'{self._source}': {key} must be a whole number of at least {least}, got '{text}'."
+            )
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A source made here, in any number.
+
+    options: what may stand after its `?`; generate: (split, count, seed, options) to examples; note: what it
+    is, for lists.
+    """
+
+    options: tuple[str, ...]
+    generate: Callable[[str, int, int, _Options], list[Example]]
+    note: str
+
+
+def _word_problems(split: str, count: int, seed: int, options: _Options) -> list[Example]:
+    from codi.data import word_problems
+
+    steps = options.number("steps", 0)
+    style = word_problems.style_up_to(steps) if steps else word_problems.DEFAULT_STYLE
+    return word_problems.generate(split, count, seed, style)
+
+
+def _polynomial_iteration(split: str, count: int, seed: int, options: _Options) -> list[Example]:
+    from codi.data import polynomial_iteration
+
+    usual = polynomial_iteration.DEFAULT_STYLE
+    hops = options.span("hops", (usual.least_hops, usual.most_hops))
+    style = polynomial_iteration.IterationStyle(*hops, options.number("modulus", usual.modulus))
+    return polynomial_iteration.generate(split, count, seed, style)
+
+
+GENERATORS = {
+    "word-problems": Generator(
+        ("seed", "count", "steps"), _word_problems, "generated word problems, told in sentences"
+    ),
+    "polynomial-iteration": Generator(
+        ("seed", "count", "hops", "modulus"),
+        _polynomial_iteration,
+        "train, validation, test · generated · score * card + b, modulo a prime, 2 to 6 hops",
+    ),
+}
+"""The generated sources by name. A new generator is one new entry."""
 
 
 def load_examples(
@@ -45,8 +123,9 @@ def load_examples(
 
     Args:
         source: 'word-problems' (with options: 'word-problems?seed=2&count=500&steps=6', the last for
-            problems with up to so many steps), a short name of `HUB_SETS`, or the path of a file whose
-            ending names its format (see `codi.data.files`).
+            problems with up to so many steps), 'polynomial-iteration' ('?hops=4' for problems with exactly
+            so many, 'hops=2-4' for a range, and '&modulus=7'), a short name of `HUB_SETS`, or the path of a
+            file whose ending names its format (see `codi.data.files`).
         split: a split of the generator or of the hub set; 'a+b' joins two. A file is one split, whatever
             this says.
         columns: columns to read where they are not recognised, or others are wanted.
@@ -67,8 +146,8 @@ def load_examples(
     if limit is not None and limit < 1:
         raise UsageError(f"The limit must be at least 1 example, got {limit}.")
     base, _, options = source.partition("?")
-    if base == GENERATED:
-        examples, report = _generated(source, options, split, columns)
+    if base in GENERATORS:
+        examples, report = _generated(source, base, options, split, columns)
     else:
         examples, report = [], LoadReport(source)
         for name, rows, hub_set in _read(source, split):
@@ -128,7 +207,7 @@ def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
     path = Path(source)
     # Without the ending of a file format, what is no path is a mistyped name.
     if not path.exists() and path.suffix.lower() not in READERS:
-        names = (GENERATED, *HUB_SETS)
+        names = (*GENERATORS, *HUB_SETS)
         raise DataError(
             f"Unknown data source '{source}'.{nearest(source, names)} Give the path of a file "
             f"({', '.join(READERS)}), or one of: {', '.join(names)}."
@@ -137,29 +216,17 @@ def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
 
 
 def _generated(
-    source: str, options: str, split: str, columns: Columns | None
+    source: str, name: str, text: str, split: str, columns: Columns | None
 ) -> tuple[list[Example], LoadReport]:
-    from codi.data import word_problems
-
     if columns is not None and columns != Columns():
-        raise UsageError(f"Columns were named, but '{GENERATED}' is generated and has none. Leave them out.")
-    values = {"seed": 1, "count": -1, "steps": -1}
-    for key, text in parse_qsl(options, keep_blank_values=True):
-        if key not in values:
-            raise DataError(
-                f"'{source}': unknown option '{key}'.{nearest(key, values)} Options: {', '.join(values)}."
-            )
-        least = 0 if key == "seed" else 1
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise DataError(f"'{source}': {key} must be a whole number of at least {least}, got '{text}'.")
-        values[key] = int(text)
-    style = word_problems.DEFAULT_STYLE
-    if values["steps"] > 0:
-        style = word_problems.style_up_to(values["steps"])
+        raise UsageError(f"Columns were named, but '{name}' is generated and has none. Leave them out.")
+    generator = GENERATORS[name]
+    options = _Options(source, text, generator.options)
+    seed, asked = options.number("seed", 1, least=0), options.number("count", 0)
     examples: list[Example] = []
     for part in split.split("+"):
-        count = values["count"] if values["count"] > 0 else _GENERATED_COUNTS.get(part, _GENERATED_COUNT)
-        examples += word_problems.generate(part, count, values["seed"], style)
+        count = asked or _GENERATED_COUNTS.get(part, _GENERATED_COUNT)
+        examples += generator.generate(part, count, seed, options)
     return examples, LoadReport(source, read=len(examples))
 
 

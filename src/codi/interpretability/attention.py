@@ -36,7 +36,7 @@ class AttentionMap:
     """Attention of one question's passes.
 
     weights: one [layers, heads, s] per pass, of its last position over all s before and with it;
-    keys: names of the positions, in order; rows: names of the passes' outcomes (z1 .. zn, `after zn`, `answer`).
+    keys: names of the positions, in order; rows: what each pass made (z1 .. zn, `after zn`, `answer`).
     """
 
     weights: list[Tensor]
@@ -113,11 +113,16 @@ def recorded_attention(model: ThoughtModel) -> Iterator[list[Tensor]]:
 
 def _is_attention(module: nn.Module) -> bool:
     """Whether it is the attention of a layer: it knows its place in the cache and holds the projections."""
-    return isinstance(getattr(module, "layer_idx", None), int) and "attention" in type(module).__name__.lower()
+    has_place = isinstance(getattr(module, "layer_idx", None), int)
+    return has_place and "attention" in type(module).__name__.lower()
 
 
 def attended(
-    reasoner: LatentReasoner, question: str, *, latents: int | None = None, watcher: ThoughtWatcher | None = None
+    reasoner: LatentReasoner,
+    question: str,
+    *,
+    latents: int | None = None,
+    watcher: ThoughtWatcher | None = None,
 ) -> tuple[Thinking, AttentionMap]:
     """Think over one question and record what every pass attends to."""
     with recorded_attention(reasoner.model) as passes:

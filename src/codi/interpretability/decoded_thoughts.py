@@ -28,7 +28,7 @@ LONGEST_NUMBER = 8
 
 @dataclass(frozen=True, slots=True)
 class DecodedToken:
-    """One token a thought decodes to. share: its probability, 0..1; whole: the number it begins, or itself."""
+    """One token a thought decodes to. share: its probability, 0..1; whole: the number it begins."""
 
     token: str
     share: float
@@ -65,7 +65,7 @@ def decoded_tokens(
 @torch.no_grad()
 def top_tokens(reasoner: LatentReasoner, hidden: Tensor, top_k: int = TOP_TOKENS) -> torch.return_types.topk:
     """hidden: [.., d] after the final norm. Probabilities and ids of the likeliest tokens, [.., k]."""
-    vocabulary = len(reasoner.tokenizer)
+    vocabulary = reasoner.model.bot_id  # the rows of the base
     if not 1 <= top_k <= vocabulary:
         raise UsageError(f"{top_k} tokens were asked for; the number must be 1 to {vocabulary}.")
     return reasoner.model.logits(hidden).float().softmax(-1).topk(top_k)

@@ -87,8 +87,8 @@ def refuse_without_thoughts(reasoner: LatentReasoner, latents: int | None = None
     """Raise UsageError for a model that has no continuous thoughts to look at."""
     if not reasoner.method.thinks:
         raise UsageError(
-            f"A {reasoner.method.name} model has no continuous thoughts to look at. Its answers can be had with "
-            "`codi generate`, its accuracy with `codi eval`, and two systems compared with `codi compare`."
+            f"A {reasoner.method.name} model has no continuous thoughts to look at. What still works: its "
+            "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`)."
         )
     if latents is None:
         latents = reasoner.method.thought_positions() - 2

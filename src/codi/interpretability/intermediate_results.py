@@ -1,0 +1,142 @@
+"""Do the thoughts say the intermediate results? (paper, Table 3)
+
+The matching rule, written down because the paper leaves it open:
+
+    1  Only correctly answered problems count.
+    2  The intermediate results are the results of all steps but the last, whose result is the answer.
+    3  A problem matches when each of them equals, as a number, one of the top-5 decoded tokens of one of its
+       thoughts: any thought, in any order, the same token for two equal results.
+    4  The paper reads one token; `whole_numbers` reads a number to its end (see `decoded_thoughts`).
+
+Six thoughts with five tokens each say up to thirty things, so some results are met by luck. `by_chance` is
+how often a problem matches the thoughts of *another* problem with as many results: the figure to beat.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from codi.data.derived_rationales import derive
+from codi.data.example import Example
+from codi.errors import DataError
+from codi.evaluation.benchmarks import format_question
+from codi.evaluation.scorers import get_scorer
+from codi.evaluation.statistics import accuracy_interval
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.interpretability.decoded_thoughts import TOP_TOKENS, decoded_tokens
+from codi.interpretability.thinking import finish, in_batches, refuse_without_thoughts, think_through
+
+Decoded = list[list[str]]
+"""Per thought, what its top tokens say."""
+
+
+@dataclass(frozen=True)
+class MatchRow:
+    """Problems with one number of intermediate results.
+
+    results: that number; n: correctly answered problems; matched: those whose results all appear; share and
+    ci95: of n (Wilson); by_chance: share against another problem's thoughts; top_1: share when only each
+    thought's first token counts.
+    """
+
+    results: int
+    n: int
+    matched: int
+    share: float
+    ci95: tuple[float, float]
+    by_chance: float
+    top_1: float
+
+
+@dataclass(frozen=True)
+class Table3:
+    """The table, and what it was made from: problems asked, right answers, tokens looked at per thought."""
+
+    rows: list[MatchRow]
+    asked: int
+    correct: int
+    top_k: int
+    whole_numbers: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def intermediate_results(example: Example) -> list[str]:
+    """The results of all steps but the last. Raises DataError for a step that is not an equation."""
+    return list(derive(example, "results").steps)
+
+
+def matches(results: Sequence[str], decoded: Decoded) -> bool:
+    """Whether every result is said by some thought (rule 3)."""
+    said = {number for tokens in decoded for token in tokens if (number := _number(token)) is not None}
+    return all(_number(result) in said for result in results)
+
+
+def table3(
+    reasoner: LatentReasoner,
+    examples: Sequence[Example],
+    *,
+    scorer: str = "codi",
+    top_k: int = TOP_TOKENS,
+    whole_numbers: bool = False,
+    batch_size: int = 64,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Table3:
+    """Share of correctly answered problems whose intermediate results the thoughts decode to.
+
+    Raises DataError where the examples have no steps, or steps that are no equations; UsageError for a model
+    without thoughts.
+    """
+    refuse_without_thoughts(reasoner)
+    if not any(example.steps for example in examples):
+        raise DataError(
+            "Table 3 compares thoughts with the steps of a rationale, but none of these problems has steps. "
+            "Give a set with a rationale, such as gsm8k or the generated in_domain."
+        )
+    rule = get_scorer(scorer)
+    results = [intermediate_results(example) for example in examples]
+    found: list[tuple[list[str], Decoded]] = []
+    for batch in in_batches(len(examples), batch_size):
+        rows = [examples[number] for number in batch]
+        thinking = think_through(reasoner, [format_question(row.question) for row in rows])
+        texts = finish(reasoner, thinking.start)
+        tokens = decoded_tokens(reasoner, thinking, top_k, whole_numbers=whole_numbers)
+        for number, row, text, decoded in zip(batch, rows, texts, tokens, strict=True):
+            if results[number] and rule.correct(text, row.answer):
+                said = [
+                    [token.whole if whole_numbers else token.token for token in thought]
+                    for thought in decoded
+                ]
+                found.append((results[number], said))
+            elif rule.correct(text, row.answer):
+                found.append(([], []))
+        if on_progress is not None:
+            on_progress(batch.stop, len(examples))
+    counts = sorted({len(wanted) for wanted, _ in found if wanted})
+    table = [_row(count, [pair for pair in found if len(pair[0]) == count], seed) for count in counts]
+    return Table3(table, len(examples), len(found), top_k, whole_numbers)
+
+
+def _row(count: int, pairs: list[tuple[list[str], Decoded]], seed: int) -> MatchRow:
+    matched = sum(matches(wanted, decoded) for wanted, decoded in pairs)
+    first = sum(matches(wanted, [tokens[:1] for tokens in decoded]) for wanted, decoded in pairs)
+    shift = random.Random(seed).randrange(1, len(pairs)) if len(pairs) > 1 else 0
+    others = [pairs[(place + shift) % len(pairs)][1] for place in range(len(pairs))]
+    lucky = sum(matches(wanted, other) for (wanted, _), other in zip(pairs, others, strict=True))
+    n = len(pairs)
+    return MatchRow(
+        count, n, matched, matched / n, accuracy_interval(matched, n), lucky / n, first / n
+    )  # fmt: skip
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", "").strip())
+    except ValueError:
+        return None

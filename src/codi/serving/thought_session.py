@@ -1,0 +1,217 @@
+"""What the page asks of a model, one question at a time. Nothing here knows of the page.
+
+    session = ThoughtSession(reasoner)
+    asked = session.ask("Mia has 3 apples ...")         thoughts, attention, answer, written reasoning
+    session.change(asked, {1: "silence", 3: "z1"})      thought anew, with other latents fed back
+
+Thoughts are numbered from 0 and named from z1. One model serves every tab, so one call runs at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from codi.data.example import Example
+from codi.data.word_problems import generate
+from codi.errors import UsageError, nearest
+from codi.generation.answer import Answer
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.interpretability.attention import AttentionMap, attended
+from codi.interpretability.decoded_thoughts import DecodedToken, decoded_tokens, token_text, top_tokens
+from codi.interpretability.thinking import LONGEST_ANSWER, finish, refuse_without_thoughts
+from codi.modeling.context import Context
+from codi.modeling.model import ThoughtWatcher
+
+KEEP, SILENCE, MEAN = "keep", "silence", "mean"
+EXAMPLES = 20
+"""Questions of the generator's test split that the page can fill in."""
+
+Arrived = Callable[[int, list[DecodedToken]], None]
+"""Called with a thought's number and what it decodes to, as soon as it was thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionToken:
+    """A token of the question as it stands there. spaced: after a space; known: to the tokenizer."""
+
+    text: str
+    spaced: bool
+    known: bool
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """One pass of thinking over one question, and the answer that came of it.
+
+    tokens: what each thought decodes to; latents: [n, d], what was fed back.
+    """
+
+    tokens: list[list[DecodedToken]]
+    latents: Tensor
+    attention: AttentionMap
+    text: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An answer as `codi generate` gives it, with nobody looking on, and how long it took."""
+
+    answer: Answer
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything about one question. explicit: the same model writing its rationale, where it can."""
+
+    question: str
+    words: list[QuestionToken]
+    thoughts: Thoughts
+    latent: Timed
+    explicit: Timed | None
+    gold: str | None
+
+    @property
+    def unknown_words(self) -> list[str]:
+        """Words that the tokenizer does not know, each once."""
+        return list(dict.fromkeys(word.text for word in self.words if not word.known))
+
+
+class FedInstead(ThoughtWatcher):
+    """Feeds other latents back than were thought.
+
+    usual: [n, d], the latents of the undisturbed run; changes: thought number to what is fed in its place.
+    """
+
+    def __init__(self, usual: Tensor, changes: Mapping[int, str]) -> None:
+        self.usual, self.changes = usual, changes
+
+    def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
+        """Zeros, the mean of the usual latents, another of them, or the latent as it is."""
+        change = self.changes.get(number, KEEP)
+        if change == KEEP:
+            return latent
+        if change == SILENCE:
+            return torch.zeros_like(latent)
+        fed = self.usual.mean(0) if change == MEAN else self.usual[int(change.removeprefix("z")) - 1]
+        return fed.expand_as(latent)
+
+
+class _Announced(ThoughtWatcher):
+    """Says what each thought decodes to before the next one is thought."""
+
+    def __init__(self, reasoner: LatentReasoner, arrived: Arrived) -> None:
+        self.reasoner, self.arrived = reasoner, arrived
+
+    def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
+        """Decode the thought; the latent stays as it is."""
+        top = top_tokens(self.reasoner, context.last_hidden[0])
+        names = [token_text(self.reasoner, token) for token in top.indices.tolist()]
+        shares = top.values.tolist()
+        self.arrived(number, [DecodedToken(n, share, n) for n, share in zip(names, shares, strict=True)])
+        return latent
+
+
+class ThoughtSession:
+    """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts."""
+
+    def __init__(self, reasoner: LatentReasoner) -> None:
+        refuse_without_thoughts(reasoner)
+        self.reasoner = reasoner
+        self.latents = reasoner.method.thought_positions() - 2
+        self._one_at_a_time = threading.Lock()
+
+    @cached_property
+    def examples(self) -> list[Example]:
+        """Problems of the generator's test split whose every word this model knows; maybe none."""
+        unknown = self.reasoner.text.unknown_id
+        return [
+            example
+            for example in generate("test", EXAMPLES)
+            if unknown not in self.reasoner.text.question(example.question)
+        ]
+
+    def ask(self, question: str, arrived: Arrived | None = None) -> Asked:
+        """Think, answer, and write the reasoning out. Raises UsageError for an empty or too long question.
+
+        arrived: told of every thought as it comes, from the thread this runs in.
+        """
+        with self._one_at_a_time:
+            words = self._words(question)
+            watcher = _Announced(self.reasoner, arrived) if arrived is not None else ThoughtWatcher()
+            thoughts = self._think(question, watcher)
+            explicit = "explicit" in self.reasoner.method.modes
+            return Asked(
+                question=question,
+                words=words,
+                thoughts=thoughts,
+                latent=self._timed(question, "latent", LONGEST_ANSWER),
+                explicit=self._timed(question, "explicit", 256) if explicit else None,
+                gold=next((e.answer for e in self.examples if e.question == question), None),
+            )
+
+    def change(self, asked: Asked, changes: Mapping[int, str]) -> Thoughts:
+        """Think over the question again with other latents fed back.
+
+        changes: thought number (from 0) to `keep`, `silence`, `mean`, or the name of another thought (`z1`),
+        whose latent of the undisturbed run is fed. Raises UsageError for anything else.
+        """
+        known = self.choices()
+        for number, change in changes.items():
+            if not 0 <= number < self.latents:
+                raise UsageError(f"There is no thought {number}: the model thinks 0 to {self.latents - 1}.")
+            if change not in known:
+                raise UsageError(
+                    f"A thought cannot be changed by '{change}'.{nearest(change, known)} "
+                    f"Choose one of {', '.join(known)}."
+                )
+        with self._one_at_a_time:
+            return self._think(asked.question, FedInstead(asked.thoughts.latents, changes))
+
+    def choices(self) -> list[str]:
+        """What `change` takes for a thought."""
+        return [KEEP, SILENCE, MEAN, *(f"z{number + 1}" for number in range(self.latents))]
+
+    def _think(self, question: str, watcher: ThoughtWatcher) -> Thoughts:
+        thinking, attention = attended(self.reasoner, question, watcher=watcher)
+        text = finish(self.reasoner, thinking.start)[0]
+        return Thoughts(
+            tokens=decoded_tokens(self.reasoner, thinking)[0],
+            latents=thinking.latents[0],
+            attention=attention,
+            text=text,
+            value=self.reasoner.text.value(text),
+        )
+
+    def _timed(self, question: str, mode: str, max_new_tokens: int) -> Timed:
+        started = time.perf_counter()
+        answer = self.reasoner.answer([question], mode=mode, max_new_tokens=max_new_tokens)[0]
+        return Timed(answer, 1000 * (time.perf_counter() - started))
+
+    def _words(self, question: str) -> list[QuestionToken]:
+        """The question cut where the tokenizer cuts it; a token that opens every text goes by its name."""
+        text = self.reasoner.text
+        ids = self.reasoner.question_ids(question, "The question", "latent")
+        if "explicit" in self.reasoner.method.modes:
+            self.reasoner.question_ids(question, "The question", "explicit")
+        source = question + text.question_suffix
+        coded = text.tokenizer(source, add_special_tokens=False, return_offsets_mapping=True)
+        offsets: list[tuple[int, int]] = coded["offset_mapping"]
+        opening = ids[: len(ids) - len(offsets)]
+        words = [QuestionToken(token_text(self.reasoner, token), True, True) for token in opening]
+        end = 0
+        for token, (start, stop) in zip(ids[len(opening) :], offsets, strict=True):
+            # Tokens of one character's bytes share it: it is shown with the first of them.
+            piece = source[max(start, end) : stop]
+            spaced = not words or piece[:1].isspace() or source[end:start].isspace()
+            words.append(QuestionToken(piece.strip() or "·", spaced, token != text.unknown_id))
+            end = max(end, stop)
+        return words
