@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import EXAMPLES, reasoner, tiny_model
 
 from codi.data.example import Example
 from codi.data.sources import load_examples
@@ -20,6 +19,7 @@ from codi.interpretability.interventions import (
 from codi.interpretability.patching import follow_on, patch_tables
 from codi.methods.codi import Codi
 from codi.methods.no_cot_sft import NoCotSft
+from tiny_models import EXAMPLES, reasoner, tiny_model
 
 
 def mind() -> LatentReasoner:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import EXAMPLES, reasoner, tiny_model
 from torch import Tensor
 
 from codi.errors import UsageError
@@ -19,6 +18,7 @@ from codi.interpretability.thinking import finish, think_through
 from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
+from tiny_models import EXAMPLES, reasoner, tiny_model
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
@@ -161,9 +161,8 @@ def test_question_too_long() -> None:
 
 def test_whole_numbers_are_written_on_greedily() -> None:
     """On a tokenizer that splits numbers into digits: each branch equals a plain greedy continuation."""
-    from tiny_models import sentencepiece_tokenizer
-
     from codi.modeling.configuration import TextFormat
+    from tiny_models import sentencepiece_tokenizer
 
     tokenizer = sentencepiece_tokenizer(digits_apart=True)
     model = tiny_model("llama", seed=3)

@@ -17,8 +17,10 @@ from codi.commands.console import complain, quiet_libraries
 from codi.commands.data import data
 from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
+from codi.commands.probe import probe
 from codi.commands.reproduce import reproduce
 from codi.commands.train import quickstart, train
+from codi.commands.ui import ui
 from codi.errors import CodiError
 
 
@@ -75,7 +77,9 @@ app.command("eval")(evaluate)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)
 app.command("generate")(generate)
+app.command("probe")(probe)
 app.command("data")(data)
+app.command("ui")(ui)
 app.add_typer(bench.app, name="bench")
 
 

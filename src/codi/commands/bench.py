@@ -84,6 +84,28 @@ def generate(
     _report("Answering at batch 1", results, output)
 
 
+@app.command("probe")
+def probe(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that thinks.")],
+    questions: Annotated[int, typer.Option(help="Questions looked at, one at a time.")] = 50,
+    problems: Annotated[int, typer.Option(help="Problems whose thoughts are decoded, in batches.")] = 1000,
+    device: options.Device = None,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Looking at thoughts, against answering alone."""
+    check_output(output, overwrite)
+    find_device(device)
+
+    from codi.experiments.bench_probe import bench_probe
+
+    results = bench_probe(
+        checkpoint=checkpoint, questions=questions, problems=problems, device=device, seed=seed
+    )
+    _report("Looking at thoughts", results, output)
+
+
 def _report(title: str, results: dict[str, Any], output: Path | None) -> None:
     print_table(title, ("measure", "value"), list(_flat(results)), numbers=True)
     if output is not None:

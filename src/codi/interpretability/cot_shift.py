@@ -2,16 +2,17 @@
 
     h_CoT ≈ h_no-CoT + f(R)         a rationale R adds a shift to the state of the query token
 
-    plain     Q                                  The answer is  :        h_no-CoT
-    teacher   Q  c_1 ... c_k                     The answer is  :        h_teacher
-    student   Q  <bot> z_1 ... z_n <eot>         The answer is  :        h_student     all at the distillation token
+    plain     Q                            The answer is  :   ->  h_no-CoT
+    teacher   Q  c_1 ... c_k               The answer is  :   ->  h_teacher
+    student   Q  <bot> z_1 ... z_n <eot>   The answer is  :   ->  h_student     all at the distillation token
 
     rationale's shift   h_teacher - h_no-CoT          what Eq. 4 calls f
     thoughts' shift     h_student - h_no-CoT          what distillation (Eq. 5) pulls towards it
 
 Teacher and student are encoded, read and looked up as `Codi.loss` does it, so what is measured is what is
 trained: the rationale lacks its last step (unless that was kept), and a static teacher is its own model. The
-plain state is the teacher's, of the same example without steps.
+plain state is the teacher's, of the same example without steps. What stands before the token also moves its
+position, and both shifts contain what that changes.
 
 Layers 1 to M are reported; the last is after the final norm. The embedding below them attends to nothing: the
 only thing a rationale changes there is the position, and with rotary positions not even that.
@@ -78,7 +79,7 @@ class LayerShift:
 
 @dataclass(frozen=True, slots=True)
 class CotShift:
-    """Shifts layer by layer, over `examples` examples; `without_rationale` others had no rationale to read."""
+    """Shifts layer by layer over `examples` examples; `without_rationale` others had none to read."""
 
     examples: int
     without_rationale: int

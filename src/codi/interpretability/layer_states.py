@@ -45,14 +45,15 @@ def blocks(model: ThoughtModel) -> nn.ModuleList:
 def final_norm(model: ThoughtModel) -> nn.Module:
     """The norm between the last block and the LM head. Raises UsageError where it cannot be found."""
     body = model.causal.base_model
-    found = {name: child for name, child in body.named_children() if _is_norm(child)}
+    found: dict[str, nn.Module] = {n: child for n, child in body.named_children() if _is_norm(child)}
     if len(found) != 1:
         raise UsageError(
             f"The final norm of {type(body).__name__} was looked for as its one child with a one-dimensional "
             f"weight, but {', '.join(found) or 'none'} was found. Lenses and probes do not know this model's "
             "layout."
         )
-    return next(iter(found.values()))
+    (norm,) = found.values()
+    return norm
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -99,7 +99,7 @@ def as_read(model: ThoughtModel, state: Tensor, layer: int, lens: TunedLens | No
 def lens_top(
     reasoner: LatentReasoner, states: Tensor, top_k: int = TOP_TOKENS, lens: TunedLens | None = None
 ) -> tuple[Tensor, Tensor]:
-    """states: [.., layers + 1, d]. Probabilities and ids of each layer's likeliest tokens, [.., layers + 1, k].
+    """states: [.., layers + 1, d]. Probabilities and ids of each layer's top tokens, [.., layers + 1, k].
 
     At the last layer these are the decoded thought's. Raises UsageError where states or top_k do not fit.
     """

@@ -210,13 +210,14 @@ def _pairs(
 ) -> tuple[list[Pair], list[Pair]]:
     """Pairs with different and with the same value at `step`; the expected answer is another, in range."""
     rng = random.Random(f"{seed}/{step}/{len(members)}")
-    different, same = list[Pair](), list[Pair]()
+    different, same, seen = list[Pair](), list[Pair](), set[tuple[int, int]]()
     tries = 40 * most
     while tries and (len(different) < most or len(same) < most) and len(members) > 1:
         tries -= 1
         a, b = rng.sample(members, 2)
-        if lengths is not None and lengths[a] != lengths[b]:
+        if (a, b) in seen or (lengths is not None and lengths[a] != lengths[b]):
             continue
+        seen.add((a, b))
         mine, theirs = _result(examples[a].steps[step - 1]), _result(examples[b].steps[step - 1])
         if mine is None or theirs is None:
             continue

@@ -4,8 +4,8 @@
     state of (thought i, layer l), [d]  ──► logistic regression ──► which result?
 
 A classifier per (step, thought, layer) is trained on one part of the questions and measured on the rest.
-Two figures stand beside its accuracy. `control_accuracy`: the same classifier trained on shuffled labels; what
-it reaches, the states' geometry alone gives. `majority`: always saying the commonest result.
+Two figures stand beside its accuracy. `control_accuracy`: the same classifier trained on shuffled labels, so
+what luck and the classifier's freedom give. `majority`: always saying the commonest result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One probe: the result of `step` (from 1) from the state at `thought` (from 1) and `layer` (0: embedding).
+    """One probe: the result of `step` from the state at `thought` (both from 1) and `layer` (0: embedding).
 
     accuracy, control_accuracy, majority: shares of the n_test held-out questions, 0..1 (see the module's
     docstring); classes: results told apart; left_out: questions that have the step, but a result too rare.
@@ -84,8 +84,7 @@ def with_result(examples: Sequence[Example], step: int, least_per_class: int = L
         if len(results) >= step:
             found.setdefault(example.question, (example, results[step - 1]))
     counts = Counter(result for _, result in found.values())
-    common = {result for result, count in counts.items() if count >= least_per_class}
-    _refuse_too_few(counts, common, f"the result of step {step}", least_per_class)
+    common = _common(counts, f"the result of step {step}", least_per_class)
     kept = [(example, result) for example, result in found.values() if result in common]
     return Labelled([pair[0] for pair in kept], [pair[1] for pair in kept], len(found) - len(kept))
 
@@ -108,13 +107,14 @@ def probe_states(
     """
     rows, thoughts, layers, _width = states.shape
     if len(labels) != rows:
-        raise UsageError(f"{len(labels)} labels were given for the states of {rows} questions. Give one each.")
+        raise UsageError(f"{len(labels)} labels were given for states of {rows} questions. Give one each.")
     counts = Counter(labels)
-    common = {label for label, count in counts.items() if count >= least_per_class}
-    if len(common) < len(counts):
-        common = set()  # every label is to be learnt here: one too rare is an error
-    _refuse_too_few(counts, common, "the labels given", least_per_class)
-    classes = sorted(counts)
+    classes = sorted(_common(counts, "the labels given", least_per_class))
+    if rare := sorted(set(counts) - set(classes)):
+        raise UsageError(
+            f"A probe needs {least_per_class} questions of each label, but '{rare[0]}' has {counts[rare[0]]} "
+            f"({len(rare)} labels are too rare). Leave their questions out, or lower least_per_class."
+        )
     targets = np.array([classes.index(label) for label in labels], dtype=np.int64)
     draw = np.random.default_rng(seed)
     train, test = _split(targets, len(classes), test_share, draw)
@@ -159,7 +159,8 @@ def probe_steps(
     """Probe the intermediate result of each of `steps` (from 1) at every thought and layer of the model.
 
     on_progress: called with the probes trained and all of them. Raises UsageError for a model without
-    thoughts, a step with too few examples, or without scikit-learn; DataError for steps that are no equations.
+    thoughts, a step with too few examples, or without scikit-learn; DataError for a step that is not an
+    equation.
     """
     refuse_without_thoughts(reasoner, latents)
     _logistic_regression()  # said before the model thinks over thousands of questions
@@ -185,16 +186,19 @@ def probe_steps(
     return found
 
 
-def _refuse_too_few(counts: Counter[str], common: set[str], what: str, least: int) -> None:
+def _common(counts: Counter[str], what: str, least: int) -> set[str]:
+    """The values with at least `least` questions. Raises UsageError where there are fewer than two."""
     if least < 2:
         raise UsageError(f"{least} questions per class were asked for; a split needs 2 or more.")
+    common = {value for value, count in counts.items() if count >= least}
     if len(common) < 2:
-        seen = ", ".join(f"'{label}': {count}" for label, count in counts.most_common(5)) or "no question has it"
+        seen = ", ".join(f"{count} of '{value}'" for value, count in counts.most_common(5)) or "none"
         raise UsageError(
             f"Too few examples to probe {what}: a probe tells at least two values apart and needs {least} "
-            f"questions of each, but found {sum(counts.values())} questions with {len(counts)} values ({seen}). "
-            "Give more examples, or lower least_per_class."
+            f"questions of each, but the {sum(counts.values())} questions that have one have {len(counts)} "
+            f"values (commonest: {seen}). Give more examples, or lower least_per_class."
         )
+    return common
 
 
 def _split(

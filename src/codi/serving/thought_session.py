@@ -139,6 +139,11 @@ class ThoughtSession:
             if unknown not in self.reasoner.text.question(example.question)
         ]
 
+    def warm_up(self) -> None:
+        """Answer once, so that the first times shown are not those of a model still setting itself up."""
+        for mode in self.reasoner.method.modes:
+            self.reasoner.answer(["1"], mode=mode, max_new_tokens=2)
+
     def ask(self, question: str, arrived: Arrived | None = None) -> Asked:
         """Think, answer, and write the reasoning out. Raises UsageError for an empty or too long question.
 

@@ -1,0 +1,205 @@
+"""Pictures of thoughts: attention, lenses, interventions, patching, probes and the CoT shift."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from codi.interpretability.benchmark_report import BenchmarkReport
+from codi.interpretability.cot_shift import CotShift
+from codi.interpretability.interventions import InterventionTable
+from codi.interpretability.patching import PatchTable
+from codi.interpretability.probes import ProbeResult
+from codi.interpretability.question_report import QuestionReport
+
+BLUE, ORANGE, GREY = "#1769aa", "#d08a35", "#7a8594"
+FORMATS = ("png", "pdf")
+
+
+def attention_map(report: QuestionReport) -> Figure:
+    """Which positions each pass attended to; the first token, where attention rests, is left out."""
+    weights = [row[1:] for row in report.attention]
+    width = max(6.0, 0.23 * len(weights[0]) + 1.5)
+    figure = Figure(figsize=(width, 0.3 * len(weights) + 1.9), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(weights, aspect="auto", cmap="Blues", vmin=0)
+    axis.set_xticks(range(len(weights[0])), report.keys[1:], rotation=90, fontsize=8)
+    axis.set_yticks(range(len(weights)), report.rows, fontsize=8)
+    axis.set_ylabel("what the pass made")
+    axis.set_title("attention of the pass that made each thought", fontsize=10)
+    figure.colorbar(image, ax=axis, label="weight", pad=0.01)
+    return figure
+
+
+def lens_grid(report: QuestionReport, tuned: bool = False) -> Figure:
+    """What each layer of each thought would say through the LM head: the likeliest token, shaded by share."""
+    grids = [thought.tuned if tuned else thought.lens for thought in report.thoughts]
+    read = [grid for grid in grids if grid is not None]
+    layers = len(read[0])
+    figure = Figure(figsize=(1.1 * len(read) + 1.8, 0.38 * layers + 1.3), layout="constrained")
+    axis = figure.subplots()
+    shares = [[thought[layer][0][1] for thought in read] for layer in range(layers)]
+    image = axis.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, origin="lower")
+    for layer in range(layers):
+        for place, thought in enumerate(read):
+            token, share = thought[layer][0]
+            axis.text(
+                place, layer, token[:12], ha="center", va="center", fontsize=8,
+                color="white" if share > 0.6 else "black",
+            )  # fmt: skip
+    axis.set_xticks(range(len(read)), [thought.name for thought in report.thoughts])
+    axis.set_yticks(range(layers), ["embedding", *map(str, range(1, layers))])
+    axis.set_ylabel("layer")
+    axis.set_title(f"{'tuned' if tuned else 'logit'} lens: the likeliest token", fontsize=10)
+    figure.colorbar(image, ax=axis, label="probability", pad=0.01)
+    return figure
+
+
+def intervention_bars(table: InterventionTable) -> Figure:
+    """Accuracy under every intervention, with 95 % intervals, beside the undisturbed one."""
+    names = ["undisturbed", *(row.name for row in table.rows)]
+    heights = [100 * table.accuracy, *(100 * row.accuracy for row in table.rows)]
+    bounds = [table.ci95, *(row.ci95 for row in table.rows)]
+    spread = [
+        [max(0.0, height - 100 * low) for height, (low, _) in zip(heights, bounds, strict=True)],
+        [max(0.0, 100 * high - height) for height, (_, high) in zip(heights, bounds, strict=True)],
+    ]
+    figure = Figure(figsize=(7.2, 0.27 * len(names) + 1.1), layout="constrained")
+    axis = figure.subplots()
+    places = range(len(names))
+    axis.barh(places, heights, xerr=spread, color=[ORANGE, *[BLUE] * len(table.rows)], error_kw={"lw": 0.8})
+    for place, height, up in zip(places, heights, spread[1], strict=True):
+        axis.text(height + up + 1, place, f"{height:.1f}", va="center", fontsize=8)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 112)
+    axis.set_xticks(range(0, 101, 20))
+    axis.set_xlabel("accuracy (%), 95 % interval")
+    axis.set_title(f"the same {table.n:,} questions with other thoughts", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def patch_grids(tables: Sequence[PatchTable]) -> Figure:
+    """Per number of steps: for how many pairs the answer followed the arithmetic, by step and latent."""
+    latents = max(cell.latent for table in tables for cell in table.cells)
+    heights = [max(cell.step for cell in table.cells) for table in tables]
+    figure = Figure(
+        figsize=(0.62 * latents + 3.0, 0.36 * sum(heights) + 0.85 * len(tables) + 0.5), layout="constrained"
+    )
+    axes: Any = figure.subplots(len(tables), 1, squeeze=False, height_ratios=[h + 0.6 for h in heights])
+    for axis, table, height in zip(axes[:, 0], tables, heights, strict=True):
+        grid = [[float("nan")] * latents for _ in range(height)]
+        for cell in table.cells:
+            grid[cell.step - 1][cell.latent - 1] = cell.followed
+        axis.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=1)
+        for cell in table.cells:
+            axis.text(
+                cell.latent - 1, cell.step - 1, f"{100 * cell.followed:.0f}", ha="center", va="center",
+                fontsize=8, color="white" if cell.followed > 0.6 else "black",
+            )  # fmt: skip
+        axis.set_xticks(range(latents), [f"z{i + 1}" for i in range(latents)], fontsize=8)
+        axis.set_yticks(range(height), [f"s{i + 1}" for i in range(height)], fontsize=8)
+        axis.set_title(f"{table.steps} steps ({table.problems} problems)", fontsize=9)
+    figure.suptitle("answers that followed another problem's value, in %", fontsize=10)
+    return figure
+
+
+def shift_lines(shift: CotShift) -> Figure:
+    """Per layer, how near the thoughts' shift comes to the rationale's."""
+    layers = [layer.layer for layer in shift.layers]
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for name, colour in (("cosine", BLUE), ("norm_ratio", ORANGE), ("distance", GREY)):
+        averages = [getattr(layer, name) for layer in shift.layers]
+        axis.plot(layers, [a.mean for a in averages], "o-", color=colour, label=name.replace("_", " "))
+        if all(a.low is not None for a in averages):
+            axis.fill_between(
+                layers, [a.low for a in averages], [a.high for a in averages], color=colour, alpha=0.2
+            )
+    axis.axhline(1, color="black", lw=0.6, ls=":")
+    axis.set_xticks(layers)
+    axis.set_xlabel("layer")
+    axis.set_title(f"the CoT shift and the thoughts' ({shift.examples:,} problems)", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def probe_grid(probes: Sequence[ProbeResult]) -> Figure:
+    """Per step: accuracy of a linear probe for its result at every thought and layer, less its control's."""
+    steps = sorted({probe.step for probe in probes})
+    thoughts = max(probe.thought for probe in probes)
+    layers = max(probe.layer for probe in probes) + 1
+    figure = Figure(figsize=(0.62 * thoughts * len(steps) + 2.6, 0.4 * layers + 1.5), layout="constrained")
+    axes: Any = figure.subplots(1, len(steps), squeeze=False, sharey=True)
+    image = None
+    for axis, step in zip(axes[0], steps, strict=True):
+        grid = [[float("nan")] * thoughts for _ in range(layers)]
+        for probe in probes:
+            if probe.step == step:
+                grid[probe.layer][probe.thought - 1] = probe.accuracy - probe.control_accuracy
+        image = axis.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=1, origin="lower")
+        for layer, row in enumerate(grid):
+            for place, gain in enumerate(row):
+                axis.text(
+                    place, layer, f"{100 * gain:.0f}", ha="center", va="center", fontsize=7,
+                    color="white" if gain > 0.6 else "black",
+                )  # fmt: skip
+        axis.set_xticks(range(thoughts), [f"z{i + 1}" for i in range(thoughts)], fontsize=8)
+        axis.set_title(f"result of step {step}", fontsize=9)
+    axes[0][0].set_yticks(range(layers), ["emb.", *map(str, range(1, layers))], fontsize=8)
+    axes[0][0].set_ylabel("layer")
+    figure.suptitle("linear probes: accuracy above the control's, in points", fontsize=10)
+    if image is not None:
+        figure.colorbar(image, ax=list(axes[0]), pad=0.01)
+    return figure
+
+
+def all_figures(
+    question: QuestionReport | None, benchmark: BenchmarkReport | None
+) -> Iterator[tuple[str, Figure]]:
+    """Every figure that these reports give: (name, figure)."""
+    if question is not None:
+        yield "attention", attention_map(question)
+        yield "logit-lens", lens_grid(question)
+        if question.thoughts[0].tuned is not None:
+            yield "tuned-lens", lens_grid(question, tuned=True)
+    if benchmark is not None:
+        if benchmark.interventions is not None:
+            yield "interventions", intervention_bars(benchmark.interventions)
+        if benchmark.patching:
+            yield "patching", patch_grids(benchmark.patching)
+        if benchmark.shift is not None:
+            yield "cot-shift", shift_lines(benchmark.shift)
+        if benchmark.probes:
+            yield "probes", probe_grid(benchmark.probes)
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as an <svg> element to stand in an HTML page; the same bytes for the same figure."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "codi"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save_figures(
+    folder: Path, question: QuestionReport | None, benchmark: BenchmarkReport | None
+) -> list[Path]:
+    """Write every figure as PNG and PDF. Returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in all_figures(question, benchmark):
+        for kind in FORMATS:
+            metadata: dict[str, Any] = {"CreationDate": None} if kind == "pdf" else {}
+            figure.savefig(folder / f"{name}.{kind}", dpi=160, metadata=metadata)
+            written.append(folder / f"{name}.{kind}")
+    return written

@@ -1,0 +1,61 @@
+"""Serves the page on a port that is taken before the model is loaded, so a busy one is known at once."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+from nicegui import ui
+
+from codi.errors import UsageError
+from codi.serving.thought_page import ThoughtPage
+from codi.serving.thought_session import ThoughtSession
+
+_SECONDS_TO_LEAVE = 2
+"""Open tabs have this long to go when the server stops."""
+
+
+def take_port(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free. Raises UsageError when it cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except socket.gaierror as error:
+        raise UsageError(
+            f"The host '{host}' is not known here: {error.strerror}. Try --host 127.0.0.1."
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"Port {port} on {host} is in use, perhaps by another `codi ui`. Choose another one, "
+                f"e.g. --port {port + 1 if port < 65535 else port - 1}, or --port 0 for any that is free."
+            ) from error
+        raise UsageError(
+            f"Port {port} on {host} cannot be used: {error.strerror or error}. "
+            "Choose another --port or --host."
+        ) from error
+
+
+def address(taken: socket.socket) -> str:
+    """Where a browser finds what is served there."""
+    host, port = taken.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def serve(session: ThoughtSession, name: str, taken: socket.socket) -> None:
+    """Serve until interrupted. name: of the model, for the page."""
+    app = FastAPI(openapi_url=None)
+    ui.run_with(
+        app,
+        root=lambda: ThoughtPage(session, name),
+        title=f"Thoughts of {name}",
+        language="en-US",
+        tailwind=False,  # compiles style sheets in the browser; the page brings its own
+        show_welcome_message=False,
+    )
+    config = uvicorn.Config(
+        app, log_level="warning", ws="wsproto", timeout_graceful_shutdown=_SECONDS_TO_LEAVE
+    )
+    uvicorn.Server(config).run(sockets=[taken])
