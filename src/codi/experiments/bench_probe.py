@@ -29,7 +29,7 @@ def bench_probe(
     device: str | None = None,
     seed: int = 1,
 ) -> dict[str, Any]:
-    """Milliseconds at batch 1 of answering, of probing (thoughts decoded, answer written), and of probing with
+    """Milliseconds at batch 1 of answering, of probing (thoughts decoded, answer written), of probing with
     attention maps; seconds to decode the thoughts of `problems` problems in batches.
 
     Raises UsageError for a model without thoughts, or a count below 1.
