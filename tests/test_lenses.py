@@ -217,9 +217,7 @@ def test_a_saved_lens_is_the_same(trained: tuple[LatentReasoner, TunedLens], tmp
     assert compare_lenses(asked, states, loaded) == compare_lenses(asked, states, lens)
 
 
-def test_lens_of_another_model_is_refused(
-    trained: tuple[LatentReasoner, TunedLens], tmp_path: Path
-) -> None:
+def test_lens_of_another_model_is_refused(trained: tuple[LatentReasoner, TunedLens], tmp_path: Path) -> None:
     asked, lens = trained
     file = tmp_path / "tuned.safetensors"
     save_lens(lens, file)

@@ -189,9 +189,7 @@ def test_set_without_steps(checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "bare.jsonl"
     rows = [{"question": f"Mia has {n} apples. How many?", "answer": str(n)} for n in range(2, 9)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "none of these problems has steps" in refused(
-        checkpoint, "--benchmark", file, "--part", "table3"
-    )
+    assert "none of these problems has steps" in refused(checkpoint, "--benchmark", file, "--part", "table3")
     shown = probe(checkpoint, "--benchmark", file)  # the rest is measured, and what is left out is said
     assert "left out: table3" in shown
     assert "Interventions (7 problems" in shown

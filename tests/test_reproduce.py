@@ -152,6 +152,21 @@ def test_sweep_makes_skips_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert said == ["2 of 2 runs are finished, 0 to make."]
 
 
+def test_a_run_under_a_second_name_is_not_made_again(tmp_path: Path) -> None:
+    """Table A4's beta 1 and Table A5's gamma 1 are CODI as it is; half the steps are not."""
+    first = next(one for one in plans_of(tmp_path, "figure3", seeds=[1]) if one.variant.name == "codi")
+    write_result(first, made_up(first, "1101"))
+    told: list[str] = []
+    second = plans_of(tmp_path, "a4", seeds=[1])[0]
+    assert run_sweep([second], told.append) == {}
+    assert "beta-1/seed-1 is codi/seed-1 under another name." in told
+    taken = read_result(second)[0]
+    assert taken is not None
+    assert (taken["same_as"], taken["benchmarks"]) == ("codi/seed-1", made_up(first, "1101")["benchmarks"])
+    twins = {one.variant.name: sweep.twin_of(one) for one in plans_of(tmp_path, "a4", "a5", seeds=[1])}
+    assert {name for name, twin in twins.items() if twin} == {"beta-1", "gamma-1-40"}
+
+
 # --- what is made of them -----------------------------------------------------------------------------------
 
 

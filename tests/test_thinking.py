@@ -139,9 +139,7 @@ def test_patched_keys_and_values_reach_the_answer() -> None:
 def test_silencing_changes_later_thoughts_only() -> None:
     mind = thinker()
     own = think_through(mind, QUESTIONS)
-    silenced = think_through(
-        mind, QUESTIONS, watcher=Replace(torch.zeros_like(own.latents), frozenset({2}))
-    )
+    silenced = think_through(mind, QUESTIONS, watcher=Replace(torch.zeros_like(own.latents), frozenset({2})))
     assert torch.equal(silenced.thoughts[:, :3], own.thoughts[:, :3])
     assert not torch.allclose(silenced.thoughts[:, 3:], own.thoughts[:, 3:])
     assert silenced.latents[:, 2].abs().max() == 0

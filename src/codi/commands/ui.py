@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Annotated
 
 import typer
@@ -36,7 +36,6 @@ def ui(
         session = ThoughtSession(load_reasoner(checkpoint, device, base))
         session.warm_up()
         note(f"{checkpoint} can be looked at on {address(taken)} (Ctrl-C stops).")
-        try:
+        with suppress(KeyboardInterrupt):  # the usual way to end it is no error
             serve(session, checkpoint, taken)
-        except KeyboardInterrupt:
-            note("stopped.")  # the usual way to end it: no error
+        note("stopped.")

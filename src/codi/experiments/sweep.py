@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import yaml
 from codi.errors import UsageError, nearest
 from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
 from codi.experiments.tables import PAPER_SETS, SMALL_SETS, TABLES, VARIANTS, Table, Variant
+from codi.methods.method import build_method
 from codi.storage import write_whole
 from codi.training.recipes import RunConfig, load_recipe
 
@@ -177,6 +178,34 @@ def write_result(one: Plan, result: dict[str, Any]) -> None:
     write_whole(one.result_file, json.dumps(result | {"checksum": _digest(result)}, indent=1) + "\n")
 
 
+def twin_of(one: Plan) -> Plan | None:
+    """The run that this one is under another name: of its settings, and before it in `VARIANTS`.
+
+    CODI as it is stands in Table A4 as beta 1 and in Table A5 as gamma 1: it is trained once.
+    """
+    mine = _meant(one)
+    for variant in VARIANTS.values():
+        if variant.name == one.variant.name:
+            return None
+        other = replace(one, variant=variant)
+        if variant.sampled == one.variant.sampled and _meant(other) == mine:
+            return other
+    return None
+
+
+def take_over(one: Plan, twin: Plan) -> bool:
+    """Write the twin's result as this run's too, where it is finished."""
+    result, _ = read_result(twin)
+    if result is None:
+        return False
+    config = one.configuration()
+    one.result_file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(one.result_file.with_suffix(".yaml"), yaml.safe_dump(config.as_dict(), sort_keys=False))
+    own = {"variant": one.variant.name, "title": one.variant.title, "same_as": twin.name}
+    write_result(one, result | own | {"configuration": _comparable(config.as_dict())})
+    return True
+
+
 def _digest(result: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
@@ -190,6 +219,13 @@ def _comparable(values: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _meant(one: Plan) -> dict[str, Any]:
+    """A run's settings, the method's defaults written out: `beta: 1` and no beta are the same run."""
+    config = one.configuration()
+    method = {"name": config.method["name"]} | asdict(build_method(config.method))
+    return _comparable(config.as_dict() | {"method": method})
+
+
 # --- running ------------------------------------------------------------------------------------------------
 
 
@@ -197,13 +233,23 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
     """Make every run that has no finished result. Returns the errors of those that failed, by name."""
     todo: list[Plan] = []
     every = list(plans)
+    names = {one.name for one in every}
+    waiting: list[tuple[Plan, Plan]] = []  # runs that are another's twin
     for one in every:
         result, why = read_result(one)
-        if result is None:
-            if one.result_file.exists():
-                say(f"{one.name}: {why}; it is run again.")
+        if result is not None:
+            continue
+        if one.result_file.exists():
+            say(f"{one.name}: {why}; it is run again.")
+        twin = twin_of(one)
+        if twin is not None and take_over(one, twin):
+            say(f"{one.name} is {twin.name} under another name.")
+        elif twin is not None and twin.name in names:
+            waiting.append((one, twin))
+        else:
             todo.append(one)
-    say(f"{len(every) - len(todo)} of {len(every)} runs are finished, {len(todo)} to make.")
+    finished = len(every) - len(todo) - len(waiting)
+    say(f"{finished} of {len(every)} runs are finished, {len(todo)} to make.")
     # A finished run whose checkpoint is gone is made again only where another one stands on it.
     wanted = {need for one in todo for need in one.needs}
     todo += [
@@ -213,9 +259,9 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
     ]
     if not todo:
         return {}
-    names = {one.name for one in todo}
+    made = {one.name for one in todo}
     jobs = [
-        Job(one.name, one, tuple(need for need in one.needs if need in names)) for one in every if one in todo
+        Job(one.name, one, tuple(need for need in one.needs if need in made)) for one in every if one in todo
     ]
     by_name = {one.name: one for one in todo}
 
@@ -224,7 +270,13 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
         first = result["benchmarks"][by_name[name].sets[0]]
         say(f"{name}: {100 * first['accuracy']:.1f} % on {by_name[name].sets[0]}")
 
-    return run_side_by_side(jobs, make_run, done, go_on=True)
+    errors = run_side_by_side(jobs, make_run, done, go_on=True)
+    for one, twin in waiting:
+        if take_over(one, twin):
+            say(f"{one.name} is {twin.name} under another name.")
+        else:
+            errors[one.name] = UsageError(f"It is {twin.name} under another name, which failed.")
+    return errors
 
 
 def make_run(one: Plan, report: Reporter) -> dict[str, Any]:

@@ -54,11 +54,10 @@ class ThoughtCard:
             self.select = ui.select(
                 {c: choice_name(c) for c in choices if c != self.name},
                 value=KEEP,
-                label="fed back",
+                label=f"fed back for {self.name}",
                 on_change=on_change,
             )
             self.select.props("dense outlined options-dense behavior=menu").classes("fed-back")
-            self.select.props["aria-label"] = f"What is fed back for {self.name}"
             self.select.disable()
             self.changed = ui.column().classes("bars changed")
             self.changed.set_visibility(False)

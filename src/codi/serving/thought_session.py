@@ -33,6 +33,12 @@ KEEP, SILENCE, MEAN = "keep", "silence", "mean"
 EXAMPLES = 20
 """Questions of the generator's test split that the page can fill in."""
 
+LONGEST_RATIONALE = 256
+"""Tokens the same model may write when it reasons in words."""
+_TIMED_RUNS = 3
+_SECONDS_TO_TIME = 0.2
+"""No further run is timed once this is spent: a slow answer is asked for once."""
+
 Arrived = Callable[[int, list[DecodedToken]], None]
 """Called with a thought's number and what it decodes to, as soon as it was thought."""
 
@@ -159,7 +165,7 @@ class ThoughtSession:
                 words=words,
                 thoughts=thoughts,
                 latent=self._timed(question, "latent", LONGEST_ANSWER),
-                explicit=self._timed(question, "explicit", 256) if explicit else None,
+                explicit=self._timed(question, "explicit", LONGEST_RATIONALE) if explicit else None,
                 gold=next((e.answer for e in self.examples if e.question == question), None),
             )
 
@@ -197,9 +203,13 @@ class ThoughtSession:
         )
 
     def _timed(self, question: str, mode: str, max_new_tokens: int) -> Timed:
-        started = time.perf_counter()
-        answer = self.reasoner.answer([question], mode=mode, max_new_tokens=max_new_tokens)[0]
-        return Timed(answer, 1000 * (time.perf_counter() - started))
+        """The quickest of several runs: what else the machine does only ever adds time."""
+        times: list[float] = []
+        while len(times) < _TIMED_RUNS and sum(times) < _SECONDS_TO_TIME:
+            started = time.perf_counter()
+            answer = self.reasoner.answer([question], mode=mode, max_new_tokens=max_new_tokens)[0]
+            times.append(time.perf_counter() - started)
+        return Timed(answer, 1000 * min(times))
 
     def _words(self, question: str) -> list[QuestionToken]:
         """The question cut where the tokenizer cuts it; a token that opens every text goes by its name."""
