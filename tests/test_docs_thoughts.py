@@ -1,0 +1,92 @@
+"""The tables of docs/thoughts.md are those of docs/thoughts/report.json, which `codi probe` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs"
+REPORT: dict[str, Any] = json.loads((DOCS / "thoughts/report.json").read_text(encoding="utf-8"))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def between(low: float, high: float) -> str:
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(headings)]
+    lines += [["---"] * len(lines[0]), *map(list, rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def table3() -> str:
+    return table(
+        ("intermediate results", "n", "all among the top 5, %", "95 % interval", "by chance, %"),
+        (
+            (str(row["results"]), str(row["n"]), percent(row["share"]), between(*row["ci95"]),
+             percent(row["by_chance"]))
+            for row in REPORT["benchmark"]["table3"]["rows"]
+        ),
+    )  # fmt: skip
+
+
+def interventions() -> str:
+    found = REPORT["benchmark"]["interventions"]
+    own = ("none", percent(found["accuracy"]), "", "", "")
+    rows = (
+        (row["name"], percent(row["accuracy"]), f"{100 * row['difference']:+.1f}",
+         between(*row["difference_ci95"]), percent(row["changed"]))
+        for row in found["rows"]
+    )  # fmt: skip
+    return table(("intervention", "accuracy, %", "difference", "95 % interval", "right or wrong changed, %"),
+                 (own, *rows))  # fmt: skip
+
+
+def patching() -> str:
+    """For each number of steps the place where the answer follows the arithmetic most often."""
+    rows = []
+    for one in REPORT["benchmark"]["patching"]:
+        best = max(one["cells"], key=lambda cell: cell["followed"])
+        rows.append((str(one["steps"]), str(one["problems"]), f"z{best['latent']} for step {best['step']}",
+                     percent(best["followed"]), between(*best["ci95"]), percent(best["kept"])))  # fmt: skip
+    return table(
+        ("steps", "problems", "best place", "followed, %", "95 % interval", "kept with the same value, %"), rows
+    )
+
+
+def shift() -> str:
+    return table(
+        ("layer", "cosine", "relative norm", "relative distance"),
+        (
+            (str(row["layer"]), *(f"{row[key]['mean']:.3f}" for key in ("cosine", "norm_ratio", "distance")))
+            for row in REPORT["benchmark"]["shift"]["layers"]
+        ),
+    )
+
+
+def probes() -> str:
+    """For each step the place where a probe reads its result best."""
+    best: dict[int, dict[str, Any]] = {}
+    for row in REPORT["benchmark"]["probes"]:
+        if row["accuracy"] > best.get(row["step"], {"accuracy": -1})["accuracy"]:
+            best[row["step"]] = row
+    return table(
+        ("step", "best place", "read, %", "labels shuffled, %", "most frequent value, %", "held out"),
+        (
+            (str(step), f"layer {row['layer']} at z{row['thought']}", percent(row["accuracy"]),
+             percent(row["control_accuracy"]), percent(row["majority"]), str(row["n_test"]))
+            for step, row in best.items()
+        ),
+    )  # fmt: skip
+
+
+def test_tables_are_those_of_the_report() -> None:
+    page = (DOCS / "thoughts.md").read_text(encoding="utf-8")
+    for expected in (table3(), interventions(), patching(), shift(), probes()):
+        assert expected in page
