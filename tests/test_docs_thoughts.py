@@ -55,9 +55,8 @@ def patching() -> str:
         best = max(one["cells"], key=lambda cell: cell["followed"])
         rows.append((str(one["steps"]), str(one["problems"]), f"z{best['latent']} for step {best['step']}",
                      percent(best["followed"]), between(*best["ci95"]), percent(best["kept"])))  # fmt: skip
-    return table(
-        ("steps", "problems", "best place", "followed, %", "95 % interval", "kept with the same value, %"), rows
-    )
+    headings = ("steps", "problems", "best place", "followed, %", "95 % interval", "kept with the same value, %")
+    return table(headings, rows)
 
 
 def shift() -> str:
