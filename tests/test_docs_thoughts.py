@@ -55,7 +55,7 @@ def patching() -> str:
         best = max(one["cells"], key=lambda cell: cell["followed"])
         rows.append((str(one["steps"]), str(one["problems"]), f"z{best['latent']} for step {best['step']}",
                      percent(best["followed"]), between(*best["ci95"]), percent(best["kept"])))  # fmt: skip
-    headings = ("steps", "problems", "best place", "followed, %", "95 % interval", "kept with the same value, %")
+    headings = ("steps", "problems", "best place", "followed, %", "95 % interval", "kept, same value, %")
     return table(headings, rows)
 
 
