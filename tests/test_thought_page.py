@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from codi.cli import app
 from codi.data.word_problems import generate
 from tiny_checkpoints import tiny_reasoner
 
@@ -270,3 +273,13 @@ def test_interrupting_with_a_tab_open_and_a_question_asked(
     page.get_by_role("button", name="Ask", exact=True).click()
     assert server.stop() == (0, "stopped.\n")
     page.close()
+
+
+def test_the_page_is_measured(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.json"
+    words = ["bench", "page", str(checkpoint), "--tabs", "1", "--device", "cpu", "--output", str(file)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    median = json.loads(file.read_text(encoding="utf-8"))["median_ms"]
+    assert median.keys() == {"load", "first_answer", "all_answers", "answer_after_a_change"}
+    assert 0 < median["first_answer"] <= median["all_answers"]

@@ -106,6 +106,23 @@ def probe(
     _report("Looking at thoughts", results, output)
 
 
+@app.command("page")
+def page(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that thinks.")],
+    tabs: Annotated[int, typer.Option(help="Tabs opened, one after the other.")] = 10,
+    device: options.Device = None,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """The web page in a browser: loading, first answer, answer after a change."""
+    check_output(output, overwrite)
+    find_device(device)
+
+    from codi.experiments.bench_page import bench_page
+
+    _report("The page in Chromium", bench_page(checkpoint=checkpoint, tabs=tabs, device=device), output)
+
+
 def _report(title: str, results: dict[str, Any], output: Path | None) -> None:
     print_table(title, ("measure", "value"), list(_flat(results)), numbers=True)
     if output is not None:
