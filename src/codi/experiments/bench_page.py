@@ -1,7 +1,7 @@
-"""The web page, measured as a person meets it: a new tab loads, a first question is asked, a thought silenced.
+"""The web page, measured as a person meets it: a tab loads, a first question is asked, a thought silenced.
 
-Driven in headless Chromium through Playwright, against `codi ui` in a process of its own. Every tab is new and
-begins with an empty cache.
+Driven in headless Chromium through Playwright, against `codi ui` in a process of its own. Every tab is new
+and begins with an empty cache.
 """
 
 from __future__ import annotations
