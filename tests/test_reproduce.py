@@ -77,7 +77,7 @@ def test_seeds_are_the_tables_own_unless_given(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Did you mean 'figure3'\? Tables: figure3, figure4"):
+    with pytest.raises(UsageError, match=r"Did you mean 'figure3'\? Tables: figure3, equal-updates, figure4"):
         plans_of(tmp_path, "figur3")
     with pytest.raises(UsageError, match="Scales: small, paper"):
         plan(["a4"], "large", tmp_path, tmp_path)

@@ -72,7 +72,7 @@ def _picture(table: Table) -> str:
 
 
 def _drawn(table: Table) -> bool:
-    return table.kind == "curve" or table.name == "figure3"
+    return table.kind == "curve" or table.sets > 1
 
 
 def _markdown(headings: tuple[str, ...], made: list[tuple[str, ...]]) -> str:

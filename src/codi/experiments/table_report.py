@@ -16,10 +16,10 @@ Results = dict[str, dict[int, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Direction:
-    """A claim of the paper against our runs. agrees: None while runs are missing.
+    """A claim of the paper against our runs, on one set. agrees: None while runs are missing.
 
-    difference: accuracy of `better` less that of `worse` (fraction), over all seeds' questions together, with
-    its paired bootstrap interval and McNemar's exact p.
+    on: the set, named where the table has several. difference: accuracy of `better` less that of `worse`
+    (fraction), over all seeds' questions together, with its paired bootstrap interval and McNemar's exact p.
     """
 
     claim: Claim
@@ -27,16 +27,18 @@ class Direction:
     difference: float = 0.0
     ci95: tuple[float, float] = (0.0, 0.0)
     p: float = 1.0
+    on: str = ""
 
     def describe(self) -> str:
         """One line: never softened where it disagrees."""
+        text = f"{self.claim.text} ({self.on})" if self.on else self.claim.text
         if self.agrees is None:
-            return f"{self.claim.text}: not run yet"
+            return f"{text}: not run yet"
         low, high = self.ci95
         verdict = "agrees" if self.agrees else "DISAGREES"
         sure = "" if self.p < 0.05 else ", not significant"
         return (
-            f"{self.claim.text}: {verdict}{sure} ({100 * self.difference:+.1f} points "
+            f"{text}: {verdict}{sure} ({100 * self.difference:+.1f} points "
             f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p = {self.p:.2g})"
         )
 
@@ -77,17 +79,20 @@ def cell(table: Table, results: Results, variant: str, name: str) -> str:
 
 
 def directions(table: Table, results: Results, scale: str) -> list[Direction]:
-    """Every claim of the table, on its first set."""
-    name = sets_of(table, scale)[0]
-    return [_direction(claim, results, table, name) for claim in table.claims]
+    """Every claim of the table, on each of its sets."""
+    return [
+        _direction(claim, results, table, name) for claim in table.claims for name in sets_of(table, scale)
+    ]
 
 
 def _direction(claim: Claim, results: Results, table: Table, name: str) -> Direction:
     worse, better = _outcomes(results, table, claim, name)
+    on = name if table.sets > 1 else ""
     if not worse:
-        return Direction(claim, None)
+        return Direction(claim, None, on=on)
     difference, low, high = paired_difference(worse, better)
-    return Direction(claim, difference > 0, difference, (low, high), mcnemar_exact(worse, better).p_value)
+    p = mcnemar_exact(worse, better).p_value
+    return Direction(claim, difference > 0, difference, (low, high), p, on)
 
 
 def _outcomes(results: Results, table: Table, claim: Claim, name: str) -> tuple[list[bool], list[bool]]:
@@ -123,8 +128,9 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         return _cost_rows(table, results)
     sets = sets_of(table, scale)
     headings = ["", "seeds"]
+    has_paper = any(figure is not None for figures in table.rows.values() for figure in figures)
     for name, papers in zip(sets, PAPER_SETS, strict=False):
-        headings += [f"{name} %", f"paper, {papers} %"]
+        headings += [f"{name} %", f"paper, {papers} %"] if has_paper else [f"{name} %"]
     rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
     if table.name == "a6":
         headings.append("within ± 2 std")
@@ -137,7 +143,9 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         row = [title, str(len(by_seed))]
         for index, name in enumerate(sets):
             figure = papers_figures[index] if index < len(papers_figures) else None
-            row += [cell(table, results, variant, name), "–" if figure is None else f"{figure:.1f}"]
+            row.append(cell(table, results, variant, name))
+            if has_paper:
+                row.append("–" if figure is None else f"{figure:.1f}")
         if table.name == "a6":
             row.append(rule.get(variant, "–"))
         made.append(tuple(row))

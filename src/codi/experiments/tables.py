@@ -89,6 +89,15 @@ VARIANTS: dict[str, Variant] = {
             "coconut", "Coconut", ("method.name=coconut", *_COCONUT_SMALL[:1]), start="cot-sft",
             recipe="gpt2-gsm8k-aug-coconut", small=_COCONUT_SMALL[1:],
         ),
+        *(Variant(f"{name}-long", title, (f"method.name={name}",), sampled=name == "cot-sft",
+                  steps_factor=2.0)
+          for name, title in (("cot-sft", "CoT-SFT"), ("no-cot-sft", "No-CoT-SFT"),
+                              ("pause-tokens", "Pause tokens"), ("codi", "CODI"))),
+        Variant(
+            "icot-long", "iCoT, slower removal", ("method.name=icot",), start="cot-sft",
+            recipe="gpt2-gsm8k-aug-icot", steps_factor=2.0,
+            small=("method.remove_per_epoch=4", "method.remove_all_beyond=32"),
+        ),
         Variant("teacher", "CoT-SFT without the last step",
                 ("method.name=cot-sft", "method.keep_last_step=false")),
         Variant("static", "separate static teacher", ("method.name=codi-static-teacher",), teacher="teacher"),
@@ -145,6 +154,22 @@ TABLES: dict[str, Table] = {
             ),
             sets=4,
             note="The paper has no pause tokens; they are the control for more computation without thoughts.",
+        ),
+        Table(
+            "equal-updates", "The systems after equally many updates (not in the paper)",
+            dict.fromkeys(
+                ("no-cot-sft-long", "cot-sft-long", "icot", "icot-long", "coconut", "pause-tokens-long",
+                 "codi-long"),
+                (None,) * 4,
+            ),
+            tuple(
+                Claim(f"CODI is above {VARIANTS[name].title}", "codi-long", name)
+                for name in ("coconut", "icot", "icot-long", "no-cot-sft-long", "pause-tokens-long")
+            ),
+            sets=4,
+            note="Figure 3's Coconut and iCoT start from CoT-SFT's checkpoint, so they have had twice the "
+            "updates of the others at small scale. Here every system has had as many, that start included; "
+            "iCoT with slower removal (4 tokens an epoch instead of 8) half as many again.",
         ),
         Table(
             "figure4", "Figure 4: latency and thought tokens at batch 1",
