@@ -14,6 +14,7 @@ import codi
 from codi.commands import bench
 from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
+from codi.commands.convert import convert
 from codi.commands.data import data
 from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
@@ -79,6 +80,7 @@ app.command("reproduce")(reproduce)
 app.command("generate")(generate)
 app.command("probe")(probe)
 app.command("data")(data)
+app.command("convert")(convert)
 app.command("ui")(ui)
 app.add_typer(bench.app, name="bench")
 

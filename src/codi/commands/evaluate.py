@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from codi.data.example import Example, LoadReport
     from codi.data.sources import Columns
     from codi.evaluation.benchmarks import Benchmark
-    from codi.evaluation.runner import EvaluationResult
+    from codi.evaluation.runner import EvaluationResult, Reasoner
     from codi.generation.latent_reasoner import LatentReasoner
+    from codi.generation.published_behaviour import PublishedBehaviour
 
     Loaded = tuple[list[Example], LoadReport, Benchmark]
+
+AS_PUBLISHED = -1
+"""Stands for the number of a run: not a sampled one, but that of `--published-behaviour`."""
 
 
 def evaluate(
@@ -61,6 +65,16 @@ def evaluate(
     ] = False,
     question_column: options.QuestionColumn = None,
     answer_column: options.AnswerColumn = None,
+    published_behaviour: Annotated[
+        bool,
+        typer.Option(
+            "--published-behaviour",
+            help="Answer also as the authors' code does, faults included; they used --batch-size 128.",
+        ),
+    ] = False,
+    published_dtype: Annotated[
+        str, typer.Option(help="What --published-behaviour computes in; the authors' code: bfloat16.")
+    ] = "bfloat16",
     device: options.Device = None,
     base: options.Base = None,
     overwrite: options.Overwrite = False,
@@ -78,14 +92,21 @@ def evaluate(
             f"{runs} runs at temperature {temperature} were asked for. Several differ only when they are "
             "sampled: give --temperature 0.1, as the paper does for CoT-SFT, or leave --runs out."
         )
+    if published_behaviour and (temperature or mode not in (None, "latent")):
+        raise UsageError(
+            "--published-behaviour is greedy and latent. Leave out the temperature and the mode, or it."
+        )
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
     asked = [(name, run) for name in loaded for run in range(runs)]
+    if published_behaviour:
+        asked = [*asked, *((name, AS_PUBLISHED) for name in loaded)]
     paths = {key: _predictions_file(predictions, *key, runs) for key in asked}
     for path in paths.values():
         check_output(path, overwrite)
 
     reasoner = load_reasoner(checkpoint, device, base)
+    as_published = _as_published(reasoner, checkpoint, published_dtype) if published_behaviour else None
     settings: dict[str, Any] = {
         "mode": mode,
         "latents": latents,
@@ -95,30 +116,47 @@ def evaluate(
         "top_p": top_p,
         "batch_size": batch_size,
         "latency_questions": latency_questions,
+        "seed": seed,
     }
+    if published_behaviour:
+        settings["published_dtype"] = published_dtype
     results: dict[str, list[EvaluationResult]] = {}
+    published: dict[str, EvaluationResult] = {}
     try:
         for name, run in asked:
-            settings["seed"] = seed + run
-            found = _measure(reasoner, name, loaded[name], paths[name, run], overwrite, settings)
-            results.setdefault(name, []).append(found)
-            settings["seed"] = seed
+            rows_file, on = paths[name, run], loaded[name]
+            if as_published is not None and run == AS_PUBLISHED:
+                once = {**settings, "latency_questions": 0}
+                published[name] = _measure(as_published, name, on, rows_file, overwrite, once)
+            else:
+                seeded = {**settings, "seed": seed + run}
+                found = _measure(reasoner, name, on, rows_file, overwrite, seeded)
+                results.setdefault(name, []).append(found)
             if output is not None:  # after every run, so that a later failure loses nothing
-                write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results))
+                write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results, published))
     finally:
         if results:  # also after an interrupt or a full disk: what was measured is shown
-            _print_results(f"{checkpoint} ({reasoner.method.name})", results)
+            _print_results(f"{checkpoint} ({reasoner.method.name})", results, published)
+
+
+def _as_published(reasoner: LatentReasoner, checkpoint: str, dtype: str) -> PublishedBehaviour:
+    from codi.generation.published_behaviour import PublishedBehaviour
+    from codi.modeling.checkpoint import locate
+
+    return PublishedBehaviour.beside(reasoner, locate(checkpoint), dtype)
 
 
 def _predictions_file(folder: Path | None, name: str, run: int, runs: int) -> Path | None:
-    """Where a run's predictions go: `NAME.jsonl`, or `NAME.run-3.jsonl` where there are several."""
+    """Where predictions go: `NAME.jsonl`, or `NAME.run-3.jsonl` of several, or `NAME.published.jsonl`."""
     if folder is None:
         return None
+    if run == AS_PUBLISHED:
+        return folder / f"{name}.published.jsonl"
     return folder / (f"{name}.jsonl" if runs == 1 else f"{name}.run-{run + 1}.jsonl")
 
 
 def _measure(
-    reasoner: LatentReasoner,
+    reasoner: Reasoner,
     name: str,
     loaded: Loaded,
     predictions: Path | None,
@@ -137,7 +175,7 @@ def _measure(
             on_progress=on_progress,
             predictions_path=predictions,
             overwrite=overwrite,
-            **settings,
+            **{name: value for name, value in settings.items() if name != "published_dtype"},
         )
 
 
@@ -147,8 +185,12 @@ def _as_dict(
     settings: dict[str, Any],
     loaded: dict[str, Loaded],
     results: dict[str, list[EvaluationResult]],
+    published: dict[str, EvaluationResult],
 ) -> dict[str, Any]:
-    """What `--output` holds: a set's first run, and where there are several all, their mean and deviation."""
+    """What `--output` holds: a set's first run, and where there are several all, their mean and deviation.
+
+    With `--published-behaviour` also what that found, under `published_behaviour`.
+    """
     from codi.training.run import versions
 
     return {
@@ -158,7 +200,12 @@ def _as_dict(
         "versions": versions(),
         "settings": settings,
         "benchmarks": {
-            name: {**found[0].as_dict(), "data": loaded[name][1].as_dict(), **_over_runs(found)}
+            name: {
+                **found[0].as_dict(),
+                "data": loaded[name][1].as_dict(),
+                **_over_runs(found),
+                **({"published_behaviour": published[name].as_dict()} if name in published else {}),
+            }
             for name, found in results.items()
         },
     }
@@ -221,11 +268,17 @@ def _copies(names: list[str], files: list[str]) -> dict[str, str]:
     return copies
 
 
-def _print_results(title: str, results: dict[str, list[EvaluationResult]]) -> None:
+def _print_results(
+    title: str, results: dict[str, list[EvaluationResult]], published: dict[str, EvaluationResult]
+) -> None:
     headings = ("benchmark", "accuracy %", "95 % interval", "n", "scorer", "mode", "unreadable",
                 "thought tokens", "passes", "latency ms (median / p95)")  # fmt: skip
+    shown = []
+    for name, found in results.items():
+        shown.append((name, found[0]))
+        shown += [(f"{name}, as published", published[name])] if name in published else []
     rows = []
-    for name, result in ((name, found[0]) for name, found in results.items()):
+    for name, result in shown:
         times: dict[str, Any] = result.latency_ms or {}
         low, high = result.ci95
         rows.append(

@@ -28,6 +28,10 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
     """
     if config.dtype not in DTYPES:
         raise RecipeError(f"dtype is '{config.dtype}', but it must be one of {', '.join(DTYPES)}.")
+    if config.base_rounded_to is not None and config.base_rounded_to not in DTYPES:
+        raise RecipeError(
+            f"base_rounded_to is '{config.base_rounded_to}', but it must be one of {', '.join(DTYPES)}."
+        )
     if (config.base is None) == (config.base_config is None):
         raise RecipeError("Give exactly one of model.base (a pretrained model) and model.base_config.")
     if config.base_config is not None:
@@ -48,6 +52,8 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
         causal = AutoModelForCausalLM.from_config(base_config, dtype=DTYPES[config.dtype])  # type: ignore[no-untyped-call]
     else:
         causal = _from_pretrained(config)
+    if config.base_rounded_to is not None:
+        round_weights(causal, DTYPES[config.base_rounded_to])
     fuse_activations(causal)
     check_head(causal)
     return causal  # type: ignore[no-any-return]
@@ -79,6 +85,13 @@ def _from_pretrained(config: ModelConfig) -> Any:
             "It would have been filled with random values; use a complete causal-LM checkpoint."
         )
     return causal
+
+
+@torch.no_grad()
+def round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
+    """Round every weight to `dtype`, held in its own type as before. Buffers (RoPE's) stay exact."""
+    for weight in causal.parameters():
+        weight.copy_(weight.to(dtype))
 
 
 def fuse_activations(model: nn.Module) -> None:

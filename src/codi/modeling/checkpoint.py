@@ -63,18 +63,33 @@ def locate(directory: str | Path) -> Path:
         raise CheckpointError(
             f"'{path}' is not a checkpoint: it has no {CONFIGURATION}. Give the folder of a trained model."
         )
-    if str(directory).count("/") != 1 or str(directory).startswith((".", "/")):
+    return fetch(str(directory))
+
+
+def fetch(name: str, patterns: list[str] | None = None) -> Path:
+    """The local copy of a hub model, fetched where needed. patterns: of the files wanted; None is all.
+
+    Raises CheckpointError when `name` is no hub id, or the hub does not give it.
+    """
+    if name.count("/") != 1 or name.startswith((".", "/")):
         raise CheckpointError(
-            f"There is no checkpoint at '{path}'. Give the folder of a trained model, or a hub id."
+            f"There is no checkpoint at '{name}'. Give the folder of a trained model, or a hub id."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(str(directory)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (
+        HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError,
+    ) as error:  # fmt: skip
         raise CheckpointError(
-            f"There is no folder '{directory}', and no such model could be fetched from the hub: "
+            f"There is no folder '{name}', and no such model could be fetched from the hub: "
             f"{str(error).splitlines()[0]}"
         ) from error
 
@@ -195,7 +210,7 @@ def load_weights(path: Path, model: ThoughtModel, *, thoughts: bool = True) -> N
     if model.config.lora is not None:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        adapter = _read(path / ADAPTER)
+        adapter = read_tensors(path / ADAPTER)
         _compare(path / ADAPTER, get_peft_model_state_dict(model.backbone), adapter)
         set_peft_model_state_dict(model.backbone, adapter)
     else:
@@ -203,7 +218,7 @@ def load_weights(path: Path, model: ThoughtModel, *, thoughts: bool = True) -> N
 
 
 def _load_thoughts(path: Path, model: ThoughtModel) -> None:
-    thoughts = _read(path / THOUGHTS)
+    thoughts = read_tensors(path / THOUGHTS)
     _compare(path / THOUGHTS, thought_weights(model), thoughts)
     with torch.no_grad():
         model.thought_tokens.copy_(thoughts.pop("thought_tokens"))
@@ -225,7 +240,8 @@ def _whole_base(path: Path, config: ModelConfig) -> Any:
     return causal
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file. Raises CheckpointError when it is missing or damaged."""
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
@@ -260,10 +276,12 @@ def check_vocabulary(path: Path, expected: str, found: str) -> None:
 
 __all__ = [
     "RecipeError",
+    "fetch",
     "load_model",
     "load_tokenizer",
     "load_weights",
     "locate",
     "read_configuration",
+    "read_tensors",
     "save",
 ]

@@ -35,6 +35,9 @@ class ModelConfig:
     """A transformers configuration (with `model_type`) for a model that starts from random weights."""
     dtype: str = "float32"
     """Type the weights are held in: float32, bfloat16 or float16. Mixed precision is the trainer's `bf16`."""
+    base_rounded_to: str | None = None
+    """A narrower type (bfloat16) that the base's weights are rounded to before they are held in `dtype`: what
+    a model was trained over, where that was a rounded copy of the published base."""
     lora: LoraSettings | None = None
     """Adapters; None trains every weight of the base."""
     projection: bool = True
