@@ -7,7 +7,8 @@ which other questions it was batched with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +46,89 @@ class Written:
     ended: bool
 
 
-@torch.no_grad()
+class Decoding:
+    """A batch of answers being written: each `step` gives every row that is not done its next token.
+
+    Rows may be sampled differently and have different limits; what a row writes depends on neither its
+    neighbours nor on when it is stepped, so several batches can take turns.
+    """
+
+    def __init__(
+        self,
+        model: ThoughtModel,
+        start: Start,
+        eos_id: int,
+        limits: Sequence[int],
+        samplings: Sequence[Sampling],
+        numbers: Sequence[int],
+    ) -> None:
+        """One of each per row. limits: most tokens written; numbers: of the question, for its seed."""
+        rows = start.context.rows
+        self.ids: list[list[int]] = [[] for _ in range(rows)]
+        self.passes, self.ended = [start.passes] * rows, [False] * rows
+        self.active = list(range(rows))
+        """Rows that are not done, in the order in which the context holds them."""
+        self._model, self._eos_id, self._context = model, eos_id, start.context
+        self._limits, self._samplings = limits, samplings
+        self._generators = [
+            torch.Generator().manual_seed(_row_seed(sampling.seed, number))
+            for sampling, number in zip(samplings, numbers, strict=True)
+        ]
+        self._unread: Tensor | None = None  # [b], the tokens written last
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One token more for every active row. Rows that are done with it leave the batch."""
+        if self._unread is not None:
+            token_ids = self._unread.unsqueeze(1)
+            tokens = Tokens(token_ids, torch.ones_like(token_ids))
+            self._context = self._model.read(tokens, after=self._context).context
+            for row in self.active:
+                self.passes[row] += 1
+        following = self._choose(self._model.logits(self._context.last_hidden).float())
+        full = _full(self._context, self._model.longest_sequence)
+        going_on: list[int] = []
+        for index, (row, token) in enumerate(zip(self.active, following.tolist(), strict=True)):
+            if token == self._eos_id:
+                self.ended[row] = True
+                continue
+            self.ids[row].append(token)
+            if len(self.ids[row]) < self._limits[row] and not full[index]:
+                going_on.append(index)
+        self._unread = following
+        self._keep(going_on)
+
+    def drop(self, rows: Collection[int]) -> None:
+        """Let these rows go, done or not."""
+        self._keep([index for index, row in enumerate(self.active) if row not in rows])
+
+    def written(self, row: int) -> Written:
+        """What a row has written so far."""
+        return Written(self.ids[row], self.passes[row], self.ended[row])
+
+    def _keep(self, indices: list[int]) -> None:
+        if len(indices) == len(self.active):
+            return
+        self.active = [self.active[index] for index in indices]
+        if self.active:
+            keep = torch.tensor(indices, device=self._model.device)
+            self._context = self._context.select(keep)
+            self._unread = None if self._unread is None else self._unread[keep]
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        """logits: [b, vocabulary]. Returns [b] ids; rows that are sampled alike are sampled together."""
+        alike: dict[Sampling, list[int]] = {}
+        for index, row in enumerate(self.active):
+            alike.setdefault(replace(self._samplings[row], seed=0), []).append(index)
+        if len(alike) == 1:
+            return _choose(logits, next(iter(alike)), [self._generators[row] for row in self.active])
+        following = torch.empty(len(self.active), dtype=torch.long, device=logits.device)
+        for sampling, indices in alike.items():
+            generators = [self._generators[self.active[index]] for index in indices]
+            following[indices] = _choose(logits[indices], sampling, generators)
+        return following
+
+
 def decode(
     model: ThoughtModel,
     start: Start,
@@ -56,37 +139,11 @@ def decode(
 ) -> list[Written]:
     """Decode from where a method left off. `first_row`: number of the first question, for its seed."""
     rows = start.context.rows
-    ids: list[list[int]] = [[] for _ in range(rows)]
-    passes, ended = [start.passes] * rows, [False] * rows
-    generators = [
-        torch.Generator().manual_seed(_row_seed(sampling.seed, first_row + row)) for row in range(rows)
-    ]
-    active, context = list(range(rows)), start.context
-    limit = model.longest_sequence
-    while active:
-        following = _choose(
-            model.logits(context.last_hidden).float(), sampling, [generators[row] for row in active]
-        )
-        going_on: list[int] = []
-        full = _full(context, limit)
-        for index, (row, token) in enumerate(zip(active, following.tolist(), strict=True)):
-            if token == eos_id:
-                ended[row] = True
-                continue
-            ids[row].append(token)
-            if len(ids[row]) < max_new_tokens and not full[index]:
-                going_on.append(index)
-        if not going_on:
-            break
-        if len(going_on) < len(active):
-            keep = torch.tensor(going_on, device=model.device)
-            context, following = context.select(keep), following[keep]
-            active = [active[index] for index in going_on]
-        token_ids = following.unsqueeze(1)
-        context = model.read(Tokens(token_ids, torch.ones_like(token_ids)), after=context).context
-        for row in active:
-            passes[row] += 1
-    return [Written(ids[row], passes[row], ended[row]) for row in range(rows)]
+    numbers = range(first_row, first_row + rows)
+    decoding = Decoding(model, start, eos_id, [max_new_tokens] * rows, [sampling] * rows, numbers)
+    while decoding.active:
+        decoding.step()
+    return [decoding.written(row) for row in range(rows)]
 
 
 def _full(context: Context, limit: int | None) -> list[bool]:
