@@ -160,7 +160,7 @@ class LatentReasoner:
                     first_row=first,
                 )
                 yield [
-                    (number, self._answer(questions[number], start, written))
+                    (number, self.answer_of(questions[number], start, written))
                     for number, written in zip(numbers, rows, strict=True)
                 ]
         finally:
@@ -217,7 +217,8 @@ class LatentReasoner:
                 "cannot tell them apart; the first: %s", len(lost), len(questions), lost[0],
             )  # fmt: skip
 
-    def _answer(self, question: str, start: Start, written: Written) -> Answer:
+    def answer_of(self, question: str, start: Start, written: Written) -> Answer:
+        """The answer that a question was given: from where its decoding began, and what was written."""
         text = self.text.decode(start.written + written.ids)
         thoughts, answer_tokens = start.thoughts, len(written.ids)
         if not start.written:  # it wrote everything: what stands before the answer prompt is the rationale

@@ -1,0 +1,191 @@
+"""The engine gives the reasoner's answers, whatever it batches, and lets nobody wait for somebody else."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from codi.errors import UsageError
+from codi.generation.decoding import Sampling
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.serving.engine import Engine, EngineBusy, Finished, Question
+from tiny_checkpoints import tiny_reasoner
+
+QUESTIONS = [
+    "Mia has 3 apples and buys 4 more . How many apples does Mia have ?",
+    "How many apples ?",
+    "On Monday the price rises by 2 dollars . What does it cost now ?",
+]
+
+
+class Asked:
+    """One submitted question: its pieces of text, and its end."""
+
+    def __init__(self, engine: Engine, question: Question) -> None:
+        self.events: queue.Queue[Any] = queue.Queue()
+        self.job = engine.submit(question, self.events.put)
+
+    def finished(self) -> tuple[list[str], Finished]:
+        pieces = []
+        while True:
+            event = self.events.get(timeout=30)
+            if isinstance(event, Finished):
+                return pieces, event
+            if isinstance(event, Exception):
+                raise event
+            pieces.append(event)
+
+
+@pytest.fixture
+def reasoner() -> LatentReasoner:
+    return tiny_reasoner("codi")
+
+
+@pytest.fixture
+def engine(reasoner: LatentReasoner) -> Iterator[Engine]:
+    engine = Engine(reasoner, max_batch=8, max_waiting=40)
+    yield engine
+    engine.close()
+
+
+def test_answers_are_the_reasoners(engine: Engine, reasoner: LatentReasoner) -> None:
+    """Modes, numbers of latents, sampling and limits all mixed, and asked at once."""
+    settings: list[dict[str, Any]] = [
+        {}, {"mode": "explicit"}, {"latents": 0}, {"latents": 3}, {"max_new_tokens": 2},
+        {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_p": 0.8, "top_k": 9, "seed": 6},
+    ]  # fmt: skip
+    wanted, asked = [], []
+    for kept in settings:
+        for text in QUESTIONS:
+            options = {"max_new_tokens": 12, **kept}
+            sampled = {k: options.pop(k) for k in ("temperature", "top_p", "top_k", "seed") if k in options}
+            wanted.append(reasoner.answer([text], **options, **sampled)[0])
+            asked.append(Asked(engine, Question(text, sampling=Sampling(**sampled), **options)))
+    for expected, one in zip(wanted, asked, strict=True):
+        pieces, finished = one.finished()
+        assert finished.answer == expected
+        assert "".join(pieces) == expected.text
+        assert finished.question_tokens == len(reasoner.text.question(expected.question))
+
+
+def test_choices_are_numbered_for_their_seed(engine: Engine, reasoner: LatentReasoner) -> None:
+    sampling = Sampling(temperature=1.0, seed=3)
+    expected = reasoner.answer([QUESTIONS[0]] * 3, temperature=1.0, seed=3, max_new_tokens=9)
+    asked = [
+        Asked(engine, Question(QUESTIONS[0], sampling=sampling, number=n, max_new_tokens=9)) for n in range(3)
+    ]
+    assert [one.finished()[1].answer for one in asked] == expected
+
+
+def test_a_stop_text_ends_the_answer_before_it(engine: Engine, reasoner: LatentReasoner) -> None:
+    whole = reasoner.answer([QUESTIONS[0]], max_new_tokens=30)[0].text
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    pieces, finished = Asked(
+        engine, Question(QUESTIONS[0], max_new_tokens=30, stop=(stop, "never"))
+    ).finished()
+    assert "".join(pieces) == finished.answer.text == whole[: whole.index(stop)]
+    assert finished.answer.finished
+    assert finished.written_tokens < 30
+
+
+def test_decoded_thoughts_come_on_request(engine: Engine, reasoner: LatentReasoner) -> None:
+    _, finished = Asked(engine, Question(QUESTIONS[0], decoded_thoughts=True, max_new_tokens=2)).finished()
+    expected = reasoner.decode_thoughts(QUESTIONS[0])
+    assert finished.decoded is not None
+    for found, wanted in zip(finished.decoded, expected, strict=True):
+        assert [token for token, _ in found] == [token for token, _ in wanted]
+    assert Asked(engine, Question(QUESTIONS[0], max_new_tokens=2)).finished()[1].decoded is None
+
+
+def test_a_long_answer_holds_no_short_one_back(engine: Engine) -> None:
+    ended: list[str] = []
+    events = {"long": threading.Event(), "short": threading.Event()}
+
+    def deliver(name: str) -> Any:
+        def note(event: Any) -> None:
+            if isinstance(event, Finished):
+                ended.append(name)
+                events[name].set()
+
+        return note
+
+    engine.submit(Question(QUESTIONS[0], mode="explicit", max_new_tokens=100), deliver("long"))
+    engine.submit(Question(QUESTIONS[1], max_new_tokens=2), deliver("short"))
+    assert events["short"].wait(30)
+    assert events["long"].wait(30)
+    assert ended == ["short", "long"]
+
+
+def test_a_full_queue_refuses_and_takes_again(reasoner: LatentReasoner) -> None:
+    engine = Engine(reasoner, max_batch=1, max_waiting=2)
+    busy = threading.Event()
+    engine.submit(Question(QUESTIONS[0], max_new_tokens=100), lambda _: busy.wait(30))  # holds the worker
+    while engine.load()[0]:
+        time.sleep(0.001)
+    waiting = [Asked(engine, Question(QUESTIONS[1], max_new_tokens=1)) for _ in range(2)]
+    with pytest.raises(
+        EngineBusy, match="2 questions are waiting and 1 more were asked; at most 2"
+    ) as refused:
+        Asked(engine, Question(QUESTIONS[1]))
+    assert refused.value.retry_after >= 1
+    engine.cancel(waiting[0].job)  # a client that hangs up frees its place
+    waiting[0] = Asked(engine, Question(QUESTIONS[2], max_new_tokens=1))
+    busy.set()
+    assert [one.finished()[1].written_tokens <= 1 for one in waiting] == [True, True]
+    engine.close()
+
+
+def test_a_cancelled_answer_is_no_longer_written(engine: Engine) -> None:
+    first = threading.Event()
+    pieces: list[Any] = []
+
+    def deliver(event: Any) -> None:
+        pieces.append(event)
+        first.set()
+
+    job = engine.submit(Question(QUESTIONS[0], mode="explicit", max_new_tokens=120), deliver)
+    assert first.wait(30)
+    engine.cancel(job)
+    Asked(engine, Question(QUESTIONS[1], max_new_tokens=3)).finished()
+    assert engine.load() == (0, 0)
+    assert not any(isinstance(event, Finished) for event in pieces)
+
+
+def test_closing_finishes_what_was_taken(reasoner: LatentReasoner) -> None:
+    engine = Engine(reasoner, max_batch=2, max_waiting=50)
+    asked = [Asked(engine, Question(QUESTIONS[n % 3], max_new_tokens=8)) for n in range(20)]
+    engine.close()
+    assert all(one.events.qsize() for one in asked)
+    expected = reasoner.answer(QUESTIONS, max_new_tokens=8)
+    assert [one.finished()[1].answer for one in asked] == [expected[n % 3] for n in range(20)]
+    with pytest.raises(EngineBusy, match="shutting down"):
+        engine.submit(Question(QUESTIONS[0]), print)
+
+
+def test_bad_questions_are_refused_before_they_wait(engine: Engine) -> None:
+    for question, said in (
+        (Question(" "), "The question is empty"),
+        (Question("apples " * 300), "has 300 tokens"),
+        (Question(QUESTIONS[0], mode="telepathy"), "telepathy"),
+        (Question(QUESTIONS[0], mode="explicit", latents=3), "3 latents were asked for"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Asked(engine, question)
+    with pytest.raises(UsageError, match="both must be 1 or more"):
+        Engine(engine.reasoner, max_batch=0)
+
+
+def test_one_broken_batch_does_not_stop_the_rest(
+    engine: Engine, reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = reasoner.model.think
+    monkeypatch.setattr(reasoner.model, "think", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Asked(engine, Question(QUESTIONS[0])).finished()
+    monkeypatch.setattr(reasoner.model, "think", usual)
+    assert Asked(engine, Question(QUESTIONS[0], max_new_tokens=2)).finished()[1].written_tokens <= 2
