@@ -20,6 +20,7 @@ from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
 from codi.commands.probe import probe
 from codi.commands.reproduce import reproduce
+from codi.commands.serve import serve
 from codi.commands.train import quickstart, train
 from codi.commands.ui import ui
 from codi.errors import CodiError
@@ -81,6 +82,7 @@ app.command("generate")(generate)
 app.command("probe")(probe)
 app.command("data")(data)
 app.command("convert")(convert)
+app.command("serve")(serve)
 app.command("ui")(ui)
 app.add_typer(bench.app, name="bench")
 

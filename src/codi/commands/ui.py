@@ -29,7 +29,9 @@ def ui(
         raise UsageError(
             "The page needs NiceGUI, which is not installed here. Install it with: pip install 'codi[ui]'"
         )
-    from codi.serving.server import address, serve, take_port
+    from fastapi import FastAPI
+
+    from codi.serving.server import SECONDS_FOR_TABS, add_page, address, serve, take_port
     from codi.serving.thought_session import ThoughtSession
 
     with closing(take_port(host, port)) as taken:
@@ -37,5 +39,7 @@ def ui(
         session.warm_up()
         note(f"{checkpoint} can be looked at on {address(taken)} (Ctrl-C stops).")
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error
-            serve(session, checkpoint, taken)
+            app = FastAPI(openapi_url=None)
+            add_page(app, session, checkpoint)
+            serve(app, taken, SECONDS_FOR_TABS)
         note("stopped.")

@@ -61,12 +61,16 @@ class Question:
 class Finished:
     """An answer, and what it took. answer.text ends before a stop text, if one came.
 
-    written_tokens: all tokens written; question_tokens: read; decoded: per thought its likeliest tokens.
+    question_tokens: read; latent_tokens: thought without being written, <bot> and <eot> counted;
+    written_tokens: all that were written; unknown_tokens: of the question, which the tokenizer does not know;
+    decoded: per thought its likeliest tokens.
     """
 
     answer: Answer
-    written_tokens: int
     question_tokens: int
+    latent_tokens: int
+    written_tokens: int
+    unknown_tokens: int
     decoded: list[list[tuple[str, float]]] | None
 
 
@@ -116,6 +120,8 @@ class Engine:
         self.reasoner, self.max_batch, self.max_waiting = reasoner, max_batch, max_waiting
         self.on_batch: Callable[[int], None] | None = None
         """Told the size of every batch."""
+        self.one_at_a_time = threading.Lock()
+        """Held while the model runs: whoever else uses it must hold it too."""
         self._waiting: deque[Job] = deque()
         self._flights: list[_Flight] = []
         self._changed = threading.Condition()
@@ -147,6 +153,12 @@ class Engine:
             self._waiting.extend(jobs)
             self._changed.notify()
         return jobs
+
+    def warm_up(self) -> None:
+        """Answer once: the first answer of a process is a slow one."""
+        done = threading.Event()
+        self.submit(Question("1 + 1 = ?", max_new_tokens=1), lambda event: _set_at_end(done, event))
+        done.wait()
 
     def cancel(self, job: Job) -> None:
         """Let a job go: nobody waits for it. Its place is free at once, or at the next token."""
@@ -189,10 +201,11 @@ class Engine:
                     self._changed.wait()
                 batch = self._take()
             begun, answers = time.monotonic(), len(batch)
-            if batch:
-                self._begin(batch)
-            for flight in list(self._flights):
-                self._advance(flight)
+            with self.one_at_a_time:
+                if batch:
+                    self._begin(batch)
+                for flight in list(self._flights):
+                    self._advance(flight)
             self._flights = [flight for flight in self._flights if flight.decoding.active]
             if answers:
                 self._pace += 0.1 * ((time.monotonic() - begun) / answers - self._pace)
@@ -281,7 +294,9 @@ class Engine:
         if job.question.decoded_thoughts:
             thoughts = flight.start.context.thoughts
             decoded = [] if thoughts is None else self._decoded(thoughts[row])
-        return Finished(answer, len(written.ids), len(job.ids), decoded)
+        unknown_id = self.reasoner.text.unknown_id
+        unknown = 0 if unknown_id is None else job.ids.count(unknown_id)
+        return Finished(answer, len(job.ids), flight.start.thoughts, len(written.ids), unknown, decoded)
 
     def _decoded(self, thoughts: torch.Tensor) -> list[list[tuple[str, float]]]:
         """thoughts: [n, d]. Per thought its likeliest tokens, with probabilities."""
@@ -293,3 +308,8 @@ class Engine:
             ]
             for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
+
+
+def _set_at_end(done: threading.Event, event: Event) -> None:
+    if not isinstance(event, str):
+        done.set()

@@ -1,20 +1,21 @@
-"""Serves the page on a port that is taken before the model is loaded, so a busy one is known at once."""
+"""Serves on a port that is taken before the model is loaded, so a busy one is known at once."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import socket
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
-from nicegui import ui
 
 from codi.errors import UsageError
-from codi.serving.thought_page import ThoughtPage
-from codi.serving.thought_session import ThoughtSession
 
-_SECONDS_TO_LEAVE = 1
+if TYPE_CHECKING:
+    from codi.serving.thought_session import ThoughtSession
+
+SECONDS_FOR_TABS = 1
 """Open tabs have this long to go when the server stops."""
 
 
@@ -22,7 +23,7 @@ def take_port(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes any that is free. Raises UsageError when it cannot be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=4096)
     except socket.gaierror as error:
         raise UsageError(
             f"The host '{host}' is not known here: {error.strerror}. Try --host 127.0.0.1."
@@ -30,8 +31,9 @@ def take_port(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(
-                f"Port {port} on {host} is in use, perhaps by another `codi ui`. Choose another one, "
-                f"e.g. --port {port + 1 if port < 65535 else port - 1}, or --port 0 for any that is free."
+                f"Port {port} on {host} is in use, perhaps by another `codi serve` or `codi ui`. "
+                f"Choose another one, e.g. --port {port + 1 if port < 65535 else port - 1}, "
+                "or --port 0 for any that is free."
             ) from error
         raise UsageError(
             f"Port {port} on {host} cannot be used: {error.strerror or error}. "
@@ -45,11 +47,14 @@ def address(taken: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(session: ThoughtSession, name: str, taken: socket.socket) -> None:
-    """Serve until interrupted. name: of the model, for the page."""
+def add_page(app: FastAPI, session: ThoughtSession, name: str) -> None:
+    """Show the page at `/` of an app. name: of the model, for the page. Needs NiceGUI."""
+    from nicegui import ui
+
+    from codi.serving.thought_page import ThoughtPage
+
     # The page itself names the words that a tokenizer does not know: no line is needed at every timed answer.
     logging.getLogger("codi").setLevel(logging.ERROR)
-    app = FastAPI(openapi_url=None)
     ui.run_with(
         app,
         root=lambda: ThoughtPage(session, name),
@@ -58,7 +63,14 @@ def serve(session: ThoughtSession, name: str, taken: socket.socket) -> None:
         tailwind=False,  # compiles style sheets in the browser; the page brings its own
         show_welcome_message=False,
     )
+
+
+def serve(app: FastAPI, taken: socket.socket, seconds_to_leave: int | None = None) -> None:
+    """Serve until interrupted or told to end (SIGTERM); what runs is finished first.
+
+    seconds_to_leave: how long open connections have then; None is as long as they need.
+    """
     config = uvicorn.Config(
-        app, log_level="warning", ws="wsproto", timeout_graceful_shutdown=_SECONDS_TO_LEAVE
+        app, log_level="warning", ws="wsproto", timeout_graceful_shutdown=seconds_to_leave, backlog=4096
     )
     uvicorn.Server(config).run(sockets=[taken])

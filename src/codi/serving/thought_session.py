@@ -127,13 +127,16 @@ class _Announced(ThoughtWatcher):
 
 
 class ThoughtSession:
-    """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts."""
+    """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts.
 
-    def __init__(self, reasoner: LatentReasoner) -> None:
+    one_at_a_time: held while the model runs, where others use it too.
+    """
+
+    def __init__(self, reasoner: LatentReasoner, one_at_a_time: threading.Lock | None = None) -> None:
         refuse_without_thoughts(reasoner)
         self.reasoner = reasoner
         self.latents = reasoner.method.thought_positions() - 2
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = one_at_a_time or threading.Lock()
 
     @cached_property
     def examples(self) -> list[Example]:
