@@ -93,6 +93,14 @@ def test_a_stop_text_ends_the_answer_before_it(engine: Engine, reasoner: LatentR
     assert finished.written_tokens < 30
 
 
+def test_pieces_are_sent_only_where_they_are_wanted(engine: Engine, reasoner: LatentReasoner) -> None:
+    whole = reasoner.answer([QUESTIONS[0]], max_new_tokens=9)[0].text
+    pieces, finished = Asked(engine, Question(QUESTIONS[0], max_new_tokens=9, in_pieces=False)).finished()
+    assert (pieces, finished.answer.text) == ([], whole)
+    stopped = Question(QUESTIONS[0], max_new_tokens=9, in_pieces=False, stop=(whole[5:8],))
+    assert Asked(engine, stopped).finished()[1].answer.text == whole[: whole.index(whole[5:8])]
+
+
 def test_decoded_thoughts_come_on_request(engine: Engine, reasoner: LatentReasoner) -> None:
     _, finished = Asked(engine, Question(QUESTIONS[0], decoded_thoughts=True, max_new_tokens=2)).finished()
     expected = reasoner.decode_thoughts(QUESTIONS[0])

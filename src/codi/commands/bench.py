@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from codi.commands import options
-from codi.commands.console import check_output, find_device, print_table, progress, write_json
+from codi.commands.console import check_output, find_device, note, print_table, progress, write_json
 
 app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and of answering.")
 
@@ -121,6 +121,39 @@ def page(
     from codi.experiments.bench_page import bench_page
 
     _report("The page in Chromium", bench_page(checkpoint=checkpoint, tabs=tabs, device=device), output)
+
+
+@app.command("serve")
+def serve(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint to serve.")],
+    clients: Annotated[int, typer.Option(help="Clients that ask at the same time.")] = 32,
+    requests: Annotated[int, typer.Option(help="Requests they send in all.")] = 2000,
+    sequential: Annotated[int, typer.Option(help="Requests sent one at a time, to compare.")] = 200,
+    overload_seconds: Annotated[float, typer.Option(help="How long it gets ten times too much.")] = 60,
+    max_waiting: Annotated[int, typer.Option(help="Questions that may wait.")] = 256,
+    device: options.Device = None,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """The API under load: throughput against one at a time, and overload."""
+    check_output(output, overwrite)
+    find_device(device)
+
+    from codi.experiments.bench_serve import bench_serve
+
+    results = bench_serve(
+        checkpoint=checkpoint,
+        clients=clients,
+        requests=requests,
+        sequential=sequential,
+        overload_seconds=overload_seconds,
+        max_waiting=max_waiting,
+        device=device,
+        seed=seed,
+        say=note,
+    )
+    _report("The server under load", results, output)
 
 
 def _report(title: str, results: dict[str, Any], output: Path | None) -> None:

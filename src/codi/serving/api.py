@@ -168,6 +168,7 @@ class _Completion:
                 number=number,
                 max_new_tokens=body.most_tokens or DEFAULT_TOKENS,
                 stop=body.stops,
+                in_pieces=bool(body.stream),
                 decoded_thoughts=body.decoded_thoughts,
             )
             for text in body.questions

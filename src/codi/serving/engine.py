@@ -43,8 +43,8 @@ class EngineBusy(CodiError):
 class Question:
     """What is asked of the engine.
 
-    number: of the choice, for its seed; stop: texts before which the answer ends; decoded_thoughts: whether
-    each thought's likeliest tokens come with the answer.
+    number: of the choice, for its seed; stop: texts before which the answer ends; in_pieces: whether its text
+    is delivered as it is written; decoded_thoughts: whether each thought's likeliest tokens come with it.
     """
 
     text: str
@@ -54,6 +54,7 @@ class Question:
     number: int = 0
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
+    in_pieces: bool = True
     decoded_thoughts: bool = False
 
 
@@ -269,6 +270,8 @@ class Engine:
     def _deliver(self, flight: _Flight, row: int, done: bool) -> bool:
         """Send what is new in a row. Returns whether a stop text ended it."""
         job = flight.jobs[row]
+        if not (done or job.question.in_pieces or job.question.stop):
+            return False  # nobody asks what it says so far
         text = self.reasoner.text.decode(flight.start.written + flight.decoding.ids[row])
         ends = [at for stop in job.question.stop if (at := text.find(stop)) >= 0]
         stopped = bool(ends)
@@ -278,7 +281,7 @@ class Engine:
             # The end may be the beginning of a stop text, or half a character.
             held = max((len(stop) - 1 for stop in job.question.stop), default=0)
             text = text[: max(0, len(text) - held)].rstrip("�")
-        if len(text) > job.sent:
+        if len(text) > job.sent and job.question.in_pieces:
             job.deliver(text[job.sent :])
             job.sent = len(text)
         if done or stopped:

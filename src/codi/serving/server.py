@@ -71,6 +71,11 @@ def serve(app: FastAPI, taken: socket.socket, seconds_to_leave: int | None = Non
     seconds_to_leave: how long open connections have then; None is as long as they need.
     """
     config = uvicorn.Config(
-        app, log_level="warning", ws="wsproto", timeout_graceful_shutdown=seconds_to_leave, backlog=4096
+        app,
+        log_level="warning",
+        access_log=False,
+        ws="wsproto",
+        timeout_graceful_shutdown=seconds_to_leave,
+        backlog=4096,
     )
     uvicorn.Server(config).run(sockets=[taken])
