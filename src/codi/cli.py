@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import codi
+from codi import processes
 from codi.commands import bench
 from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
@@ -33,7 +34,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CodiError as error:
-            complain(str(error))
+            if processes.is_first() or error.only_here:
+                complain(str(error))
             raise typer.Exit(2) from error
         except BrokenPipeError:
             raise  # the reader of our output has left; typer ends quietly

@@ -20,6 +20,9 @@ from collections.abc import Iterable
 class CodiError(Exception):
     """Base of all errors meant for the person at the keyboard."""
 
+    only_here: bool = False
+    """One of several processes has it and must print it; any other is printed by process 0 for all."""
+
 
 class DataError(CodiError):
     """A file, column, row or hub set cannot be used as asked."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from codi import processes
 from codi.commands import options
 from codi.commands.console import (
     check_output,
@@ -105,7 +106,13 @@ def evaluate(
     for path in paths.values():
         check_output(path, overwrite)
 
-    reasoner = load_reasoner(checkpoint, device, base)
+    processes.join()
+    with processes.together():
+        reasoner = load_reasoner(checkpoint, device, base)
+    if processes.count() > 1:
+        from codi.evaluation.spread import require_same
+
+        require_same(reasoner, {name: found[0] for name, found in loaded.items()})
     as_published = _as_published(reasoner, checkpoint, published_dtype) if published_behaviour else None
     settings: dict[str, Any] = {
         "mode": mode,
@@ -132,11 +139,14 @@ def evaluate(
                 seeded = {**settings, "seed": seed + run}
                 found = _measure(reasoner, name, on, rows_file, overwrite, seeded)
                 results.setdefault(name, []).append(found)
-            if output is not None:  # after every run, so that a later failure loses nothing
+            if output is not None and processes.is_first():  # after every run: a failure loses nothing
                 write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results, published))
     finally:
-        if results:  # also after an interrupt or a full disk: what was measured is shown
+        if (
+            results and processes.is_first()
+        ):  # also after an interrupt or a full disk: what was measured is shown
             _print_results(f"{checkpoint} ({reasoner.method.name})", results, published)
+    processes.leave()
 
 
 def _as_published(reasoner: LatentReasoner, checkpoint: str, dtype: str) -> PublishedBehaviour:
@@ -166,13 +176,20 @@ def _measure(
     from codi.evaluation.runner import evaluate as run
 
     examples, report, benchmark = loaded
-    note(report.describe())
-    with progress(name) as on_progress:
+    if not processes.is_first():  # it answers its share; process 0 shows, writes and times for all
+        predictions, settings = None, {**settings, "latency_questions": 0}
+    else:
+        note(report.describe())
+    if processes.count() > 1:
+        from codi.evaluation.spread import spread
+
+        reasoner = spread(reasoner)
+    with progress(name) as on_progress, processes.speaking_for_itself():
         return run(
             reasoner,
             examples,
             scorer=benchmark.scorer,
-            on_progress=on_progress,
+            on_progress=on_progress if processes.is_first() else None,
             predictions_path=predictions,
             overwrite=overwrite,
             **{name: value for name, value in settings.items() if name != "published_dtype"},

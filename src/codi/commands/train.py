@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from codi import processes
 from codi.commands import options
 from codi.commands.console import print_table
 from codi.errors import UsageError
@@ -43,13 +44,17 @@ def train(
     if dry_run:
         import yaml
 
-        typer.echo(yaml.safe_dump(config.as_dict(), sort_keys=False).rstrip())
+        if processes.is_first():
+            typer.echo(yaml.safe_dump(config.as_dict(), sort_keys=False).rstrip())
         return
     assert output is not None
 
     from codi.training.run import train as run
 
     result = run(config, output, resume=resume, overwrite=overwrite)
+    processes.leave()
+    if not processes.is_first():
+        return
     accuracy = "" if result.accuracy is None else f", validation accuracy {100 * result.accuracy:.1f} %"
     typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{accuracy}.")
     typer.echo(f"The checkpoint is in {result.output}.")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
+from codi.training.shares import Share
+
 POOL = 50
 """Batches' worth of shuffled rows that are sorted by length together: large enough to save padding, small
 enough to keep batches mixed."""
@@ -17,11 +19,20 @@ class LengthGroupedBatches(Sampler[list[tuple[int, int]]]):
 
     The micro-batch counts from the first epoch's first: what a row looks like may depend on when it is seen,
     and a loader fetches ahead of the training loop, so no clock of the loop's would do.
-    With `grouped=False` the rows are shuffled only, and a batch mixes all lengths.
+    With `grouped=False` the rows are shuffled only, and a batch mixes all lengths. One of several processes
+    is given its `share` of them.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool = True) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        grouped: bool = True,
+        share: Share | None = None,
+    ) -> None:
         self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
+        self.share = share or Share(batch_size)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -29,6 +40,10 @@ class LengthGroupedBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
+        return -(-self._of_all // self.share.groups)
+
+    @property
+    def _of_all(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -45,5 +60,5 @@ class LengthGroupedBatches(Sampler[list[tuple[int, int]]]):
         smaller = [batch for batch in batches if len(batch) < self.batch_size]
         full = [batch for batch in batches if len(batch) == self.batch_size]
         shuffler.shuffle(full)
-        for step, batch in enumerate(full + smaller, start=self.epoch * len(self)):
-            yield [(row, step) for row in batch]
+        numbered = enumerate(full + smaller, start=self.epoch * self._of_all)
+        yield from self.share.own([[(row, step) for row in batch] for step, batch in numbered])

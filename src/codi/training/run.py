@@ -24,6 +24,7 @@ import yaml
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 import codi
+from codi import processes
 from codi.data.example import Example
 from codi.errors import CheckpointError, TrainingError
 from codi.evaluation.scorers import get_scorer
@@ -33,8 +34,9 @@ from codi.modeling.checkpoint import check_base, load_tokenizer, load_weights, l
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.storage import write_whole
-from codi.training.preparation import prepare
+from codi.training.preparation import PreparedData, prepare
 from codi.training.recipes import RunConfig
+from codi.training.shares import Share
 from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
 
 RUN_FILES = (
@@ -66,28 +68,38 @@ def train(
 ) -> TrainingResult:
     """Train as configured and leave the best checkpoint in `output`.
 
+    Under torchrun every process calls it, and process 0 speaks and writes for all.
     Raises TrainingError when `output` holds a run and neither `resume` nor `overwrite` is given.
     """
-    last = _checkpoint_of(config, output, resume, overwrite)
     arguments = {**DEFAULTS, **config.training}
-    set_seed(int(arguments["seed"]))  # before any weight is made
-    reasoner = build_reasoner(config)
-    data = prepare(config.data, reasoner, config.scorer)
+    share = _share(arguments)
+    processes.join(float(arguments.get("ddp_timeout", 1800)))
+    if not processes.is_first():
+        say = _say_nothing
+    with processes.together():
+        last = _checkpoint_of(config, output, resume, overwrite)
+        set_seed(int(arguments["seed"]))  # before any weight is made
+        reasoner = build_reasoner(config)
+    data = processes.first_alone(lambda: prepare(config.data, reasoner, config.scorer))
+    _require_same(config, data, last)
     for report in data.reports:
         say(report.describe())
     validating = bool(data.validation)
     validate = _validator(data.validation, config.scorer) if validating else None
     trainer = CodiTrainer(
-        reasoner, _arguments(arguments, output, validating), data, validate, muon=config.optimizer == "muon"
-    )
+        reasoner, _arguments(arguments, output, validating, share), data, validate,
+        muon=config.optimizer == "muon", share=share,
+    )  # fmt: skip
     started = config.model.base is not None or config.start is not None
     notes = reasoner.method.check_run(
         config.model, started, trainer.planned_epochs, trainer.clock.epoch_steps
     )
-    _prepare_output(output, resume, overwrite)  # nothing of an earlier run is lost to a mistake found above
-    write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
     account = [report.as_dict() for report in data.reports]
-    write_whole(output / "data.json", json.dumps(account, indent=2) + "\n")
+    with processes.together():
+        if processes.is_first():  # nothing of an earlier run is lost to a mistake found above
+            _prepare_output(output, resume, overwrite)
+            write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+            write_whole(output / "data.json", json.dumps(account, indent=2) + "\n")
     for note in notes:
         say(note)
     for callback in callbacks:
@@ -95,17 +107,21 @@ def train(
     trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
     say(
         f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, "
-        f"device {trainer.args.device}"
+        f"device {trainer.args.device}{_in_words(share)}"
     )
-    seconds = trainer.run(last)
+    if share.processes > 1:
+        set_seed(int(arguments["seed"]) + share.number)  # else all would drop the same units out
+    with processes.speaking_for_itself():
+        seconds = trainer.run(last)
     best, steps = trainer.state.best_metric, trainer.state.global_step
     trainer.check_weights()
+    trainer.save_model(str(output))
     if trainer.is_world_process_zero():
-        reasoner.save_pretrained(output)
         summary = {
             "codi_version": codi.__version__,
             "versions": versions(),
             "device": str(trainer.args.device),
+            "processes": share.processes,
             "steps": steps,
             "train_seconds": seconds,
             "validation_accuracy": best,
@@ -114,7 +130,44 @@ def train(
             "history": trainer.state.log_history,
         }
         write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
+    processes.everyones(None)  # the output is there before any of them returns
     return TrainingResult(output, steps, seconds, best)
+
+
+def _share(arguments: dict[str, Any]) -> Share:
+    """What this process does of a step. Raises TrainingError when the processes do not divide it."""
+    return Share.of_this_process(
+        int(arguments.get("per_device_train_batch_size", TrainingArguments.per_device_train_batch_size)),
+        int(arguments.get("gradient_accumulation_steps", 1)),
+    )
+
+
+def _in_words(share: Share) -> str:
+    if share.processes == 1:
+        return ""
+    return (
+        f", {share.processes} processes with {share.own_batch} x {share.own_accumulation} rows each "
+        f"({share.batch * share.accumulation} a step)"
+    )
+
+
+def _say_nothing(_: str) -> None:
+    """In place of printing, where process 0 prints for all."""
+
+
+def _require_same(config: RunConfig, data: PreparedData, last: Path | None) -> None:
+    """Raise UsageError when the processes would train on different things."""
+    sample = range(0, len(data.ids), max(1, len(data.ids) // 1000))  # of the tokens; all ids and lengths
+    processes.require_same(
+        {
+            "settings": config.as_dict(),
+            "training data": [data.ids, data.lengths, [data.encoded[i] for i in sample]],
+            "validation questions": [(e.question, e.answer) for e in data.validation],
+            "checkpoints in the output folder": None if last is None else last.name,
+        },
+        "Every process must read the same files: put data and output where all machines see them, "
+        "and start the same command everywhere.",
+    )
 
 
 def build_reasoner(config: RunConfig) -> LatentReasoner:
@@ -221,8 +274,13 @@ def _remove_run(output: Path) -> None:
             file.unlink()
 
 
-def _arguments(values: dict[str, Any], output: Path, validating: bool) -> TrainingArguments:
+def _arguments(
+    values: dict[str, Any], output: Path, validating: bool, share: Share | None = None
+) -> TrainingArguments:
     values = dict(values)
+    if share is not None and share.processes > 1:
+        values["per_device_train_batch_size"] = share.own_batch
+        values["gradient_accumulation_steps"] = share.own_accumulation
     if validating:
         values.setdefault("eval_strategy", "epoch")
         values.setdefault("save_strategy", values["eval_strategy"])
@@ -241,18 +299,22 @@ def _arguments(values: dict[str, Any], output: Path, validating: bool) -> Traini
     if "tensorboard" in (values.get("report_to") or ()):  # a name or a list of names
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
     try:
-        return TrainingArguments(**values)
+        arguments = TrainingArguments(**values)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"The training settings do not work together: {error}") from error
+    if arguments.n_gpu > 1:  # one process uses one GPU; the Trainer would take all, through DataParallel
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _validator(examples: list[Example], scorer_name: str) -> Callable[[LatentReasoner], float]:
     scorer = get_scorer(scorer_name)
 
     def accuracy(reasoner: LatentReasoner) -> float:
-        answers = reasoner.answer([example.question for example in examples])
-        right = sum(scorer.correct(a.text, e.answer) for a, e in zip(answers, examples, strict=True))
-        return right / len(examples)
+        mine = examples[processes.number() :: processes.count()]
+        answers = reasoner.answer([example.question for example in mine])
+        right = sum(scorer.correct(a.text, e.answer) for a, e in zip(answers, mine, strict=True))
+        return sum(processes.everyones(right)) / len(examples)
 
     return accuracy
 

@@ -16,29 +16,33 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import IntervalStrategy, rotate_checkpoints
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
+from codi import processes
 from codi.data.collation import collate
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import Method
 from codi.modeling import checkpoint
 from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
+from codi.training import sharding
 from codi.training.batches import LengthGroupedBatches
+from codi.training.callbacks import LastStep, LossBar
 from codi.training.curriculum import Clock, Curriculum
 from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
+from codi.training.shares import Share
 
 COMPLETE = "complete"
 """Marker file with the seconds trained so far. A checkpoint folder without it was cut off while being
@@ -72,10 +76,13 @@ class CodiTrainer(Trainer):
         data: PreparedData,
         validate: Callable[[LatentReasoner], float] | None,
         muon: bool = False,
+        share: Share | None = None,
     ) -> None:
+        """share: what this process does of a step; `args` say the same. None for a process alone."""
         if args.gradient_checkpointing:
             raise TrainingError(CHECKPOINTING_REFUSED)
         self.reasoner, self.data, self.validate = reasoner, data, validate
+        self.share = share or Share(args.train_batch_size, args.gradient_accumulation_steps)
         self.term_sums: dict[str, float] = {}
         self.term_steps = 0
         self.began = time.perf_counter()
@@ -90,15 +97,15 @@ class CodiTrainer(Trainer):
             model=MethodLoss(reasoner.model, reasoner.method),
             args=args,
             train_dataset=_Staged(
-                data, reasoner.method, args.seed, -(-len(data.lengths) // args.train_batch_size)
+                data, reasoner.method, args.seed, -(-len(data.lengths) // self.share.batch)
             ),
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
+        sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
         self.clock = Clock(
-            epoch_steps=-(-len(data.lengths) // self._train_batch_size),
-            update_steps=args.gradient_accumulation_steps * self.accelerator.num_processes,
+            epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
         )
         self.add_callback(Curriculum(reasoner, self.clock))
         self.remove_callback(ProgressCallback)
@@ -136,10 +143,9 @@ class CodiTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order fixed by seed and epoch, of similar lengths unless the recipe mixes them."""
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        batches = LengthGroupedBatches(
-            self.data.lengths, self._train_batch_size, seed, grouped=self.data.group_by_length
-        )
-        # On resuming with several processes the Trainer's wrappers keep the epoch from the batches.
+        # A process alone may have been told to try smaller batches (auto_find_batch_size).
+        share = self.share if self.share.processes > 1 else Share(self._train_batch_size)
+        batches = LengthGroupedBatches(self.data.lengths, share.batch, seed, self.data.group_by_length, share)
         batches.set_epoch(self.first_epoch)
         loader: DataLoader[Any] = DataLoader(
             cast("_Staged", self.train_dataset),
@@ -148,6 +154,10 @@ class CodiTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
         )
+        if self.share.processes > 1:  # each has its share already; accelerate would deal them out again
+            return prepare_data_loader(  # type: ignore[no-any-return]
+                loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+            )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -161,6 +171,9 @@ class CodiTrainer(Trainer):
         deviation, which is taken over what is in memory at once, the micro-batch.
         """
         each = [self.reasoner.method.divisors(batch) for batch in batch_samples]
+        for batch, counted in zip(batch_samples, each, strict=True):
+            if _fills_in(batch["number"]):
+                counted.update({name: 0 * divisor for name, divisor in counted.items()})
         totals = (
             {name: torch.stack([d[name] for d in each]).sum().to(device) for name in each[0]} if each else {}
         )
@@ -182,6 +195,8 @@ class CodiTrainer(Trainer):
         if not self.term_sums:  # first since the last log, or since a resume
             self.term_steps = self.state.global_step
         terms = model(inputs, num_items_in_batch)
+        if _fills_in(numbers):
+            terms = {name: 0 * term for name, term in terms.items()}
         loss: Tensor = terms["loss"]
         if not math.isfinite(loss.item()):
             raise TrainingError(self._not_finite(terms, inputs, numbers))
@@ -194,6 +209,8 @@ class CodiTrainer(Trainer):
         """The message for a loss that is not finite: step, terms, and the rows that cause it."""
         alone = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(len(numbers))]
         module = self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled:  # a sharded model answers to all processes at once only
+            alone = []
         bad = [i for i, row in enumerate(alone) if not torch.isfinite(module(row)["loss"])]
         named = bad or range(len(numbers))
         ids = [self.data.ids[int(numbers[i])] for i in named]
@@ -217,15 +234,17 @@ class CodiTrainer(Trainer):
         """Add each loss term's mean since the last log."""
         steps = self.state.global_step - self.term_steps
         if "loss" in logs and steps:
-            for name, total in self.term_sums.items():
-                logs[name] = total / steps
+            everyones = processes.everyones(self.term_sums)
+            for name in self.term_sums:
+                logs[name] = sum(sums[name] for sums in everyones) / len(everyones) / steps
             self.term_sums = {}
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Accuracy on the validation questions, by generation."""
         assert self.validate is not None
-        metrics = {"eval_accuracy": self.validate(self.reasoner)}
+        with sharding.answering(self.model):
+            metrics = {"eval_accuracy": self.validate(self.reasoner)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -235,9 +254,26 @@ class CodiTrainer(Trainer):
     ) -> dict[str, float]:
         return self.evaluate()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self.args.should_save:
-            self.reasoner.save_pretrained(Path(str(output_dir or self.args.output_dir)))
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the reasoner. All processes call it; process 0 writes."""
+        with sharding.writing(self.model):
+            if self.args.should_save:
+                self.reasoner.save_pretrained(Path(str(output_dir or self.args.output_dir)))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        sharding.save_optimizer(self.optimizer, Path(output_dir) / OPTIMIZER_NAME)
+        if self.args.should_save and self.lr_scheduler is not None:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None or self.lr_scheduler is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        sharding.load_optimizer(self.optimizer, Path(checkpoint) / OPTIMIZER_NAME)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, but a folder that could not be written whole is removed again.
@@ -249,6 +285,7 @@ class CodiTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
+            processes.everyones(None)  # complete once all have written theirs
             if self.args.should_save:
                 seconds = time.perf_counter() - self.began
                 (folder / COMPLETE).write_text(f"{seconds:.3f}\n", encoding="utf-8")
@@ -272,7 +309,9 @@ class CodiTrainer(Trainer):
     def check_weights(self) -> None:
         """Raise TrainingError when a trained weight is not finite: a finite loss can have such a gradient."""
         trained = ((n, p) for n, p in self.reasoner.model.named_parameters() if p.requires_grad)
-        name = next((name for name, weight in trained if not torch.isfinite(weight).all()), None)
+        parts = ((name, sharding.own_part(weight)) for name, weight in trained)
+        name = next((name for name, part in parts if not torch.isfinite(part).all()), None)
+        name = next((name for name in processes.everyones(name) if name is not None), None)
         if name is None:
             return
         raise TrainingError(
@@ -281,37 +320,17 @@ class CodiTrainer(Trainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.load_weights(Path(resume_from_checkpoint), self.reasoner.model)
+        with sharding.loading(self.model):
+            checkpoint.load_weights(Path(resume_from_checkpoint), self.reasoner.model)
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
-            checkpoint.load_weights(Path(self.state.best_model_checkpoint), self.reasoner.model)
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-class LastStep(TrainerCallback):
-    """Validates and saves after the last step too, where its number is no multiple of `eval_steps`."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for it on top of what the schedule asks for."""
-        if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
-            control.should_evaluate = control.should_save = True
-
-
-class LossBar(ProgressCallback):
-    """One progress bar with the latest loss terms behind it."""
-
-    training_bar: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.latest: dict[str, str] = {}
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show the terms and the validation accuracy on the bar instead of printing lines."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = ("loss", "student", "distillation", "teacher", "eval_accuracy")
-            self.latest |= {k.removeprefix("eval_"): f"{logs[k]:.3f}" for k in shown if k in logs}
-            self.training_bar.set_postfix(self.latest)
+def _fills_in(numbers: Tensor) -> bool:
+    """Whether a batch only keeps this process in step with the others; see `Share.own`."""
+    return int(numbers[0]) < 0
 
 
 class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
@@ -327,7 +346,8 @@ class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
         number, step = key
         stage = self.method.stage_at(step, self.epoch_steps)
         rng = random.Random(f"{self.seed}-{step}-{number}")
-        return {**self.method.staged(self.data.encoded[number], stage, rng), "number": number}
+        row = self.data.encoded[number if number >= 0 else ~number]
+        return {**self.method.staged(row, stage, rng), "number": number}
 
 
 def checkpoint_to_resume(output: Path) -> Path | None:
