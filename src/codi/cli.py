@@ -12,11 +12,10 @@ from typer.core import TyperGroup
 
 import codi
 from codi import processes
-from codi.commands import bench
+from codi.commands import bench, data
 from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
 from codi.commands.convert import convert
-from codi.commands.data import data
 from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
 from codi.commands.probe import probe
@@ -82,10 +81,10 @@ app.command("compare")(compare)
 app.command("reproduce")(reproduce)
 app.command("generate")(generate)
 app.command("probe")(probe)
-app.command("data")(data)
 app.command("convert")(convert)
 app.command("serve")(serve)
 app.command("ui")(ui)
+app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 
 
