@@ -207,7 +207,7 @@ def test_train_lists_its_recipes_and_prints_a_configuration() -> None:
     assert "word-problems" in run("train", "--list")
     printed = run("train", "word-problems", "method.latents=3", "training.learning_rate=1e-3", "--dry-run")
     values = yaml.safe_load(printed)
-    assert values["method"] == {"name": "codi", "latents": 3}
+    assert values["method"] == {"name": "codi", "beta": 5, "latents": 3}
     assert values["training"]["learning_rate"] == 1e-3
 
 
