@@ -19,6 +19,7 @@ from codi.commands.convert import convert
 from codi.commands.evaluate import evaluate
 from codi.commands.generate import generate
 from codi.commands.probe import probe
+from codi.commands.publish import merge, publish
 from codi.commands.reproduce import reproduce
 from codi.commands.serve import serve
 from codi.commands.train import quickstart, train
@@ -82,6 +83,8 @@ app.command("reproduce")(reproduce)
 app.command("generate")(generate)
 app.command("probe")(probe)
 app.command("convert")(convert)
+app.command("merge")(merge)
+app.command("publish")(publish)
 app.command("serve")(serve)
 app.command("ui")(ui)
 app.add_typer(data.app, name="data")

@@ -1,0 +1,20 @@
+"""LoRA's adapters multiplied into the base: the same answers, without peft and without the base."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, cast
+
+from codi.errors import UsageError
+from codi.modeling.model import ThoughtModel
+
+
+def merged(model: ThoughtModel) -> ThoughtModel:
+    """A copy without adapters. `model` stays as it is. Raises UsageError where there is nothing to merge."""
+    if model.config.lora is None:
+        raise UsageError("This model has no LoRA adapters: all its weights are its own already.")
+    alone = copy.deepcopy(model)
+    alone.backbone = cast("Any", alone.backbone).merge_and_unload()
+    alone.config = replace(model.config, lora=None, base_rounded_to=None, base_fingerprint=None)
+    return alone

@@ -1,0 +1,149 @@
+"""What is pushed to the hub: a checkpoint, a card from the run's own files, and a `generate` of its own.
+
+codi.json ...                      loads with LatentReasoner.from_pretrained
+config.json, model.safetensors     the same loads with AutoModelForCausalLM (adapters are merged in)
+custom_generate/generate.py        its thoughts, without this package
+README.md                          the model card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
+
+import codi
+from codi.errors import UsageError
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.modeling.merging import merged
+from codi.storage import write_whole
+
+
+def write_folder(
+    reasoner: LatentReasoner, run: Path, name: str, evaluations: Sequence[Path], output: Path
+) -> None:
+    """Write everything into `output`.
+
+    run: the checkpoint's folder, for run.yaml and training.json where it has them; name: of the model, in the
+    card; evaluations: files of `codi eval --output`. Raises UsageError for a model that does not think in
+    latents, or an evaluation that is none or another model's.
+    """
+    if not reasoner.method.thinks:
+        raise UsageError(
+            f"This is a {reasoner.method.name} model, which has no continuous thoughts: share it as any "
+            "transformers model. The folder that is published here is for models that think."
+        )
+    card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
+    if reasoner.model.config.lora is not None:
+        reasoner = LatentReasoner(
+            merged(reasoner.model), reasoner.method, reasoner.tokenizer, reasoner.text_format
+        )
+    reasoner.save_pretrained(output)
+    code = resources.files("codi.publishing") / "custom_generate.py"
+    folder = output / "custom_generate"
+    folder.mkdir(exist_ok=True)
+    write_whole(folder / "generate.py", code.read_text(encoding="utf-8"))
+    settings = {
+        "latents": reasoner.method.thought_positions() - 2,
+        "prompt_ids": reasoner.text.prompt_ids,
+        "eos_id": reasoner.text.eos_id,
+        "pad_id": reasoner.text.pad_id,
+    }
+    write_whole(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+    write_whole(output / "README.md", str(card))
+
+
+def model_card(
+    reasoner: LatentReasoner, run: Path, name: str, evaluations: Sequence[dict[str, Any]]
+) -> ModelCard:
+    """The card, from what the run left behind. Nothing in it is made up: what is not known is left out."""
+    recipe = _read(run / "run.yaml")
+    trained = _read(run / "training.json")
+    results = [
+        {
+            "name": benchmark, "accuracy": found["accuracy"],
+            "low": found["ci95"][0], "high": found["ci95"][1], "n": found["n"], "scorer": found["scorer"],
+            "thought_tokens": found["thought_tokens"], "passes": found["sequential_passes"],
+        }
+        for evaluation in evaluations
+        for benchmark, found in evaluation["benchmarks"].items()
+    ]  # fmt: skip
+    config, latents = reasoner.model.config, reasoner.method.thought_positions() - 2
+    data, training = recipe.get("data", {}), recipe.get("training", {})
+    base = config.base or "not recorded"
+    if config.base is None and config.base_config is not None:
+        base = f"none: a {config.base_config['model_type']} from random weights"
+    metadata = ModelCardData(
+        library_name="codi",
+        base_model=config.base,
+        datasets=None,
+        tags=["codi", "latent-reasoning", reasoner.method.name],
+        model_name=name,
+        eval_results=[
+            EvalResult("text-generation", row["name"], row["name"], "accuracy", row["accuracy"])
+            for row in results
+        ] or None,
+    )  # fmt: skip
+    text = (resources.files("codi.publishing") / "model_card.md.jinja").read_text(encoding="utf-8")
+    body = (
+        Environment(undefined=StrictUndefined, autoescape=False)
+        .from_string(text)
+        .render(
+            name=name,
+            codi_version=codi.__version__,
+            latents=latents,
+            thought_tokens=latents + 2,
+            method=", ".join(f"{key} {value}" for key, value in reasoner.method.as_dict().items()).replace(
+                "name ", "", 1
+            ),
+            base=base,
+            data=data.get("train", "not recorded"),
+            steps=trained.get("steps"),
+            seed=training.get("seed", "not recorded"),
+            recipe_line=", ".join(
+                f"{key} {training[key]}"
+                for key in ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "max_steps")
+                if key in training
+            ),
+            validation=trained.get("validation_accuracy"),
+            results=results,
+            example=json.dumps("Your question" + reasoner.text_format.question_suffix, ensure_ascii=False),
+            question_suffix=repr(reasoner.text_format.question_suffix)
+            if reasoner.text_format.question_suffix
+            else "",
+        )
+    )
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
+
+
+def read_evaluation(file: Path, reasoner: LatentReasoner) -> dict[str, Any]:
+    """A file of `codi eval --output`. Raises UsageError when it is none, or of another method."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        benchmarks, method = found["benchmarks"], found["method"]
+        for one in benchmarks.values():
+            one["accuracy"], one["ci95"][1], one["n"], one["scorer"], one["thought_tokens"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"'{file}' is no file of `codi eval --output` ({type(error).__name__}: {error})."
+        ) from error
+    measured = method.get("name") if isinstance(method, dict) else method
+    if measured != reasoner.method.name:
+        raise UsageError(
+            f"'{file}' measured a {measured} model, but the one to publish is {reasoner.method.name}."
+        )
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A YAML or JSON file of the run; empty where there is none."""
+    if not file.exists():
+        return {}
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
