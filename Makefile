@@ -15,13 +15,14 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint docs format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   train CoT-SFT, No-CoT-SFT and CODI on generated problems and compare them"
 	@echo "make test         run the tests"
 	@echo "make lint         run ruff and mypy"
+	@echo "make docs         build the docs site into build/site; a broken link is an error"
 	@echo "make format       sort imports and apply ruff's safe fixes"
 	@echo "make clean        remove .venv and caches (runs/ stays)"
 	@echo
@@ -38,6 +39,9 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
