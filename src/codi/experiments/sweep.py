@@ -166,7 +166,7 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
         return None, f"'{file}' is corrupted"
     if checksum != _digest(found):
         return None, f"'{file}' is corrupted"
-    if found["configuration"] != _comparable(one.configuration().as_dict()):
+    if _given(found["configuration"]) != _given(_comparable(one.configuration().as_dict())):
         return None, f"'{file}' was made with other settings"
     result: dict[str, Any] = found
     return result, ""
@@ -217,6 +217,13 @@ def _comparable(values: dict[str, Any]) -> dict[str, Any]:
         if section.get(key):
             section[key] = "/".join(Path(section[key]).parts[-2:])
     return settings
+
+
+def _given(values: Any) -> Any:
+    """Without what is None: a setting that the package learnt later makes no finished run another one."""
+    if isinstance(values, dict):
+        return {key: _given(value) for key, value in values.items() if value is not None}
+    return values
 
 
 def _meant(one: Plan) -> dict[str, Any]:
