@@ -1,4 +1,4 @@
-"""The tables of docs/thoughts.md are those of docs/thoughts/report.json, which `codi probe` wrote."""
+"""The tables of docs/thoughts.md are those of the two reports beside it, which `codi probe` wrote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
-REPORT: dict[str, Any] = json.loads((DOCS / "thoughts/report.json").read_text(encoding="utf-8"))
+REPORTS = ("report.json", "beta-1.json")
+
+
+def benchmark(name: str) -> dict[str, Any]:
+    """The statistics of a report."""
+    found: dict[str, Any] = json.loads((DOCS / "thoughts" / name).read_text(encoding="utf-8"))["benchmark"]
+    return found
 
 
 def percent(share: float) -> str:
@@ -25,19 +31,19 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def table3() -> str:
+def table3(report: dict[str, Any]) -> str:
     return table(
         ("intermediate results", "n", "all among the top 5, %", "95 % interval", "by chance, %"),
         (
             (str(row["results"]), str(row["n"]), percent(row["share"]), between(*row["ci95"]),
              percent(row["by_chance"]))
-            for row in REPORT["benchmark"]["table3"]["rows"]
+            for row in report["table3"]["rows"]
         ),
     )  # fmt: skip
 
 
-def interventions() -> str:
-    found = REPORT["benchmark"]["interventions"]
+def interventions(report: dict[str, Any]) -> str:
+    found = report["interventions"]
     own = ("none", percent(found["accuracy"]), "", "", "")
     rows = (
         (row["name"], percent(row["accuracy"]), f"{100 * row['difference']:+.1f}",
@@ -48,10 +54,10 @@ def interventions() -> str:
                  (own, *rows))  # fmt: skip
 
 
-def patching() -> str:
+def patching(report: dict[str, Any]) -> str:
     """For each number of steps the place where the answer follows the arithmetic most often."""
     rows = []
-    for one in REPORT["benchmark"]["patching"]:
+    for one in report["patching"]:
         best = max(one["cells"], key=lambda cell: cell["followed"])
         rows.append((str(one["steps"]), str(one["problems"]), f"z{best['latent']} for step {best['step']}",
                      percent(best["followed"]), between(*best["ci95"]), percent(best["kept"])))  # fmt: skip
@@ -59,20 +65,20 @@ def patching() -> str:
     return table(headings, rows)
 
 
-def shift() -> str:
+def shift(report: dict[str, Any]) -> str:
     return table(
         ("layer", "cosine", "relative norm", "relative distance"),
         (
             (str(row["layer"]), *(f"{row[key]['mean']:.3f}" for key in ("cosine", "norm_ratio", "distance")))
-            for row in REPORT["benchmark"]["shift"]["layers"]
+            for row in report["shift"]["layers"]
         ),
     )
 
 
-def probes() -> str:
+def probes(report: dict[str, Any]) -> str:
     """For each step the place where a probe reads its result best."""
     best: dict[int, dict[str, Any]] = {}
-    for row in REPORT["benchmark"]["probes"]:
+    for row in report["probes"]:
         if row["accuracy"] > best.get(row["step"], {"accuracy": -1})["accuracy"]:
             best[row["step"]] = row
     return table(
@@ -85,7 +91,15 @@ def probes() -> str:
     )  # fmt: skip
 
 
-def test_tables_are_those_of_the_report() -> None:
+def test_tables_are_those_of_the_reports() -> None:
     page = (DOCS / "thoughts.md").read_text(encoding="utf-8")
-    for expected in (table3(), interventions(), patching(), shift(), probes()):
-        assert expected in page
+    for name in REPORTS:
+        report = benchmark(name)
+        for expected in (
+            table3(report),
+            interventions(report),
+            patching(report),
+            shift(report),
+            probes(report),
+        ):
+            assert expected in page, f"{name}:\n{expected}"
