@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from codi.cli import app
 from codi.data.word_problems import generate
 from tiny_checkpoints import tiny_reasoner
 
@@ -278,8 +276,9 @@ def test_interrupting_with_a_tab_open_and_a_question_asked(
 def test_the_page_is_measured(checkpoint: Path, tmp_path: Path) -> None:
     file = tmp_path / "page.json"
     words = ["bench", "page", str(checkpoint), "--tabs", "1", "--device", "cpu", "--output", str(file)]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
+    # In a process of its own: this one's thread drives a browser already.
+    done = subprocess.run([sys.executable, "-m", "codi", *words], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
     median = json.loads(file.read_text(encoding="utf-8"))["median_ms"]
     assert median.keys() == {"load", "first_answer", "all_answers", "answer_after_a_change"}
     assert 0 < median["first_answer"] <= median["all_answers"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import warnings
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -55,6 +56,8 @@ def add_page(app: FastAPI, session: ThoughtSession, name: str) -> None:
 
     # The page itself names the words that a tokenizer does not know: no line is needed at every timed answer.
     logging.getLogger("codi").setLevel(logging.ERROR)
+    # At its start NiceGUI looks at every object there is, and one of torch's warns of being looked at.
+    warnings.filterwarnings("ignore", "`torch.distributed.reduce_op` is deprecated", FutureWarning)
     ui.run_with(
         app,
         root=lambda: ThoughtPage(session, name),
