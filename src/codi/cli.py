@@ -17,6 +17,7 @@ from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
 from codi.commands.convert import convert
 from codi.commands.evaluate import evaluate
+from codi.commands.export import export
 from codi.commands.generate import generate
 from codi.commands.probe import probe
 from codi.commands.publish import merge, publish
@@ -85,6 +86,7 @@ app.command("probe")(probe)
 app.command("convert")(convert)
 app.command("merge")(merge)
 app.command("publish")(publish)
+app.command("export")(export)
 app.command("serve")(serve)
 app.command("ui")(ui)
 app.add_typer(data.app, name="data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codi.commands import options
-from codi.commands.console import load_reasoner, note
-from codi.errors import DataError, UsageError
+from codi.commands.console import load_reasoner
+from codi.commands.questions import questions_asked
+from codi.errors import UsageError
 
 if TYPE_CHECKING:
     from codi.generation.answer import Answer
 
-TABLES = {".jsonl", ".json", ".csv", ".parquet"}
 SHOWN_TOKENS = 3
 
 
@@ -47,7 +46,7 @@ def generate(
     base: options.Base = None,
 ) -> None:
     """Answer a question, a file of questions, or standard input."""
-    questions = _questions(question, file)
+    questions = questions_asked(question, file)
 
     from codi.generation.decoding import Sampling
 
@@ -93,51 +92,3 @@ def _print(
         shown = "   ".join(f"{token.strip() or token!r} {100 * share:.0f} %" for token, share in tokens)
         typer.echo(f"thought {number}: {shown}")
     typer.echo(answer.text.strip() if written_out or answer.value is None else answer.value)
-
-
-def _questions(question: str | None, file: Path | None) -> list[str]:
-    """The questions asked. Raises UsageError or DataError when there is none, or one is empty."""
-    if question is not None and file is not None:
-        raise UsageError("A question and a --file were given. Give one of them.")
-    if question is not None:
-        if not question.strip():
-            raise UsageError("The question is empty. Write it in quotes after the checkpoint.")
-        return [question]
-    if file is None:
-        if sys.stdin.isatty():
-            note("One question a line; end with Ctrl-D.")
-        return _from_lines(sys.stdin.read(), "standard input")
-    if file.suffix.lower() in TABLES:
-        return _from_table(file)
-    if not file.is_file():
-        raise DataError(f"The file '{file}' does not exist. Check the path.")
-    try:
-        return _from_lines(file.read_text(encoding="utf-8-sig"), f"'{file}'")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The file '{file}' cannot be read as UTF-8 text: {error}.") from error
-
-
-def _from_lines(text: str, where: str) -> list[str]:
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines:
-        raise DataError(f"There is no question in {where}: it is empty. Write one question a line.")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            raise DataError(f"The question in line {number} of {where} is empty. Write one question a line.")
-    return lines
-
-
-def _from_table(file: Path) -> list[str]:
-    from codi.data.files import read_file
-
-    rows = read_file(file)
-    if "question" not in rows.columns:
-        found = ", ".join(map(repr, rows.columns))
-        raise DataError(f"'{file}' has no column 'question'. Columns found: {found}. Rename one.")
-    questions = []
-    for number, row in rows.rows:
-        value = row.get("question")
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{file}, {rows.unit} {number}: empty question. Mend or remove it.")
-        questions.append(value)
-    return questions

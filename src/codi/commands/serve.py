@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codi.commands import options
 from codi.commands.console import load_reasoner, note
 from codi.errors import UsageError
+
+if TYPE_CHECKING:
+    from codi.serving.replicas import ReplicaSettings
 
 
 def serve(
@@ -38,28 +43,51 @@ def serve(
     ] = 64,
     device: options.Device = None,
     base: options.Base = None,
-) -> None:
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve replicas with Ray Serve; the limits are each one's own.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="With --ray: how many.", min=1)] = 1,
+    cpus_per_replica: Annotated[float, typer.Option(help="With --ray: cores set aside.", min=0)] = 1.0,
+    gpus_per_replica: Annotated[float, typer.Option(help="With --ray: GPUs set aside.", min=0)] = 0.0,
+    ray_address: Annotated[
+        str, typer.Option(help="With --ray: a running cluster; local makes one on this machine.",
+                          envvar="RAY_ADDRESS")
+    ] = "local",
+) -> None:  # fmt: skip
     """Serve a model behind OpenAI's API: chat, completions, models, health and metrics."""
-    needed = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"} | (
-        {"nicegui": "ui"} if ui else {}
-    )
+    needed = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"}
+    needed |= ({"nicegui": "ui"} if ui else {}) | ({"ray": "ray"} if ray else {})
     for module, extra in needed.items():
         if importlib.util.find_spec(module) is None:
             raise UsageError(
                 f"The server needs {module}, which is not installed here. "
                 f"Install it with: pip install 'codi[{extra}]'"
             )
+    if ui and ray:
+        raise UsageError("--ui shows one model's page; replicas have none. Leave --ui or --ray out.")
+    if replicas != 1 and not ray:
+        raise UsageError(f"--replicas {replicas} goes with --ray.")
+    key = api_key if api_key is not None else os.environ.get("CODI_API_KEY")
+    if key is not None and not key.strip():
+        raise UsageError("The API key is empty. Give one, or leave --api-key and CODI_API_KEY out.")
+    shown = name or Path(checkpoint).name
+    if ray:
+        from codi.serving.replicas import ReplicaSettings, resolved
+
+        settings = ReplicaSettings(
+            resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
+            max_batch, max_waiting, max_body_bytes, max_latents,
+        )  # fmt: skip
+        _serve_replicas(settings, ray_address, host, port)
+        return
+
     from codi.serving.api import build_app
     from codi.serving.engine import Engine
     from codi.serving.server import SECONDS_FOR_TABS, add_page, address, take_port
     from codi.serving.server import serve as run
 
-    key = api_key if api_key is not None else os.environ.get("CODI_API_KEY")
-    if key is not None and not key.strip():
-        raise UsageError("The API key is empty. Give one, or leave --api-key and CODI_API_KEY out.")
     with closing(take_port(host, port)) as taken:
         reasoner = load_reasoner(checkpoint, device, base)
-        shown = name or Path(checkpoint).name
         engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting)
         app = build_app(engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents)
         if ui:
@@ -73,3 +101,24 @@ def serve(
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error
             run(app, taken, SECONDS_FOR_TABS if ui else None)
         note("stopped.")
+
+
+def _serve_replicas(settings: ReplicaSettings, ray_address: str, host: str, port: int) -> None:
+    """Serve with Ray until interrupted or told to end."""
+    from codi.modeling.checkpoint import locate, read_configuration
+    from codi.serving.replicas import deployed
+    from codi.serving.server import address, take_port
+
+    read_configuration(locate(settings.checkpoint))  # what is wrong with it is said here, not by a replica
+    with closing(take_port(host, port)) as taken:
+        port, where = taken.getsockname()[1], address(taken)
+    with deployed(settings, ray_address, host, port):
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        note(
+            f"{settings.replicas} replicas of '{settings.name}' are served at {where}v1 "
+            "(Ctrl-C stops; what runs is finished)."
+        )
+        ended.wait()
+    note("stopped.")

@@ -122,9 +122,7 @@ class CodiLM(LM):  # type: ignore[misc]
         questions = [
             reasoner.question_ids(question, "A question", self.mode, self.latents) for question, _ in pairs
         ]
-        batch = collate([{"question": ids} for ids in questions], text.pad_id)
-        asked = Tokens.of({name: t.to(model.device) for name, t in batch.items()}, "question")
-        start = reasoner.method.start(model, text, asked, self.mode, self.latents)
+        start = reasoner.start(questions, self.mode, self.latents)
         # The answer's ids less prompt and end of text: what is written after the prompt was read.
         wanted = [text.answer(ending.strip()).ids[len(start.written) : -1] for _, ending in pairs]
         padded = collate([{"answer": ids} for ids in wanted], text.pad_id)

@@ -22,6 +22,7 @@ from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
 from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
 from codi.modeling.context import Tokens
+from codi.modeling.merging import merged
 from codi.modeling.model import ThoughtModel
 
 ROOM_TO_ANSWER = 16
@@ -93,6 +94,12 @@ class LatentReasoner:
             commit = api.upload_folder(repo_id=repo_id, folder_path=Path(directory) / "checkpoint")
         return str(commit.commit_url)
 
+    def without_adapters(self) -> LatentReasoner:
+        """The same answers from a model whose adapters are merged into its base; itself where it has none."""
+        if self.model.config.lora is None:
+            return self
+        return LatentReasoner(merged(self.model), self.method, self.tokenizer, self.text_format)
+
     def answer(
         self,
         questions: Sequence[str],
@@ -148,9 +155,7 @@ class LatentReasoner:
         try:
             for first in range(0, len(questions), batch_size):
                 numbers = range(first, min(first + batch_size, len(questions)))
-                batch = collate([{"question": encoded[number]} for number in numbers], self.text.pad_id)
-                question = Tokens.of({name: t.to(self.model.device) for name, t in batch.items()}, "question")
-                start = self.method.start(self.model, self.text, question, mode, latents)
+                start = self.start([encoded[number] for number in numbers], mode, latents)
                 rows = decode(
                     self.model,
                     start,
@@ -177,11 +182,9 @@ class LatentReasoner:
         """
         mode = self.method.mode("latent")
         ids = self.question_ids(question, "The question", mode, latents)
-        batch = collate([{"question": ids}], self.text.pad_id)
-        tokens = Tokens.of({name: tensor.to(self.model.device) for name, tensor in batch.items()}, "question")
         was_training = self.model.training
         self.model.eval()
-        thoughts = self.method.start(self.model, self.text, tokens, mode, latents).context.thoughts
+        thoughts = self.start([ids], mode, latents).context.thoughts
         self.model.train(was_training)
         if thoughts is None:
             raise UsageError("This model thinks 0 latents, so there is nothing to decode.")
@@ -207,6 +210,17 @@ class LatentReasoner:
                 + (", or think fewer latents." if latents else ".")
             )
         return ids
+
+    def start(
+        self, encoded: Sequence[list[int]], mode: str | None = None, latents: int | None = None
+    ) -> Start:
+        """Take a batch of questions in (and think), up to where the answers are decoded.
+
+        encoded: each from `question_ids`; mode: None is the method's own.
+        """
+        batch = collate([{"question": ids} for ids in encoded], self.text.pad_id)
+        question = Tokens.of({name: ids.to(self.model.device) for name, ids in batch.items()}, "question")
+        return self.method.start(self.model, self.text, question, self.method.mode(mode), latents)
 
     def _warn_of_unknown_words(self, questions: Sequence[str], encoded: list[list[int]]) -> None:
         unknown = self.text.unknown_id

@@ -21,7 +21,6 @@ from jinja2 import Environment, StrictUndefined
 import codi
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.modeling.merging import merged
 from codi.storage import write_whole
 
 
@@ -40,11 +39,7 @@ def write_folder(
             "transformers model. The folder that is published here is for models that think."
         )
     card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
-    if reasoner.model.config.lora is not None:
-        reasoner = LatentReasoner(
-            merged(reasoner.model), reasoner.method, reasoner.tokenizer, reasoner.text_format
-        )
-    reasoner.save_pretrained(output)
+    reasoner.without_adapters().save_pretrained(output)
     code = resources.files("codi.publishing") / "custom_generate.py"
     folder = output / "custom_generate"
     folder.mkdir(exist_ok=True)

@@ -39,10 +39,12 @@ def build_app(
     api_key: str | None = None,
     max_body_bytes: int = 1_000_000,
     max_latents: int = 64,
+    replica: str | None = None,
 ) -> FastAPI:
     """The whole API. name: of the model; its engine is closed with the app.
 
-    api_key: what `/v1/...` asks for, or None; max_latents: most thoughts that a request may ask for.
+    api_key: what `/v1/...` asks for, or None; max_latents: most thoughts that a request may ask for;
+    replica: which of several servers this is, for `/health`.
     """
     metrics, created = Metrics(engine), int(time.time())
 
@@ -81,7 +83,8 @@ def build_app(
     @app.get("/health")
     async def health() -> dict[str, Any]:
         waiting, active = engine.load()
-        return {"status": "ok", "model": name, "waiting": waiting, "active": active}
+        which = {} if replica is None else {"replica": replica}
+        return {"status": "ok", "model": name, "waiting": waiting, "active": active, **which}
 
     @app.get("/metrics")
     async def prometheus() -> Response:

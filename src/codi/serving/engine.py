@@ -19,14 +19,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from codi.data.collation import collate
 from codi.errors import CodiError, UsageError
 from codi.generation.answer import Answer
 from codi.generation.decoding import Decoding, Sampling
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.decoded_thoughts import top_tokens
 from codi.methods.method import Start
-from codi.modeling.context import Tokens
 
 THOUGHT_TOKENS_SHOWN = 5
 
@@ -228,17 +226,13 @@ class Engine:
     def _begin(self, jobs: list[Job]) -> None:
         """Think, for a whole batch."""
         reasoner = self.reasoner
-        model, text = reasoner.model, reasoner.text
         try:
-            batch = collate([{"question": job.ids} for job in jobs], text.pad_id)
-            question = Tokens.of({name: t.to(model.device) for name, t in batch.items()}, "question")
-            mode, latents = jobs[0].thinks_as
-            start = reasoner.method.start(model, text, question, mode, latents)
+            start = reasoner.start([job.ids for job in jobs], *jobs[0].thinks_as)
             asked = [job.question for job in jobs]
             decoding = Decoding(
-                model,
+                reasoner.model,
                 start,
-                text.eos_id,
+                reasoner.text.eos_id,
                 [one.max_new_tokens for one in asked],
                 [one.sampling for one in asked],
                 [one.number for one in asked],
