@@ -23,7 +23,9 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("ray.serve")
 
 QUESTIONS = [
-    f"Mia has {first} apples and buys {more} more . How many apples ?" for first in (2, 5, 9) for more in (3, 4, 8)
+    f"Mia has {first} apples and buys {more} more . How many apples ?"
+    for first in (2, 5, 9)
+    for more in (3, 4, 8)
 ]
 KEY = "a key"
 
