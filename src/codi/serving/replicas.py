@@ -9,13 +9,17 @@ What a replica is made of is what `codi serve` is made of, so it answers the sam
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+import torch
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
@@ -24,6 +28,8 @@ from ray.serve.exceptions import RayServeException
 from codi.errors import UsageError
 
 NAME = "codi"
+LOCAL = "local"
+QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 SECONDS_TO_FINISH = 120
 """Answers in the making have this long when the deployment is taken down."""
 ROOM_TO_REFUSE = 64
@@ -75,15 +81,17 @@ def application(settings: ReplicaSettings) -> serve.Application:
             replica=serve.get_replica_context().replica_id.unique_id,
         )
 
-    return serve.deployment(
+    deployment: Any = serve.deployment  # its annotations leave out what it returns for a class
+    made: serve.Application = deployment(
         serve.ingress(build)(),
         name=NAME,
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         max_ongoing_requests=settings.max_batch + settings.max_waiting + ROOM_TO_REFUSE,
         graceful_shutdown_timeout_s=SECONDS_TO_FINISH,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=QUIET,
     ).bind()
+    return made
 
 
 @contextmanager
@@ -95,20 +103,33 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
     be reached, has no room, or a replica fails to start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told anything unless asked to
+    local = address == LOCAL
+    if local:
+        _require_room(settings, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     try:
-        ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=True)
-    except (ConnectionError, ValueError, RayError) as error:
+        _require_somebody_at(address)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        ray.init(
+            address=address, include_dashboard=False if local else None, logging_level=logging.WARNING
+        )
+    except (OSError, ValueError, RayError) as error:
         raise UsageError(
             f"The Ray cluster at '{address}' cannot be reached: {str(error).splitlines()[0]} "
-            "Give the address of a running one, or --ray-address local."
+            f"Give the address of a running one, or --ray-address {LOCAL}."
         ) from error
-    try:
-        _require_room(settings)
+    with ExitStack() as behind:
+        behind.callback(ray.shutdown)
+        if not local:
+            resources: Any = ray.cluster_resources  # it has no annotations
+            _require_room(settings, resources())
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            logging_config=QUIET,
         )
+        if local:
+            behind.callback(serve.shutdown)
+        behind.callback(serve.delete, NAME)
         try:
             serve.run(application(settings), name=NAME, route_prefix="/")
         except (RuntimeError, RayError, RayServeException) as error:
@@ -117,11 +138,6 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
                 "Ray's logs (by default /tmp/ray/session_latest/logs/serve) say more."
             ) from error
         yield
-    finally:
-        serve.delete(NAME)
-        if address == "local":
-            serve.shutdown()
-        ray.shutdown()
 
 
 def resolved(checkpoint: str) -> str:
@@ -129,9 +145,15 @@ def resolved(checkpoint: str) -> str:
     return str(Path(checkpoint).resolve()) if Path(checkpoint).exists() else checkpoint
 
 
-def _require_room(settings: ReplicaSettings) -> None:
+def _require_somebody_at(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _require_room(settings: ReplicaSettings, there: Mapping[str, float]) -> None:
     """Raise UsageError when the cluster could never hold all replicas; Ray itself would wait for ever."""
-    there = ray.cluster_resources()
     for kind, each in (("CPU", settings.cpus), ("GPU", settings.gpus)):
         needed, found = each * settings.replicas, there.get(kind, 0.0)
         if needed > found:
