@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,17 +261,28 @@ def evaluate(
 def measure_latency(reasoner: Reasoner, questions: Sequence[str], **options: Any) -> list[float]:
     """Milliseconds from question to answer for each of `questions`, asked one at a time.
 
-    The first `WARM_UP_QUESTIONS` are asked once beforehand and not timed: first calls pay for memory and
-    kernels that later ones find ready. `options` go to the reasoner. An answer is text on the host, so an
-    accelerator has finished when the clock is read.
+    `options` go to the reasoner. An answer is text on the host, so an accelerator has finished when the clock
+    is read.
     """
-    for question in questions[:WARM_UP_QUESTIONS]:
-        list(reasoner.answer_batches([question], batch_size=1, **options))
-    milliseconds = []
-    for question in questions:
-        start = time.perf_counter()
-        list(reasoner.answer_batches([question], batch_size=1, **options))
-        milliseconds.append(1000 * (time.perf_counter() - start))
+    return measure_latencies({"": reasoner}, questions, **options)[""]
+
+
+def measure_latencies(
+    reasoners: Mapping[str, Reasoner], questions: Sequence[str], **options: Any
+) -> dict[str, list[float]]:
+    """The same of several reasoners, each question asked of all in turn: what else the machine does falls on
+    all alike.
+
+    The first `WARM_UP_QUESTIONS` are asked once beforehand and not timed: first calls pay for memory and
+    kernels that later ones find ready.
+    """
+    milliseconds: dict[str, list[float]] = {name: [] for name in reasoners}
+    for number, question in enumerate([*questions[:WARM_UP_QUESTIONS], *questions]):
+        for name, reasoner in reasoners.items():
+            start = time.perf_counter()
+            list(reasoner.answer_batches([question], batch_size=1, **options))
+            if number >= min(WARM_UP_QUESTIONS, len(questions)):
+                milliseconds[name].append(1000 * (time.perf_counter() - start))
     return milliseconds
 
 
