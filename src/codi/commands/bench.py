@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and 
 
 @app.command("train")
 def train(
-    method: Annotated[str, typer.Option(help="Whose step: codi or coconut.")] = "codi",
+    method: Annotated[str, typer.Option(help="Whose step: codi, coconut or icot.")] = "codi",
     size: Annotated[str, typer.Option(help="Size of the model with random weights.")] = "gpt2",
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
     pairs: Annotated[int, typer.Option(help="Pairs of literal and fast steps; the median is reported.")] = 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from codi.data.collation import Encoded, collate
 from codi.errors import UsageError
+from codi.methods.icot import ICot
 from codi.methods.method import Method
 
 # Token counts of GSM8k-Aug's first 3,000 training problems at these shares: GPT-2's tokenizer, last step left
@@ -75,7 +77,7 @@ def random_batch(
 ) -> dict[str, Tensor]:
     """A collated batch of problems drawn without replacement, with random ids below `vocabulary`.
 
-    Segments are those of CODI, or of another method that thinks and answers (Coconut in its last stage).
+    Segments are those of CODI, of Coconut in its last stage, or of iCoT at its own.
 
     Raises UsageError when there are fewer problems than that.
     """
@@ -100,7 +102,11 @@ def random_batch(
                 "student_distillation": 1 + lengths.distillation[row],
             }
         )
-    if method.name != "codi":
+    if isinstance(method, ICot):
+        draws = random.Random(seed)
+        rows = [{**e, "rationale": len(e["teacher"]) - len(e["student"])} for e in examples]
+        examples = [method.staged(row, method.stage or 0, draws) for row in rows]
+    elif method.name != "codi":
         thoughts = method.thought_positions() - 2
         examples = [
             {"question": e["question"], "student": e["student"], "thoughts": thoughts} for e in examples

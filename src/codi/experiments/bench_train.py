@@ -1,7 +1,8 @@
 """Speed and memory of a training step, measured and reported; nothing here asserts a time.
 
-The step as its paper writes it (`paper_literal.py`, `coconut_literal.py`) and the library's own run in turn,
-on the same batches and the same weights in one process: whatever else the machine does falls on both alike.
+The step as its paper writes it (`paper_literal.py`, `coconut_literal.py`, `sft_literal.py`) and the library's
+own run in turn, on the same batches and the same weights in one process: whatever else the machine does falls
+on both alike.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from codi.experiments.bench_batches import Lengths, lengths_of, random_batch, sa
 from codi.experiments.bench_memory import measure_memory
 from codi.experiments.coconut_literal import literal_coconut_step
 from codi.experiments.paper_literal import literal_step
+from codi.experiments.sft_literal import literal_sft_step
 from codi.generation.latent_reasoner import default_device
 from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
+from codi.methods.icot import ICot
 from codi.methods.method import Method
 from codi.modeling.checkpoint import load_tokenizer
 from codi.modeling.configuration import LoraSettings, ModelConfig, TextFormat
@@ -38,7 +41,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # transformers' defaults are GPT-2's 124 M weights
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 512},
 }
-METHODS = ("codi", "coconut")
+METHODS: dict[str, Method] = {"codi": Codi(), "coconut": Coconut(), "icot": ICot(stage=6)}
+"""Coconut in its last stage; iCoT with 6 tokens removed, about half of a rationale."""
 VARIANTS = ("literal", "literal_fused", "codi")
 """literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step."""
 
@@ -63,7 +67,7 @@ def bench_train(
     """Training steps per second against the paper-literal step, with the agreement of losses and gradients.
 
     Args:
-        name: method whose step is measured: `codi`, or `coconut` in its last stage (no projection).
+        name: method whose step is measured: one of `METHODS`.
         size: `gpt2` or `tiny`, with random weights and no dropout, so that both steps give the same loss.
         batch_size: examples in a batch; batches are random, not grouped by length.
         pairs: how often both are timed. The order alternates; one untimed round goes before.
@@ -84,7 +88,7 @@ def bench_train(
     lengths = (
         sampled_lengths(batch_size * (pairs + 1), seed) if data is None else _read_lengths(data, tokenizer)
     )
-    method = method_of(name)
+    method = METHODS[name]
     models = build_models(method, size, lora_rank, seed, where)
     batches = [
         random_batch(method, lengths, batch_size, models["codi"].bot_id, seed + number, where)
@@ -113,7 +117,7 @@ def bench_train(
             "batch_size": batch_size,
             "pairs": pairs,
             "lora_rank": lora_rank,
-            "latents": method.thought_positions() - 2,
+            "latents": max(0, method.thought_positions() - 2),
             "lengths": "GSM8k-Aug, sampled" if data is None else str(data),
             "mean_tokens": {
                 segment: float(statistics.mean(column)) for segment, column in lengths.columns().items()
@@ -134,11 +138,6 @@ def bench_train(
         del models, steps, optimizers
         result["peak_bytes"] = measure_memory(method, size, lora_rank, batches[1].copy(), where, bf16, seed)
     return result
-
-
-def method_of(name: str) -> Method:
-    """The method whose step is measured."""
-    return Codi() if name == "codi" else Coconut()
 
 
 def build_models(
@@ -178,7 +177,9 @@ def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:
         return lambda batch: method.loss(model, batch)
     if isinstance(method, Codi):
         return lambda batch: literal_step(model, method, batch)
-    return lambda batch: literal_coconut_step(model, batch)
+    if isinstance(method, Coconut):
+        return lambda batch: literal_coconut_step(model, batch)
+    return lambda batch: literal_sft_step(model, batch)
 
 
 def timed_step(
@@ -215,7 +216,9 @@ def compare(
         found["loss"].backward()  # type: ignore[no-untyped-call]
         losses[name] = {term: float(value.detach()) for term, value in found.items()}
         weights = models[name].named_parameters()
-        gradients[name] = {weight: p.grad.detach().clone() for weight, p in weights if p.grad is not None}
+        gradients[name] = {  # one of zeros, of a token that the batch has not, is none
+            weight: p.grad.detach().clone() for weight, p in weights if p.grad is not None and p.grad.any()
+        }
         models[name].zero_grad(set_to_none=True)
     literal, ours = losses["literal"], losses["codi"]
     shared = [term for term in literal if term in ours]
