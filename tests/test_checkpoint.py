@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from codi.errors import CheckpointError, CodiError
 from codi.generation.latent_reasoner import LatentReasoner
@@ -18,6 +20,8 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.modeling import checkpoint
 from codi.modeling.model import ThoughtModel
+from codi.training.run import start_from
+from tiny_checkpoints import tiny_reasoner
 from tiny_models import EXAMPLES, fill_adapters, reasoner, tiny_model, with_lora
 
 QUESTIONS = [example.question for example in EXAMPLES]
@@ -291,3 +295,17 @@ def test_push_to_hub_uploads_a_loadable_checkpoint(
     received = LatentReasoner.from_pretrained(tmp_path / "hub/someone/codi")
     questions = [example.question for example in EXAMPLES]
     assert received.answer(questions, max_new_tokens=5) == sent.answer(questions, max_new_tokens=5)
+
+
+def test_a_run_starts_only_from_a_checkpoint_with_its_tokens(tmp_path: Path) -> None:
+    reasoner = tiny_reasoner("cot-sft")
+    reasoner.save_pretrained(tmp_path / "start")
+    other = tiny_reasoner("codi")
+    start_from(str(tmp_path / "start"), other)
+    first, second = "apples", "Mia"  # as many tokens, two of them swapped
+    state = json.loads(other.tokenizer.backend_tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    other.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    with pytest.raises(CheckpointError, match="other ids than the run's"):
+        start_from(str(tmp_path / "start"), other)

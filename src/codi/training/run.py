@@ -216,6 +216,11 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
             f"The run cannot start from '{checkpoint}': it has {found.base_vocabulary_rows} vocabulary rows, "
             f"the run's base {model.bot_id}."
         )
+    if load_tokenizer(str(path)).get_vocab() != reasoner.tokenizer.get_vocab():
+        raise CheckpointError(
+            f"The run cannot start from '{checkpoint}': its tokenizer gives tokens other ids than the run's. "
+            "Give the same one: tokenizer=" + str(path)
+        )
     if found.lora is not None:
         check_base(path, found, model.config)
     thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
