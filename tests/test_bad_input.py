@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from codi.cli import app
+from codi.errors import CodiError
+from codi.evaluation.benchmarks import load_benchmark
 from tiny_checkpoints import QUESTION, save_lora_checkpoint, tiny_reasoner
 
 
@@ -391,3 +393,8 @@ def test_an_interrupt_is_a_short_message(monkeypatch: pytest.MonkeyPatch, tmp_pa
     result = CliRunner().invoke(app, ["data", "test", "--output", str(tmp_path / "out.jsonl")])
     assert result.exit_code == 130
     assert result.stderr.startswith("error: interrupted")
+
+
+def test_a_local_copy_given_as_a_benchmark_is_told_how() -> None:
+    with pytest.raises(CodiError, match="--benchmark gsm8k --file gsm8k=mine.jsonl"):
+        load_benchmark("gsm8k=mine.jsonl")

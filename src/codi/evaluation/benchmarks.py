@@ -138,7 +138,11 @@ def find_benchmark(
         )
     if path.suffix in {".jsonl", ".json", ".csv", ".parquet", ".txt"} or path.is_dir():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"The evaluation file '{name_or_path}' {what}. Give the path of an existing file.")
+        named, _, file = name_or_path.partition("=")
+        advice = "Give the path of an existing file."
+        if named in BENCHMARKS:
+            advice = f"A local copy of '{named}' is given as --benchmark {named} --file {named}={file}."
+        raise DataError(f"The evaluation file '{name_or_path}' {what}. {advice}")
     raise UsageError(
         f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file, or "
         f"one of: {', '.join(BENCHMARKS)}."

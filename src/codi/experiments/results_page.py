@@ -20,8 +20,9 @@ are of the **small scale**: generated word problems and a two-layer model traine
 absolute numbers cannot agree; what can be compared is the direction. A direction is tested on all
 questions of all seeds with McNemar's exact test; the interval of a difference is a paired bootstrap's. An
 accuracy of several seeds is given as mean ± standard deviation, of one seed with its 95 % Wilson
-interval. Scorer: `codi`, n = 1,000 questions a set and seed. iCoT and Coconut start from CoT-SFT's
-checkpoint, so they are trained for twice the steps of the others.
+interval. Scorer: `codi`, n = 1,000 questions a set and seed. In Figure 3 iCoT and Coconut
+start from CoT-SFT's checkpoint, so they are trained for twice the steps of the others; the table after it
+trains every system for as many.
 
 The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it takes days on an A100 for
 each system. The commands below each table would run it.

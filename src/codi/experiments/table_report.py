@@ -37,9 +37,10 @@ class Direction:
         low, high = self.ci95
         verdict = "agrees" if self.agrees else "DISAGREES"
         sure = "" if self.p < 0.05 else ", not significant"
+        p = f"= {self.p:.2g}" if self.p > 1e-300 else "< 1e-300"
         return (
             f"{text}: {verdict}{sure} ({100 * self.difference:+.1f} points "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p = {self.p:.2g})"
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p {p})"
         )
 
 
