@@ -396,5 +396,5 @@ def test_an_interrupt_is_a_short_message(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_local_copy_given_as_a_benchmark_is_told_how() -> None:
-    with pytest.raises(CodiError, match="--benchmark gsm8k --file gsm8k=mine.jsonl"):
+    with pytest.raises(CodiError, match=r"--benchmark gsm8k --file gsm8k=mine\.jsonl"):
         load_benchmark("gsm8k=mine.jsonl")
