@@ -69,7 +69,7 @@ def test_a_batch_needs_enough_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": "icot"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}]
+    "wrong", [{"name": "pause-tokens"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}]
 )
 def test_bad_arguments_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from codi.interpretability.layer_states import blocks
 from codi.methods.codi import Codi
 from codi.modeling.context import Tokens
-from codi.modeling.packing import Packing, can_pack
+from codi.modeling.packing import Packing, allow_packing
 from tiny_models import FAMILIES, assert_same_gradients, encoded_batch, gradients, tiny_model
 
 
@@ -46,18 +47,41 @@ def test_the_cache_and_states_are_laid_out_as_without_packing() -> None:
         torch.testing.assert_close(
             a.keys.transpose(1, 2)[whole], b.keys.transpose(1, 2)[whole], atol=1e-5, rtol=1e-5
         )
-    assert model.causal.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("outer_is_packed", [True, False])
+def test_a_pass_within_a_pass_disturbs_neither(outer_is_packed: bool) -> None:
+    """As when two threads read with one model: the second pass begins and ends inside the first."""
+    model = tiny_model().eval()
+    batch = encoded_batch(Codi())
+    packed = Tokens.of(batch, "question")
+    plain = Tokens(packed.ids[:1, -2:], torch.ones_like(packed.ids[:1, -2:]))
+    assert not packed.mask.bool().all()
+    outer, inner = (packed, plain) if outer_is_packed else (plain, packed)
+    expected = [model.read(tokens).context.last_hidden for tokens in (outer, inner)]
+    within: list[torch.Tensor] = []
+
+    def read_inner(*_: object) -> None:
+        hook.remove()
+        within.append(model.read(inner).context.last_hidden)
+
+    hook = blocks(model)[0].register_forward_hook(read_inner)
+    found = model.read(outer).context.last_hidden
+    assert torch.equal(found, expected[0])
+    assert torch.equal(within[0], expected[1])
 
 
 def test_a_sliding_window_is_read_padded() -> None:
     assert "mistral" in FAMILIES
-    assert not tiny_model("mistral").packs
+    model = tiny_model("mistral")
+    assert not model.packs
+    assert model.causal.config._attn_implementation == "sdpa"
 
 
 def test_another_attention_is_read_padded() -> None:
     causal = tiny_model().causal
     causal.config._attn_implementation = "eager"
-    assert not can_pack(causal)
+    assert not allow_packing(causal)
 
 
 def test_pack_and_unpack_are_inverse() -> None:

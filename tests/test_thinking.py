@@ -33,10 +33,11 @@ def raw_pass(thinker: LatentReasoner, question: str) -> tuple[Any, Tensor]:
     model = thinker.model
     ids = torch.tensor([[*thinker.text.question(question), model.bot_id]])
     inputs = torch.cat([model.embed(ids), thinking.latents], 1)
-    model.causal.config._attn_implementation = "eager"
+    config = model.causal.config
+    usual, config._attn_implementation = config._attn_implementation, "eager"
     with torch.no_grad():
         output = model.causal.base_model(inputs_embeds=inputs, output_attentions=True)
-    model.causal.config._attn_implementation = "sdpa"
+    config._attn_implementation = usual
     return output, thinking.thoughts
 
 
@@ -88,10 +89,11 @@ def test_attention_of_one_head_and_what_is_left_out() -> None:
 def test_recording_leaves_the_model_as_it_was() -> None:
     mind = thinker("llama")
     before = finish(mind, think_through(mind, QUESTIONS).start)
+    usual = mind.model.causal.config._attn_implementation
     with recorded_attention(mind.model) as passes:
         think_through(mind, QUESTIONS[:1])
     assert len(passes) == 8
-    assert mind.model.causal.config._attn_implementation == "sdpa"
+    assert mind.model.causal.config._attn_implementation == usual
     assert finish(mind, think_through(mind, QUESTIONS).start) == before
     assert len(passes) == 8
 

@@ -48,7 +48,9 @@ def serve(
     ] = False,
     replicas: Annotated[int, typer.Option(help="With --ray: how many.", min=1)] = 1,
     cpus_per_replica: Annotated[float, typer.Option(help="With --ray: cores set aside.", min=0)] = 1.0,
-    gpus_per_replica: Annotated[float, typer.Option(help="With --ray: GPUs set aside.", min=0)] = 0.0,
+    gpus_per_replica: Annotated[
+        float | None, typer.Option(help="With --ray: GPUs set aside; by default one if there are any.", min=0)
+    ] = None,
     ray_address: Annotated[
         str, typer.Option(help="With --ray: a running cluster; local makes one on this machine.",
                           envvar="RAY_ADDRESS")

@@ -26,7 +26,7 @@ from codi.errors import RecipeError, TrainingError
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
-from codi.modeling.packing import Packing, can_pack, read_packed
+from codi.modeling.packing import Packing, allow_packing, read_packed
 from codi.modeling.projection import Projection
 
 
@@ -74,7 +74,7 @@ class ThoughtModel(nn.Module):
         )
         self.hidden_size: int = hidden_size
         self.bot_id, self.eot_id = rows, rows + 1
-        self.packs = can_pack(causal)
+        self.packs = allow_packing(causal)
         """Whether padding is left out of the computation; set to False to have it computed."""
         self.watcher: ThoughtWatcher | None = None
         """Who looks on while the model thinks; set for a while by `codi.interpretability`."""

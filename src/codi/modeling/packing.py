@@ -6,20 +6,19 @@
 
 In a random batch of 16 problems of GSM8k-Aug two tokens in five are padding. transformers lets a model's
 attention be replaced by a registered function and hands it our keyword arguments; everything else in a
-decoder works token by token. A model of which that is not true is found out by trying (`can_pack`).
+decoder works token by token. A model of which that is not true is found out by trying (`allow_packing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "codi_packed"
 
@@ -67,30 +66,29 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packing: Packing,
+    packing: Packing | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """Called by transformers. query, key, value: [1, heads, n, head_dim]; returns [1, n, heads, ..]."""
+    """Called by transformers; without `packing`, its own `sdpa`.
+
+    query, key, value: [1, heads, n, head_dim], of packed rows; returns [1, n, heads, ..].
+    """
+    if packing is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
     query, key, value = (packing.unpack(part.transpose(1, 2)).transpose(1, 2) for part in (query, key, value))
     key, value = packing.cache.update(key, value, cast(int, module.layer_idx))
     attended, _none = sdpa_attention_forward(module, query, key, value, packing.may_attend, dropout, scaling)
     return packing.pack(attended), None
 
 
+# Registered under a name of its own, with the masks of `sdpa`, and set once for a model's life: two threads
+# may read with one model, one packed and one not, and neither changes what the other attends with.
 AttentionInterface.register(ATTENTION, packed_attention)
-
-
-@contextmanager
-def packed_attention_in(config: Any) -> Iterator[None]:
-    """The model of this configuration attends through `packed_attention` meanwhile."""
-    usual = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def read_packed(
@@ -100,23 +98,26 @@ def read_packed(
 
     The cache of `packing` takes the keys and values; positions: [b, t].
     """
-    with packed_attention_in(body.config):
-        output = body(
-            inputs_embeds=packing.pack(inputs),
-            position_ids=packing.pack(positions),
-            use_cache=False,
-            output_hidden_states=hidden_states,
-            packing=packing,
-        )
+    output = body(
+        inputs_embeds=packing.pack(inputs),
+        attention_mask=packing.may_attend,  # four dimensions: transformers makes no mask of its own
+        position_ids=packing.pack(positions),
+        use_cache=False,
+        output_hidden_states=hidden_states,
+        packing=packing,
+    )
     states = tuple(packing.unpack(state) for state in output.hidden_states) if hidden_states else None
     return packing.unpack(output.last_hidden_state), states
 
 
 @torch.no_grad()
-def can_pack(causal: Any) -> bool:
-    """Whether packed reading gives what padded reading gives: tried out on two rows, one of them padded."""
+def allow_packing(causal: Any) -> bool:
+    """Have the model attend through `packed_attention`, if packed reading gives what padded reading gives.
+
+    Tried out on two rows, one of them padded; where it does not hold, the model is left as it was.
+    """
     weight = causal.get_input_embeddings().weight
-    if weight.device.type == "meta" or causal.config._attn_implementation != "sdpa":
+    if weight.device.type == "meta" or causal.config._attn_implementation not in ("sdpa", ATTENTION):
         return False
     cache = DynamicCache(config=causal.config)
     if any(getattr(layer, "is_sliding", True) for layer in cache.layers):
@@ -130,11 +131,15 @@ def can_pack(causal: Any) -> bool:
     usual = body(
         inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
+    causal.config._attn_implementation = ATTENTION
     try:
         ours, _ = read_packed(body, Packing.of(mask, mask, cache), inputs, positions, hidden_states=False)
+        real = mask.bool()
+        same = torch.allclose(ours[real].float(), usual[real].float(), atol=1e-3, rtol=1e-3)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return False  # an attention of its own kind: padded reading serves it
+        same = False  # an attention of its own kind: padded reading serves it
     finally:
         causal.train(training)
-    real = mask.bool()
-    return torch.allclose(ours[real].float(), usual[real].float(), atol=1e-3, rtol=1e-3)
+    if not same:
+        causal.config._attn_implementation = "sdpa"
+    return same

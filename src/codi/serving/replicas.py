@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,14 @@ class ReplicaSettings:
     """What every replica is made of; the limits are those of `codi serve`, and each replica's own.
 
     checkpoint: a folder that every machine sees, or a hub id; name: the model's, in requests; cpus, gpus:
-    what Ray sets aside for a replica.
+    what Ray sets aside for a replica; gpus None: one where the cluster has any, unless the device is cpu.
     """
 
     checkpoint: str
     name: str
     replicas: int = 1
     cpus: float = 1.0
-    gpus: float = 0.0
+    gpus: float | None = None
     device: str | None = None
     base: str | None = None
     api_key: str | None = None
@@ -86,7 +86,7 @@ def application(settings: ReplicaSettings) -> serve.Application:
         serve.ingress(build)(),
         name=NAME,
         num_replicas=settings.replicas,
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus or 0},
         max_ongoing_requests=settings.max_batch + settings.max_waiting + ROOM_TO_REFUSE,
         graceful_shutdown_timeout_s=SECONDS_TO_FINISH,
         logging_config=QUIET,
@@ -105,13 +105,11 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told anything unless asked to
     local = address == LOCAL
     if local:
-        _require_room(settings, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+        settings = _fitted(settings, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     try:
         _require_somebody_at(address)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        ray.init(
-            address=address, include_dashboard=False if local else None, logging_level=logging.WARNING
-        )
+        ray.init(address=address, include_dashboard=False if local else None, logging_level=logging.WARNING)
     except (OSError, ValueError, RayError) as error:
         raise UsageError(
             f"The Ray cluster at '{address}' cannot be reached: {str(error).splitlines()[0]} "
@@ -121,7 +119,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
         behind.callback(ray.shutdown)
         if not local:
             resources: Any = ray.cluster_resources  # it has no annotations
-            _require_room(settings, resources())
+            settings = _fitted(settings, resources())
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": port},
@@ -152,12 +150,19 @@ def _require_somebody_at(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _require_room(settings: ReplicaSettings, there: Mapping[str, float]) -> None:
-    """Raise UsageError when the cluster could never hold all replicas; Ray itself would wait for ever."""
-    for kind, each in (("CPU", settings.cpus), ("GPU", settings.gpus)):
+def _fitted(settings: ReplicaSettings, there: Mapping[str, float]) -> ReplicaSettings:
+    """The settings with a number of GPUs. there: what the cluster has.
+
+    Raises UsageError when it could never hold all replicas; Ray itself would wait for ever.
+    """
+    gpus = settings.gpus
+    if gpus is None:
+        gpus = 1.0 if there.get("GPU") and settings.device != "cpu" else 0.0
+    for kind, each in (("CPU", settings.cpus), ("GPU", gpus)):
         needed, found = each * settings.replicas, there.get(kind, 0.0)
         if needed > found:
             raise UsageError(
                 f"{settings.replicas} replicas of {each:g} {kind}s each need {needed:g}; the cluster has "
                 f"{found:g}. Ask for fewer --replicas, or less with --{kind.lower()}s-per-replica."
             )
+    return replace(settings, gpus=gpus)
