@@ -13,7 +13,8 @@ from codi.cli import app
 from codi.errors import UsageError
 from codi.evaluation.statistics import mcnemar_exact
 from codi.experiments import sweep
-from codi.experiments.sweep import Plan, plan, read_result, run_sweep, write_result
+from codi.experiments.sweep import read_result, run_sweep, write_result
+from codi.experiments.sweep_plan import Plan, comparable, plan, stands_on
 from codi.experiments.table_report import cell, collect, directions, rows, within_two_deviations
 from codi.experiments.tables import TABLES, VARIANTS
 from codi.methods.method import build_method
@@ -32,7 +33,8 @@ def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
     return {
         "variant": one.variant.name,
         "seed": one.seed,
-        "configuration": sweep._comparable(one.configuration().as_dict()),
+        "configuration": comparable(one.configuration().as_dict()),
+        "stands_on": stands_on(one),
         "steps": 10,
         "train_seconds": 5.0,
         "benchmarks": dict.fromkeys(one.sets, found),
@@ -123,6 +125,30 @@ def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None
     write_result(one, made_up(one, "10"))
     moved = replace(one, runs=tmp_path / "elsewhere")
     assert read_result(moved)[0] is not None
+
+
+def test_a_result_ends_with_the_settings_that_it_stands_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher is to be trained with another seed of its own: its pupil's result and training are void."""
+    pupil = next(one for one in plans_of(tmp_path, "table2", seeds=[1], **SHORT) if one.needs)
+    (teacher,) = pupil.needs
+    for one in (teacher, pupil):
+        write_result(one, sweep.make_run(one, lambda *_: None))
+    assert read_result(pupil)[0] is not None
+    trained = pupil.checkpoint / "training.json"
+    before = trained.stat().st_mtime_ns
+    sweep.make_run(pupil, lambda *_: None)
+    assert trained.stat().st_mtime_ns == before
+
+    changed = replace(teacher.variant, overrides=(*teacher.variant.overrides, "training.learning_rate=0.01"))
+    monkeypatch.setitem(VARIANTS, teacher.variant.name, changed)
+    assert "stands on a run with other settings" in read_result(pupil)[1]
+    (teacher,) = pupil.needs
+    write_result(teacher, sweep.make_run(teacher, lambda *_: None))
+    write_result(pupil, sweep.make_run(pupil, lambda *_: None))
+    assert trained.stat().st_mtime_ns > before
+    assert read_result(pupil)[0] is not None
 
 
 def test_sweep_makes_skips_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

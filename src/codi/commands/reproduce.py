@@ -11,7 +11,7 @@ from codi.commands.console import print_table
 from codi.errors import CodiError, UsageError
 
 if TYPE_CHECKING:
-    from codi.experiments.sweep import Plan
+    from codi.experiments.sweep_plan import Plan
     from codi.experiments.tables import Table
 
 
@@ -42,7 +42,8 @@ def reproduce(
         return
     if not tables:
         raise UsageError(f"Name a table, or all: {', '.join(TABLES)}.")
-    from codi.experiments.sweep import measure_latency_of, plan, run_sweep, tables_named
+    from codi.experiments.sweep import measure_latency_of, run_sweep
+    from codi.experiments.sweep_plan import plan, tables_named
 
     chosen = tables_named(tables)
     plans = plan(tables, scale, results, runs, seeds=seeds, steps=steps, questions=questions)

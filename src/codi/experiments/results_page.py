@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codi.experiments.sweep import plan
+from codi.experiments.sweep_plan import plan
 from codi.experiments.table_report import Results, accuracies, collect, directions, rows, sets_of
 from codi.experiments.tables import TABLES, VARIANTS, Table
 from codi.storage import write_whole

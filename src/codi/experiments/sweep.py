@@ -4,151 +4,30 @@
     results/SCALE/VARIANT/seed-N.json     the result, written whole after it, with a checksum
     runs/reproduce/SCALE/VARIANT/seed-N/  checkpoint and curves; large, not kept in git
 
-A result counts as finished when its checksum and its configuration are right. A killed sweep goes on where
-it stopped: finished runs are skipped, a run that was cut off resumes from its last checkpoint. What is not
-seen: that the run which another started from has been made anew with other settings; delete the results
-that stand on it.
+A result counts as finished when its checksum and its configuration are right, and those of the runs that it
+stands on. A killed sweep goes on where it stopped: finished runs are skipped, a run that was cut off resumes
+from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from codi.errors import UsageError, nearest
+from codi.errors import UsageError
 from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
-from codi.experiments.tables import PAPER_SETS, SMALL_SETS, TABLES, VARIANTS, Table, Variant
+from codi.experiments.sweep_plan import Plan, comparable, digest, stands_on, without_none
+from codi.experiments.tables import VARIANTS
 from codi.methods.method import build_method
 from codi.storage import write_whole
-from codi.training.recipes import RunConfig, load_recipe
+from codi.training.recipes import RunConfig
 
-SCALES = ("small", "paper")
-SMALL_RECIPE = "word-problems-small"
 SAMPLED_RUNS, SAMPLED_TEMPERATURE = 10, 0.1  # how the paper answers with CoT-SFT
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run to make: a variant with a seed at a scale.
-
-    steps, questions: shorten it (tests); None is the whole.
-    """
-
-    variant: Variant
-    seed: int
-    scale: str
-    results: Path
-    runs: Path
-    steps: int | None = None
-    questions: int | None = None
-
-    @property
-    def name(self) -> str:
-        """`codi/seed-1`."""
-        return f"{self.variant.name}/seed-{self.seed}"
-
-    @property
-    def result_file(self) -> Path:
-        """Where the result goes."""
-        return self.results / self.scale / f"{self.name}.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run trains."""
-        return self.runs / self.scale / self.name
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the runs whose checkpoints it starts from or learns from."""
-        return tuple(f"{name}/seed-{self.seed}" for name in (self.start, self.variant.teacher) if name)
-
-    @property
-    def start(self) -> str | None:
-        """The variant whose checkpoint it starts from, if any."""
-        return self.variant.start if self.scale == "small" else None
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Names of the sets it is measured on."""
-        return SMALL_SETS if self.scale == "small" else PAPER_SETS
-
-    def configuration(self) -> RunConfig:
-        """The run's whole configuration. Raises RecipeError."""
-        variant, folder = self.variant, self.runs / self.scale
-        recipe = SMALL_RECIPE if self.scale == "small" else variant.recipe
-        overrides = [*variant.overrides, *(variant.small if self.scale == "small" else variant.paper)]
-        overrides.append(f"training.seed={self.seed}")
-        if self.start:
-            overrides.append(f"start={folder / self.start / f'seed-{self.seed}'}")
-        if variant.teacher:
-            overrides.append(f"method.teacher={folder / variant.teacher / f'seed-{self.seed}'}")
-        config = load_recipe(recipe, overrides)
-        training = {**config.training, "disable_tqdm": True}  # the bars of side_by_side.py speak for all
-        if self.steps is not None:
-            training |= {"max_steps": self.steps, "eval_steps": max(1, self.steps // 2)}
-        elif self.scale == "small":
-            training["max_steps"] = round(training["max_steps"] * variant.steps_factor)
-        values = config.as_dict() | {"training": training}
-        if self.questions is not None:
-            values["data"]["validation_limit"] = self.questions
-        from codi.training.recipes import build_run_config
-
-        return build_run_config(values, self.name)
-
-
-def plan(
-    names: Sequence[str],
-    scale: str,
-    results: Path,
-    runs: Path,
-    *,
-    seeds: Sequence[int] | None = None,
-    steps: int | None = None,
-    questions: int | None = None,
-) -> list[Plan]:
-    """The runs that some tables need, each once, those that others stand on first.
-
-    seeds: in place of each table's own. Raises UsageError on an unknown table or scale.
-    """
-    if scale not in SCALES:
-        raise UsageError(f"There is no scale '{scale}'. Scales: {', '.join(SCALES)}.")
-    found: dict[str, Plan] = {}
-
-    def add(variant: Variant, seed: int) -> None:
-        one = Plan(variant, seed, scale, results, runs, steps, questions)
-        for other in (one.start, variant.teacher):
-            if other:
-                add(VARIANTS[other], seed)
-        found.setdefault(one.name, one)
-
-    for table in tables_named(names):
-        for name in table.rows:
-            for seed in seeds or seeds_of(table, name):
-                add(VARIANTS[name], seed)
-    return list(found.values())
-
-
-def tables_named(names: Sequence[str]) -> list[Table]:
-    """The tables of some names; `all` is every one. Raises UsageError, with the list, on an unknown name."""
-    if "all" in names:
-        return list(TABLES.values())
-    for name in names:
-        if name not in TABLES:
-            raise UsageError(
-                f"There is no table '{name}'.{nearest(name, TABLES)} Tables: {', '.join(TABLES)}, all."
-            )
-    return [TABLES[name] for name in names]
-
-
-def seeds_of(table: Table, variant: str) -> tuple[int, ...]:
-    """The seeds of a row. The baseline of Table A6 has five, for its rule of two standard deviations."""
-    return (1, 2, 3, 4, 5) if (table.name, variant) == ("a6", "prompt-1") else table.seeds
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -164,10 +43,12 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
         checksum = found.pop("checksum")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError):
         return None, f"'{file}' is corrupted"
-    if checksum != _digest(found):
+    if checksum != digest(found):
         return None, f"'{file}' is corrupted"
-    if _given(found["configuration"]) != _given(_comparable(one.configuration().as_dict())):
+    if without_none(found["configuration"]) != without_none(comparable(one.configuration().as_dict())):
         return None, f"'{file}' was made with other settings"
+    if found.get("stands_on", {}) != stands_on(one):
+        return None, f"'{file}' stands on a run with other settings"
     result: dict[str, Any] = found
     return result, ""
 
@@ -175,7 +56,7 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
 def write_result(one: Plan, result: dict[str, Any]) -> None:
     """Write a result whole, with its checksum."""
     one.result_file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(one.result_file, json.dumps(result | {"checksum": _digest(result)}, indent=1) + "\n")
+    write_whole(one.result_file, json.dumps(result | {"checksum": digest(result)}, indent=1) + "\n")
 
 
 def twin_of(one: Plan) -> Plan | None:
@@ -202,35 +83,15 @@ def take_over(one: Plan, twin: Plan) -> bool:
     one.result_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(one.result_file.with_suffix(".yaml"), yaml.safe_dump(config.as_dict(), sort_keys=False))
     own = {"variant": one.variant.name, "title": one.variant.title, "same_as": twin.name}
-    write_result(one, result | own | {"configuration": _comparable(config.as_dict())})
+    write_result(one, result | own | {"configuration": comparable(config.as_dict())})
     return True
-
-
-def _digest(result: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
-
-
-def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON-ready settings; of the checkpoints that a run stands on, variant and seed alone."""
-    settings: dict[str, Any] = json.loads(json.dumps(values))
-    for section, key in ((settings, "start"), (settings["method"], "teacher")):
-        if section.get(key):
-            section[key] = "/".join(Path(section[key]).parts[-2:])
-    return settings
-
-
-def _given(values: Any) -> Any:
-    """Without what is None: a setting that the package learnt later makes no finished run another one."""
-    if isinstance(values, dict):
-        return {key: _given(value) for key, value in values.items() if value is not None}
-    return values
 
 
 def _meant(one: Plan) -> dict[str, Any]:
     """A run's settings, the method's defaults written out: `beta: 1` and no beta are the same run."""
     config = one.configuration()
     method = {"name": config.method["name"]} | asdict(build_method(config.method))
-    return _comparable(config.as_dict() | {"method": method})
+    return comparable(config.as_dict() | {"method": method})
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -258,7 +119,7 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
     finished = len(every) - len(todo) - len(waiting)
     say(f"{finished} of {len(every)} runs are finished, {len(todo)} to make.")
     # A finished run whose checkpoint is gone is made again only where another one stands on it.
-    wanted = {need for one in todo for need in one.needs}
+    wanted = {need.name for one in todo for need in one.needs}
     todo += [
         one
         for one in every
@@ -268,7 +129,9 @@ def run_sweep(plans: Iterable[Plan], say: Callable[[str], None]) -> dict[str, Ba
         return {}
     made = {one.name for one in todo}
     jobs = [
-        Job(one.name, one, tuple(need for need in one.needs if need in made)) for one in every if one in todo
+        Job(one.name, one, tuple(need.name for need in one.needs if need.name in made))
+        for one in every
+        if one in todo
     ]
     by_name = {one.name: one for one in todo}
 
@@ -294,11 +157,11 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
     one.result_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(one.result_file.with_suffix(".yaml"), yaml.safe_dump(config.as_dict(), sort_keys=False))
     summary = one.checkpoint / "training.json"
-    begun = one.checkpoint / "run.yaml"
-    overwrite = begun.exists() and _comparable(yaml.safe_load(begun.read_text(encoding="utf-8"))) != (
-        _comparable(config.as_dict())
-    )  # of other settings: so is its result, which is why it is made again
+    basis = one.checkpoint.with_name(f"{one.checkpoint.name}.stands-on.json")
+    overwrite = (one.checkpoint / "run.yaml").exists() and _begun_otherwise(one, config, basis)
     if overwrite or not summary.exists():
+        basis.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(basis, json.dumps(stands_on(one)) + "\n")
         train(
             config, one.checkpoint, resume=not overwrite, overwrite=overwrite, say=lambda _: None,
             callbacks=[steps_to(report)],
@@ -310,7 +173,8 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
         "title": one.variant.title,
         "scale": one.scale,
         "seed": one.seed,
-        "configuration": _comparable(config.as_dict()),
+        "configuration": comparable(config.as_dict()),
+        "stands_on": stands_on(one),
         "steps": trained["steps"],
         "train_seconds": trained["train_seconds"],
         "device": trained["device"],
@@ -318,6 +182,19 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
         "benchmarks": benchmarks,
         **costs,
     }
+
+
+def _begun_otherwise(one: Plan, config: RunConfig, basis: Path) -> bool:
+    """Whether what lies in the run's folder was trained with other settings, or from other checkpoints.
+
+    basis: file that says what it stands on.
+    """
+    begun = yaml.safe_load((one.checkpoint / "run.yaml").read_text(encoding="utf-8"))
+    if comparable(begun) != comparable(config.as_dict()):
+        return True
+    return one.needs != () and not (
+        basis.exists() and json.loads(basis.read_text(encoding="utf-8")) == stands_on(one)
+    )
 
 
 def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
