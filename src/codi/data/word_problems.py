@@ -215,9 +215,13 @@ def _problems(split: str, rng: random.Random, style: ProblemStyle) -> Iterator[t
         for draw in range(_MOST_DRAWS):
             if draw % _DRAWS_PER_OPERATIONS == 0:
                 operations = _draw_operations(rng, length, style.complement_weight)
-            chain = (tail if above else usual).draw(rng, operations)
-            if chain is None or sum(value > style.usual_largest for value in chain.values()) < above:
+            drawn = (tail if above else usual).draw(rng, operations)
+            if drawn is None:
                 continue
+            values, operands = drawn
+            if above and sum(value > style.usual_largest for value in values) < above:
+                continue
+            chain = Chain(values[0], operations, tuple(operands))
             question = _tell(chain, rng, reworded=split == "reworded")
             if question not in seen and problem_share(question) == share:
                 break
@@ -241,6 +245,10 @@ def _draw_operations(rng: random.Random, steps: int, complement_weight: float) -
     return operations
 
 
+_Moves = dict[int, tuple[tuple[int, int], ...]]
+"""For a value, the operands of an operation, each with its result."""
+
+
 class _ChainSampler:
     """Draws chains whose values all lie in 1..largest.
 
@@ -256,41 +264,48 @@ class _ChainSampler:
         self._largest_addend = largest_addend
         self._factors = factors
         self._complements = complements
-        self._known: dict[tuple[int, str], tuple[int, ...]] = {}
-        self._known_starts: dict[str, tuple[int, ...]] = {}
+        self._tables: dict[str, _Moves] = {}
+        self._paths: dict[str, tuple[tuple[int, ...], tuple[_Moves, ...]]] = {}
 
-    def draw(self, rng: random.Random, operations: str) -> Chain | None:
-        """A chain that does `operations` in turn, or None where there is none."""
-        starts = self._starts(operations)
+    def draw(self, rng: random.Random, operations: str) -> tuple[list[int], list[int]] | None:
+        """A chain that does `operations` in turn: its values and its operands; None where there is none.
+
+        Called thousands of times for a problem of `larger_numbers`, so it looks up and makes no `Chain`.
+        """
+        starts, tables = self._path(operations)
         if not starts:
             return None
-        value = start = rng.choice(starts)
-        operands: list[int] = []
-        for index, operation in enumerate(operations):
-            choices = self._operands(value, operations[index:])
-            operands.append(rng.choice(choices))
-            value = _apply(value, operation, operands[-1])
-        return Chain(start, operations, tuple(operands))
+        value = rng.choice(starts)
+        values, operands = [value], []
+        for moves in tables:
+            operand, value = rng.choice(moves[value])
+            operands.append(operand)
+            values.append(value)
+        return values, operands
 
-    def _starts(self, operations: str) -> tuple[int, ...]:
-        """The numbers to start from with which all of `operations` can be done."""
-        if operations not in self._known_starts:
-            self._known_starts[operations] = tuple(
-                value for value in range(2, self._largest + 1) if self._operands(value, operations)
-            )
-        return self._known_starts[operations]
+    def _path(self, operations: str) -> tuple[tuple[int, ...], tuple[_Moves, ...]]:
+        """The numbers to start from with which all of `operations` can be done, and the moves of each."""
+        if operations not in self._paths:
+            tables = tuple(self._moves(operations[index:]) for index in range(len(operations)))
+            self._paths[operations] = tuple(value for value in tables[0] if value >= 2), tables
+        return self._paths[operations]
 
-    def _operands(self, value: int, operations: str) -> tuple[int, ...]:
-        """The operands of the first operation after which the others can still be done."""
-        key = (value, operations)
-        if key not in self._known:
+    def _moves(self, operations: str) -> _Moves:
+        """The ways to do the first operation after which the others can still be done."""
+        if operations not in self._tables:
             rest = operations[1:]
-            self._known[key] = tuple(
-                operand
-                for operand in self._possible(value, operations[0])
-                if not rest or self._operands(_apply(value, operations[0], operand), rest)
-            )
-        return self._known[key]
+            after = self._moves(rest) if rest else None
+            table: _Moves = {}
+            for value in range(1, self._largest + 1):
+                results = [
+                    (operand, _apply(value, operations[0], operand))
+                    for operand in self._possible(value, operations[0])
+                ]
+                moves = tuple(move for move in results if after is None or move[1] in after)
+                if moves:
+                    table[value] = moves
+            self._tables[operations] = table
+        return self._tables[operations]
 
     def _possible(self, value: int, operation: str) -> list[int]:
         """The operands that keep the result whole, in range, and worth computing (never 0, never n / n)."""
