@@ -1,4 +1,4 @@
-"""What every test shares: one thread (the models are tiny), a seed, no network."""
+"""What every test shares: one thread (the models are tiny, test files run side by side), a seed, no network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
 torch.set_num_threads(1)
 
 
