@@ -1,4 +1,4 @@
-"""What every test shares: one thread (the models are tiny, test files run side by side), a seed, no network."""
+"""What every test shares: one thread (models are tiny, test files run side by side), a seed, no network."""
 
 from __future__ import annotations
 
