@@ -9,6 +9,7 @@ from typing import Any
 
 from codi.errors import UsageError
 from codi.experiments.quickstart import METHODS, SETS
+from codi.experiments.system_colours import COLOURS
 
 TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
 SET_TITLES = {
@@ -17,7 +18,6 @@ SET_TITLES = {
     "larger_numbers": "larger numbers",
     "longer_chains": "longer chains",
 }
-COLOURS = {"cot-sft": "#7a8594", "codi": "#1769aa", "no-cot-sft": "#d08a35"}
 
 
 def draw(results: dict[str, Any], file: Path) -> None:
@@ -40,7 +40,15 @@ def draw(results: dict[str, Any], file: Path) -> None:
             [100 * (s["ci95"][1] - s["accuracy"]) for s in sets],
         ]
         places = [i + (offset - 1) * width for i in range(len(SETS))]
-        left.bar(places, heights, width, yerr=spread, capsize=2, color=COLOURS[method], label=TITLES[method])
+        left.bar(
+            places,
+            heights,
+            width,
+            yerr=spread,
+            capsize=2,
+            color=COLOURS[TITLES[method]],
+            label=TITLES[method],
+        )
         for place, height, up in zip(places, heights, spread[1], strict=True):
             left.text(place, height + up + 1, f"{height:.0f}", ha="center", va="bottom", fontsize=8)
     left.set_xticks(range(len(SETS)), [SET_TITLES[name] for name in SETS])
@@ -57,7 +65,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
     )
     for axis, title, cost in costs:
         values = [cost(results["methods"][method]) for method in order]
-        bars = axis.bar([TITLES[m] for m in order], values, color=[COLOURS[m] for m in order])
+        bars = axis.bar([TITLES[m] for m in order], values, color=[COLOURS[TITLES[m]] for m in order])
         axis.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
         axis.set_title(title, fontsize=10)
         axis.set_ylim(0, 1.15 * max(values))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codi.experiments.sweep_plan import plan
+from codi.experiments.system_colours import COLOURS, colours_of
 from codi.experiments.table_report import Results, accuracies, collect, directions, rows, sets_of
 from codi.experiments.tables import TABLES, VARIANTS, Table
 from codi.storage import write_whole
@@ -101,18 +102,21 @@ def draw(table: Table, found: Results, file: Path) -> None:
                 and (values := accuracies(table, found, variant, names[0]))
             )
             if points:
-                axis.plot(*zip(*points, strict=True), marker=marker, label=family)
+                axis.plot(*zip(*points, strict=True), marker=marker, label=family, color=COLOURS[family])
         axis.set_xlabel("continuous thoughts")
     else:
         width = 0.8 / len(table.rows)
-        for offset, variant in enumerate(table.rows):
+        titles = [VARIANTS[variant].title for variant in table.rows]
+        for offset, (variant, title, colour) in enumerate(
+            zip(table.rows, titles, colours_of(titles), strict=True)
+        ):
             heights, spread = [], []
             for name in names:
                 mean, deviation = mean_std(accuracies(table, found, variant, name) or [0.0])
                 heights.append(100 * mean)
                 spread.append(100 * (deviation or 0.0))
             places = [i + (offset - len(table.rows) / 2 + 0.5) * width for i in range(len(names))]
-            axis.bar(places, heights, width, yerr=spread, capsize=2, label=VARIANTS[variant].title)
+            axis.bar(places, heights, width, yerr=spread, capsize=2, label=title, color=colour)
         axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
     axis.set_ylabel("accuracy (%)")
     axis.set_ylim(0, 104)
