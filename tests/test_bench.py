@@ -19,15 +19,7 @@ from tiny_checkpoints import tiny_reasoner
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request: pytest.FixtureRequest) -> dict[str, object]:
-    return bench_train(
-        name=request.param,
-        size="tiny",
-        batch_size=3,
-        pairs=2,
-        lora_rank=4,
-        device="cpu",
-        memory=request.param == "codi",  # it starts a process for each of the three steps
-    )
+    return bench_train(name=request.param, size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu")
 
 
 def test_both_steps_give_the_same_loss_and_gradients(trained: dict[str, dict[str, float]]) -> None:
@@ -41,9 +33,8 @@ def test_the_training_report_has_every_figure_and_is_json(trained: dict[str, dic
     assert json.loads(json.dumps(trained)) == trained
     assert set(trained["examples_per_second"]) == set(VARIANTS)
     assert len(trained["ratios"]) == 2
-    if trained["settings"]["method"] == "codi":
-        assert set(trained["peak_bytes"]) == set(VARIANTS)
-        assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
+    assert set(trained["peak_bytes"]) == set(VARIANTS)
+    assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
     assert trained["environment"]["dtype"] == "float32"
 
 
@@ -79,7 +70,8 @@ def test_a_batch_needs_enough_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": "pause-tokens"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}]
+    "wrong",
+    [{"name": "no-such-method"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}],
 )
 def test_bad_arguments_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):

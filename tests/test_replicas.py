@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from codi.errors import UsageError
 from codi.generation.latent_reasoner import LatentReasoner
 from tiny_checkpoints import tiny_reasoner
 
@@ -103,6 +104,27 @@ def test_streams_keys_and_limits_are_those_of_one_server(address: str, checkpoin
     full = ask(address, QUESTIONS[0], n=16)  # more than --max-waiting 8
     assert full.status_code == 429
     assert int(full.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus_there", "got"),
+    [
+        ({}, 2, 1.0),
+        ({}, 0, 0.0),
+        ({"device": "cpu"}, 2, 0.0),
+        ({"gpus": 0.0}, 2, 0.0),
+        ({"gpus": 0.5}, 1, 0.5),
+    ],
+)
+def test_a_replica_gets_a_gpu_where_there_are_any(
+    asked: dict[str, Any], gpus_there: float, got: float
+) -> None:
+    from codi.serving.replicas import ReplicaSettings
+
+    settings = ReplicaSettings("folder", "name", replicas=2, **asked)
+    assert settings.fitted({"CPU": 4.0, "GPU": gpus_there}).gpus == got
+    with pytest.raises(UsageError, match=r"6 replicas of 1 GPUs each need 6; the cluster has 2"):
+        ReplicaSettings("folder", "name", replicas=6).fitted({"CPU": 8.0, "GPU": 2.0})
 
 
 @pytest.mark.parametrize(

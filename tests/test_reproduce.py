@@ -130,7 +130,7 @@ def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None
 def test_a_result_ends_with_the_settings_that_it_stands_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher is to be trained with another seed of its own: its pupil's result and training are void."""
+    """The teacher is to be trained at another rate: its pupil's result and training are void."""
     pupil = next(one for one in plans_of(tmp_path, "table2", seeds=[1], **SHORT) if one.needs)
     (teacher,) = pupil.needs
     for one in (teacher, pupil):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,21 @@ if TYPE_CHECKING:
 
 AS_PUBLISHED = -1
 """Stands for the number of a run: not a sampled one, but that of `--published-behaviour`."""
+
+
+@dataclass
+class Found:
+    """What has been measured so far: every set's runs, and what `--published-behaviour` found of it."""
+
+    results: dict[str, list[EvaluationResult]] = field(default_factory=dict)
+    published: dict[str, EvaluationResult] = field(default_factory=dict)
+
+    def add(self, name: str, run: int, result: EvaluationResult) -> None:
+        """Keep the result of a set's run."""
+        if run == AS_PUBLISHED:
+            self.published[name] = result
+        else:
+            self.results.setdefault(name, []).append(result)
 
 
 def evaluate(
@@ -88,15 +104,7 @@ def evaluate(
     if checkpoint is None or not benchmark:
         raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
     check_output(output, overwrite)
-    if runs < 1 or (runs > 1 and temperature == 0):
-        raise UsageError(
-            f"{runs} runs at temperature {temperature} were asked for. Several differ only when they are "
-            "sampled: give --temperature 0.1, as the paper does for CoT-SFT, or leave --runs out."
-        )
-    if published_behaviour and (temperature or mode not in (None, "latent")):
-        raise UsageError(
-            "--published-behaviour is greedy and latent. Leave out the temperature and the mode, or it."
-        )
+    _check_how(runs, temperature, mode, published_behaviour)
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
     asked = [(name, run) for name in loaded for run in range(runs)]
@@ -113,7 +121,6 @@ def evaluate(
         from codi.evaluation.spread import require_same
 
         require_same(reasoner, {name: found[0] for name, found in loaded.items()})
-    as_published = _as_published(reasoner, checkpoint, published_dtype) if published_behaviour else None
     settings: dict[str, Any] = {
         "mode": mode,
         "latents": latents,
@@ -125,28 +132,43 @@ def evaluate(
         "latency_questions": latency_questions,
         "seed": seed,
     }
+    found = Found()
+    kept = settings
+    asking: dict[int, Reasoner] = dict.fromkeys(range(runs), reasoner)
     if published_behaviour:
-        settings["published_dtype"] = published_dtype
-    results: dict[str, list[EvaluationResult]] = {}
-    published: dict[str, EvaluationResult] = {}
+        asking[AS_PUBLISHED] = _as_published(reasoner, checkpoint, published_dtype)
+        kept = {**settings, "published_dtype": published_dtype}
     try:
         for name, run in asked:
-            rows_file, on = paths[name, run], loaded[name]
-            if as_published is not None and run == AS_PUBLISHED:
-                once = {**settings, "latency_questions": 0}
-                published[name] = _measure(as_published, name, on, rows_file, overwrite, once)
-            else:
-                seeded = {**settings, "seed": seed + run}
-                found = _measure(reasoner, name, on, rows_file, overwrite, seeded)
-                results.setdefault(name, []).append(found)
+            measured = _measure(
+                asking[run], name, loaded[name], paths[name, run], overwrite, _of_run(settings, run)
+            )
+            found.add(name, run, measured)
             if output is not None and processes.is_first():  # after every run: a failure loses nothing
-                write_json(output, _as_dict(checkpoint, reasoner, settings, loaded, results, published))
-    finally:
-        if (
-            results and processes.is_first()
-        ):  # also after an interrupt or a full disk: what was measured is shown
-            _print_results(f"{checkpoint} ({reasoner.method.name})", results, published)
+                write_json(output, _as_dict(checkpoint, reasoner, kept, loaded, found))
+    finally:  # also after an interrupt or a full disk: what was measured is shown
+        if found.results and processes.is_first():
+            _print_results(f"{checkpoint} ({reasoner.method.name})", found)
     processes.leave()
+
+
+def _check_how(runs: int, temperature: float, mode: str | None, published_behaviour: bool) -> None:
+    if runs < 1 or (runs > 1 and temperature == 0):
+        raise UsageError(
+            f"{runs} runs at temperature {temperature} were asked for. Several differ only when they are "
+            "sampled: give --temperature 0.1, as the paper does for CoT-SFT, or leave --runs out."
+        )
+    if published_behaviour and (temperature or mode not in (None, "latent")):
+        raise UsageError(
+            "--published-behaviour is greedy and latent. Leave out the temperature and the mode, or it."
+        )
+
+
+def _of_run(settings: dict[str, Any], run: int) -> dict[str, Any]:
+    """The settings of one run: a seed of its own; the authors' behaviour is not timed."""
+    if run == AS_PUBLISHED:
+        return {**settings, "latency_questions": 0}
+    return {**settings, "seed": settings["seed"] + run}
 
 
 def _as_published(reasoner: LatentReasoner, checkpoint: str, dtype: str) -> PublishedBehaviour:
@@ -192,7 +214,7 @@ def _measure(
             on_progress=on_progress if processes.is_first() else None,
             predictions_path=predictions,
             overwrite=overwrite,
-            **{name: value for name, value in settings.items() if name != "published_dtype"},
+            **settings,
         )
 
 
@@ -201,8 +223,7 @@ def _as_dict(
     reasoner: LatentReasoner,
     settings: dict[str, Any],
     loaded: dict[str, Loaded],
-    results: dict[str, list[EvaluationResult]],
-    published: dict[str, EvaluationResult],
+    measured: Found,
 ) -> dict[str, Any]:
     """What `--output` holds: a set's first run, and where there are several all, their mean and deviation.
 
@@ -221,9 +242,13 @@ def _as_dict(
                 **found[0].as_dict(),
                 "data": loaded[name][1].as_dict(),
                 **_over_runs(found),
-                **({"published_behaviour": published[name].as_dict()} if name in published else {}),
+                **(
+                    {"published_behaviour": measured.published[name].as_dict()}
+                    if name in measured.published
+                    else {}
+                ),
             }
-            for name, found in results.items()
+            for name, found in measured.results.items()
         },
     }
 
@@ -285,9 +310,8 @@ def _copies(names: list[str], files: list[str]) -> dict[str, str]:
     return copies
 
 
-def _print_results(
-    title: str, results: dict[str, list[EvaluationResult]], published: dict[str, EvaluationResult]
-) -> None:
+def _print_results(title: str, measured: Found) -> None:
+    results, published = measured.results, measured.published
     headings = ("benchmark", "accuracy %", "95 % interval", "n", "scorer", "mode", "unreadable",
                 "thought tokens", "passes", "latency ms (median / p95)")  # fmt: skip
     shown = []

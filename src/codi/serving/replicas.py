@@ -57,6 +57,23 @@ class ReplicaSettings:
     max_body_bytes: int = 1_000_000
     max_latents: int = 64
 
+    def fitted(self, there: Mapping[str, float]) -> ReplicaSettings:
+        """These settings with a number of GPUs. there: what the cluster has.
+
+        Raises UsageError when it could never hold all replicas; Ray itself would wait for ever.
+        """
+        gpus = self.gpus
+        if gpus is None:
+            gpus = 1.0 if there.get("GPU") and self.device != "cpu" else 0.0
+        for kind, each in (("CPU", self.cpus), ("GPU", gpus)):
+            needed, found = each * self.replicas, there.get(kind, 0.0)
+            if needed > found:
+                raise UsageError(
+                    f"{self.replicas} replicas of {each:g} {kind}s each need {needed:g}; the cluster has "
+                    f"{found:g}. Ask for fewer --replicas, or less with --{kind.lower()}s-per-replica."
+                )
+        return replace(self, gpus=gpus)
+
 
 def application(settings: ReplicaSettings) -> serve.Application:
     """The deployment, for `serve.run`."""
@@ -105,7 +122,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told anything unless asked to
     local = address == LOCAL
     if local:
-        settings = _fitted(settings, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
+        settings = settings.fitted({"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
     try:
         _require_somebody_at(address)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -119,7 +136,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
         behind.callback(ray.shutdown)
         if not local:
             resources: Any = ray.cluster_resources  # it has no annotations
-            settings = _fitted(settings, resources())
+            settings = settings.fitted(resources())
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": host, "port": port},
@@ -148,21 +165,3 @@ def _require_somebody_at(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=5).close()
-
-
-def _fitted(settings: ReplicaSettings, there: Mapping[str, float]) -> ReplicaSettings:
-    """The settings with a number of GPUs. there: what the cluster has.
-
-    Raises UsageError when it could never hold all replicas; Ray itself would wait for ever.
-    """
-    gpus = settings.gpus
-    if gpus is None:
-        gpus = 1.0 if there.get("GPU") and settings.device != "cpu" else 0.0
-    for kind, each in (("CPU", settings.cpus), ("GPU", gpus)):
-        needed, found = each * settings.replicas, there.get(kind, 0.0)
-        if needed > found:
-            raise UsageError(
-                f"{settings.replicas} replicas of {each:g} {kind}s each need {needed:g}; the cluster has "
-                f"{found:g}. Ask for fewer --replicas, or less with --{kind.lower()}s-per-replica."
-            )
-    return replace(settings, gpus=gpus)
