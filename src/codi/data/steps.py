@@ -82,14 +82,15 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
         return tuple(_EQUATION.findall(rationale))
     lines = [line.strip() for line in re.split(r"[\r\n]+", rationale) if line.strip()]
     # Line breaks are the writer's own marks (GSM8K puts one step on each line), surer than punctuation.
-    return tuple(lines) if len(lines) > 1 else _sentences(lines[0])
+    return tuple(lines) if len(lines) > 1 else sentences(lines[0])
 
 
 def _only_equations(text: str) -> bool:
     return not _EQUATION.sub("", text).strip()
 
 
-def _sentences(line: str) -> tuple[str, ...]:
+def sentences(line: str) -> tuple[str, ...]:
+    """The sentences of one line; joined with a space they are the line, white space folded."""
     sentences: list[str] = []
     start = 0
     for end in _POSSIBLE_END.finditer(line):

@@ -1,0 +1,149 @@
+"""One answer as a text: what can be an answer, what is wrapped around it, whether two say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from codi.data.steps import sentences
+
+MOST_WORDS = 15
+"""An answer of more words than these is a sentence that was meant to be read, not compared."""
+
+
+def may_hold_marker(text: str) -> bool:
+    """Whether a marker may stand in `text`: a quick look, so that plain texts cost nothing."""
+    return (
+        "nswer" in text or "###" in text or "box" in text or "ption" in text or "hoice" in text
+        or "NSWER" in text or "Ans" in text or "ANS" in text or "</" in text or "<|" in text
+    )  # fmt: skip
+
+
+def answer_defect(answer: str) -> str | None:
+    """Why `answer` cannot be an answer, as the reason it is counted under; None where it can."""
+    answer = answer.strip()
+    if not answer:
+        return "missing answer"
+    if _LINE_BREAK.search(answer):
+        return "answer with a line break"
+    if may_hold_marker(answer) and _MARKER_INSIDE.search(answer):
+        return "answer with an answer prompt in it"
+    if len(answer) <= 12:
+        return None
+    words = len(WORD.findall(_COMMAND.sub(" ", answer)))
+    if words > MOST_WORDS or (words > 3 and COMPUTATION.search(answer)):
+        return "answer of whole sentences"
+    if words > 1 and sum(WORD.search(sentence) is not None for sentence in sentences(answer)) > 1:
+        return "answer of whole sentences"
+    return None
+
+
+def tidy(answer: str, *, sentence: bool = False) -> str:
+    """The answer without what is wrapped around it: emphasis, `$..$`, a box, a full stop.
+
+    sentence: a sentence of its own, such as "Nora is a sterpus.", keeps its full stop.
+    """
+    before, answer = None, answer.strip()
+    while answer != before:
+        before = answer
+        for wrapping in _WRAPPINGS:
+            found = wrapping.fullmatch(answer)
+            if found is not None:
+                answer = found["inside"].strip()
+        boxes = list(boxes_in(answer)) if "box" in answer else []
+        if len(boxes) == 1 and boxes[0][:2] == (0, len(answer)):
+            answer = boxes[0][2].strip()
+        if _ends_in_full_stop(answer, sentence):
+            answer = answer[:-1].rstrip()
+    return answer.replace("{,}", ",").replace(",\\!", ",").replace("\\%", "%").replace("\\$", "$")
+
+
+def without_thousands_commas(answer: str) -> str:
+    """GSM8K writes 70,000; GSM8k-Aug and the models trained on it write 70000."""
+    return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
+
+
+def same_answer(left: str, right: str) -> bool | None:
+    """Whether two ways of writing an answer say the same; None where the texts alone do not tell."""
+    left, right = _compared(left), _compared(right)
+    if left == right:
+        return True
+    values = _value(left), _value(right)
+    if values[0] is not None and values[1] is not None:
+        apart, size = abs(values[0] - values[1]), max(abs(values[0]), abs(values[1]))
+        # 8.33 may be 25/3 rounded.
+        return True if apart <= 1e-9 * size else None if apart <= 0.01 * size else False
+    return False if len(left) == len(right) == 1 and (left + right).isalpha() else None
+
+
+def boxes_in(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and inside of each `\\boxed{..}` that stands in no other; braces are counted."""
+    end = 0
+    for found in _BOX.finditer(text):
+        at = found.end()
+        if found.start() < end or at >= len(text):
+            continue
+        if text[at] != "{":  # \boxed 5
+            end = at + (len(text[at:].split()[0].rstrip("$.")) if text[at:].split() else 0)
+            yield found.start(), end, text[at:end]
+            continue
+        depth = 0
+        for place in range(at, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
+            if depth == 0:
+                end = place + 1
+                yield found.start(), end, text[at + 1 : place]
+                break
+
+
+_LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x85\u2028\u2029]")
+WORD = re.compile(r"[^\W\d_]{2,}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+COMPUTATION = re.compile(r"\d[^=]*[-+*/×÷][^=]*\d[^=]*=\s*[^=]*\d")
+_THOUSANDS = re.compile(r"[-−]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
+_MARKER_INSIDE = re.compile(r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b", re.IGNORECASE)
+_WRAPPINGS = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"[*`]*(?P<inside>.*?)(?:</s>|<\|\w+\|>|[*`])+",
+        r"[*`]+(?P<inside>[^*`].*)",
+        r"\$\$(?P<inside>[^$]+)\$\$",
+        r"\$(?P<inside>[^$]+)\$",
+        r"\\\((?P<inside>(?:(?!\\\)).)*)\\\)",
+        r"\\\[(?P<inside>(?:(?!\\\]).)*)\\\]",
+        r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{(?P<inside>[^{}]*)\}",
+        r"\((?P<inside>[A-Za-z])\)",
+        r"\[(?P<inside>[A-Za-z])\]",
+        r"(?:[Oo]ption|[Cc]hoice)\s+\(?(?P<inside>[A-Z])\)?",
+        r"[\"“](?P<inside>[^\"“”]+)[\"”]",
+    )
+)
+_ABBREVIATION = re.compile(
+    r"(?:.*\s)?(?:(?:[A-Za-z]\.){2,}|(?:Jr|Sr|St|Inc|Ltd|Co|Corp|Dr|etc|No)\.)", re.DOTALL
+)
+
+
+def _ends_in_full_stop(answer: str, sentence: bool) -> bool:
+    """Whether the full stop at the end is none of the answer's own ("U.S.", "1, 2, ...")."""
+    if not answer.endswith((".", "。")) or answer.endswith("..") or len(answer) == 1:
+        return False
+    if _ABBREVIATION.fullmatch(answer):
+        return False
+    return not (sentence and answer[0].isupper() and answer.count(" ") >= 2)
+
+
+def _compared(answer: str) -> str:
+    """An answer as it is compared: case, space, units of LaTeX and the name before '=' folded."""
+    answer = without_thousands_commas(tidy(answer)).replace("−", "-").replace("\\dfrac", "\\frac")
+    answer = re.sub(r"\\(?:left|right|,|;|!| )|\\text\{[^{}]*\}|\^\\circ|[\s$%]", "", answer)
+    return re.sub(r"^[a-zA-Z]=", "", answer).casefold()
+
+
+def _value(answer: str) -> float | None:
+    """The value of a plain number or fraction."""
+    found = re.fullmatch(r"(-?)(?:\\frac\{(\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d*\.?\d+|\d+\.))", answer)
+    if found is None:
+        return None
+    above, below = found[2] or found[4] or found[6], found[3] or found[5] or "1"
+    return float(f"{found[1]}1") * float(above) / float(below) if float(below) else None

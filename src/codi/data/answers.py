@@ -1,0 +1,273 @@
+"""What is the answer in a text, and what is its rationale: the one place that decides.
+
+    6*8 = 48 rolls.             rationale
+    48 - 30 = 18 are left.      rationale
+    #### 18                     marker
+    The answer is: 18           marker; the last one that stands gives the answer
+
+Markers are `####`, "The answer is", "Answer:", `\\boxed{}` and their like, in any decoration
+(`**Answer:** 18`, `The answer is: $\\boxed{18}$.`). What only states the answer leaves the rationale; a box
+around a result in the middle of a reasoning is opened, and its sentence stays. `<think>..</think>` is the
+rationale where the text after it holds nothing but the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from codi.data.answer_text import (
+    COMPUTATION,
+    WORD,
+    answer_defect,
+    boxes_in,
+    may_hold_marker,
+    tidy,
+    without_thousands_commas,
+)
+from codi.data.steps import sentences
+
+__all__ = ["ANSWER_PROMPT", "Separated", "answer_defect", "separate", "without_statement"]
+
+ANSWER_PROMPT = "The answer is:"
+
+
+class Separated(NamedTuple):
+    """A text taken apart. `marker` names what the answer stood behind; both are None without a marker."""
+
+    rationale: str
+    answer: str | None
+    marker: str | None
+
+
+def separate(text: str) -> Separated:
+    """Take the rationale and the answer of `text` apart at the last marker that stands in it.
+
+    The rationale loses what only states the answer, and keeps the rest to the letter (white space around
+    it apart). Without a marker it is the whole text. The answer is '' where nothing follows the marker.
+    """
+    if not may_hold_marker(text):
+        return Separated(text.strip(), None, None)
+    thinking = _THINKING.match(text)
+    if thinking is None:
+        return _separate(text)
+    said = _TAGS.sub("", thinking["said"]).strip()
+    separated = _separate(said)
+    if separated.answer is None and said and answer_defect(tidy(said)) is None:
+        separated = Separated("", tidy(said), "</think>")
+    if not separated.rationale:
+        return separated._replace(rationale=_separate(thinking["thought"].strip()).rationale)
+    return separated
+
+
+def without_statement(step: str, *, last: bool) -> Separated:
+    """One step of a list without what only states the answer: its rationale is '' where nothing is left."""
+    if not may_hold_marker(step):
+        return Separated(step, None, None)
+    separated = _separate(step, last=last, clauses=False)
+    return separated if separated.marker is not None else Separated(step, None, None)
+
+
+_DISPLAY = re.compile(r"\\\[.*?\\\]|\$\$.*?\$\$", re.DOTALL)
+_TAGGED = re.compile(r"<answer>\s*(?P<answer>.*?)\s*</answer>", re.DOTALL)
+_TAGS = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?solution>")
+_THINKING = re.compile(
+    r"\s*(?:<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>)?(?P<thought>.*)"
+    r"(?:</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>)(?P<said>.*)",
+    re.DOTALL,
+)
+_FAREWELL = re.compile(r"\s*I hope (?:it|this) (?:is correct|helps)[.!]?\s*$")
+
+_DECORATION = r"[\s>#*_`•-]*(?:\\text(?:bf|it)?\{)?"
+_LEAD = (
+    r"(?:(?:so|thus|hence|therefore|then|finally|and|now|consequently|as a result|in conclusion|overall|∴)"
+    r"\b[\s,:]*)*"
+)
+_NOUN = (
+    r"(?:(?:the|our|my)\s+)?(?:(?:final|correct|right|numerical|exact|required|overall|best)\s+)*"
+    r"(?:answer|ans)s?\b(?:\s+(?:to|for)\s+(?:this|the)\s+(?:question|problem|exercise)\b)?"
+)
+_LETTER = r"[(\[*]*[A-Z][)\]*]*"
+_STATEMENT = re.compile(
+    rf"{_DECORATION}{_LEAD}{_NOUN}[*_`]*\s*(?:"
+    r"(?:is|are|would\s+be|will\s+be|must\s+be|should\s+be|equals)\b"
+    r"(?:\s+(?:therefore|thus|then|hence|simply|just|equal\s+to)\b)?\s*(?P<colon>[:：]?)"
+    rf"|(?P<label>[:：=])|\.?\s*[-–—]?\s*(?=(?-i:{_LETTER})\W*$)|(?P<heading>[*_`}}\s]*$))[*_`\s}}]*",
+    re.IGNORECASE,
+)  # fmt: skip
+_CLOSING = (  # what states the answer in a text's last sentence only
+    re.compile(
+        rf"{_DECORATION}(?i:{_LEAD})(?:(?i:option|choice)\s*)?(?P<answer>{_LETTER}|[-$\d.,]+%?)\s+"
+        r"(?i:is\s+(?:(?:the|our)\s+)?(?:(?:final|correct|right|best)\s*)*(?:answer|option|choice|correct|right))\W*"
+    ),
+    re.compile(
+        rf"{_DECORATION}(?i:{_LEAD}(?:the\s+)?(?:(?:correct|right|best)\s+)*(?:option|choice)\s*(?:is|:|=|-|–)?)\s*"
+        rf"(?P<answer>{_LETTER})\W*"
+    ),
+)
+_CLAUSE = re.compile(
+    r",?\s+(?:(?:and|so|thus|hence|therefore|then)\s+)*(?:the|our)\s+(?:(?:final|correct)\s+)?answer\s+is\b\s*[:：]?\s*",
+    re.IGNORECASE,
+)
+# "The answer is obtained by adding 3": tells how, not what.
+_NO_VALUE = re.compile(
+    r"(?:not|that|in|given|found|as follows|the (?:sum|product|difference|total|result|same|number)|"
+    r"\w+ed (?:by|from|as|to|in|using|when))\b",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNORECASE | re.DOTALL)
+_HASHES = re.compile(r"(?P<hashes>#{3,})(?P<answer>.*)", re.DOTALL)
+# Without a full stop before it: "... = 18 #### 18", "... = 18 The answer is 18".
+_NEXT_STATEMENT = re.compile(
+    r"(?<=[^\s#>*_])(?<!Final)(?<!final)(?<!Correct)(?<!correct)(?<![Tt]he)\s+(?=#{4}|[*_(]*(?:(?:So|Thus|Hence|Therefore),?\s+the|The|Final|Correct)\s+(?:\w+\s+)?[Aa]nswer\b|"
+    r"[*_]*(?:Answer|ANSWER|Ans)\s*:)"
+)
+# What may stand beside a box without saying more than the box does.
+_FILLER = re.compile(
+    r"(?:[\s$.,:;*_`!]|\\[\[\]()]|\b(?:so|thus|hence|therefore|then|finally|and|we|get|have|obtain|is|the|our|"
+    r"final|answer|which|gives)\b)*",
+    re.IGNORECASE,
+)
+
+
+def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separated:
+    """`separate` without tags of thinking. last: whether nothing else follows the text."""
+    text = _FAREWELL.sub("", text)
+    answer: str | None = None
+    marker: str | None = None
+    tagged = list(_TAGGED.finditer(text))
+    if tagged:
+        answer, marker = without_thousands_commas(tidy(tagged[-1]["answer"])), "<answer>"
+        text = _TAGGED.sub("", text)
+    if "box" in text or "\\[" in text:
+        text = _on_one_line(text)
+    kept: list[str] = []  # what stays, from the last piece to the first
+    below: list[int] = []  # pieces of `kept` that hold something
+    for piece in reversed(list(_pieces(text))):
+        judged = _judge(piece.strip(), last and not below, clauses)
+        if judged is None:
+            kept.append(piece)
+            if piece.strip():
+                below.append(len(kept) - 1)
+            continue
+        rest, said, mark = judged
+        if said == "" and len(below) == 1:  # the answer stands alone below its heading
+            under = without_thousands_commas(tidy(kept[below[0]]))
+            if answer_defect(under) is None:
+                said, kept[below.pop()] = under, ""
+        if mark is not None and not answer:
+            answer, marker = said, mark
+        end = piece[len(piece.rstrip()) :]
+        kept.append(rest + end if rest else "\n" if "\n" in end else "")
+        if rest:
+            below.append(len(kept) - 1)
+    rationale = re.sub(r"[ \t]*\n(?:[ \t]*\n)+", "\n", "".join(reversed(kept))) if marker else text
+    return Separated(rationale.strip(), answer, marker)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The sentences of each line with the white space after them, which together are the text."""
+    for line in text.splitlines(keepends=True):
+        start = 0
+        for sentence in sentences(line.strip()):
+            for part in _NEXT_STATEMENT.split(sentence):
+                at = line.index(part, start)
+                if at > start:
+                    yield line[start:at]
+                yield part
+                start = at + len(part)
+        if start < len(line):
+            yield line[start:]
+
+
+def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str | None] | None:
+    """What a piece says of the answer: what stays of it, the answer, the marker. None: nothing.
+
+    last: whether no reasoning follows. clauses: whether "..., so the answer is 5" may be cut off a sentence.
+    """
+    if not piece:
+        return None
+    hashes = _HASHES.match(piece)
+    if hashes is not None and not _STATEMENT.match(piece):
+        said = without_thousands_commas(tidy(hashes["answer"].strip(" :"), sentence=True))
+        if (last and len(hashes["hashes"]) >= 4) or (said and not WORD.search(said)):
+            return "", said, "####"
+        return None  # a heading
+    stated = _STATEMENT.match(piece)
+    if stated is not None:
+        return _stated(piece, stated, last)
+    if "box" in piece:
+        boxes = list(boxes_in(piece))
+        if boxes:
+            inside = ", ".join(dict.fromkeys(tidy(box[2]) for box in boxes[-_joined(piece, boxes) :]))
+            opened = _opened(piece, boxes)
+            rest = "".join(_around(piece, boxes))
+            return "" if _FILLER.fullmatch(rest) else opened, without_thousands_commas(inside), "\\boxed"
+    if not last:
+        return None
+    for closing in _CLOSING:
+        found = closing.fullmatch(piece)
+        if found is not None:
+            return "", tidy(found["answer"]), "answer"
+    clause = next(_CLAUSE.finditer(piece), None) if clauses and "nswer" in piece else None
+    if clause is not None:
+        said = without_thousands_commas(tidy(_REASON.sub("", piece[clause.end() :])))
+        if _says(said, last):
+            return piece[: clause.start()].rstrip(), said, "the answer is"
+    return None
+
+
+def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | None, str | None] | None:
+    """`_judge` for a piece that begins as a statement of the answer."""
+    content = piece[stated.end() :].strip()
+    mark = "answer:" if stated["label"] or stated["colon"] else "the answer is"
+    inner = _STATEMENT.match(content)
+    if inner is not None:  # "Final Answer: The final answer is $10$."
+        return _stated(content, inner, last)
+    if not content.strip(" *_`}:"):
+        return "", "", mark
+    said = content
+    boxes = list(boxes_in(content)) if "box" in content else []
+    if boxes:
+        said = ", ".join(dict.fromkeys(box[2] for box in boxes[-_joined(content, boxes) :]))
+    elif COMPUTATION.search(content) and not content.startswith("$"):  # "the answer is 3 * 4 = 12."
+        return content, without_thousands_commas(tidy(content.rpartition("=")[2])), mark
+    said = without_thousands_commas(tidy(_REASON.sub("", said)))
+    if boxes or _says(said, last):
+        return "", said, mark
+    # "Answer: Leah had 32 chocolates. ..." labels what follows.
+    return (content, None, None) if stated["label"] else None
+
+
+def _says(answer: str, last: bool) -> bool:
+    """Whether what follows "the answer is" is an answer; a short one where reasoning comes after it."""
+    if answer_defect(answer) is not None or _NO_VALUE.match(answer):
+        return False
+    return last or len(answer.split()) <= 3
+
+
+def _joined(text: str, boxes: list[tuple[int, int, str]]) -> int:
+    """How many of the last boxes belong together: `\\boxed{2}` and `\\boxed{3}`, with no words between."""
+    count = 1
+    while count < len(boxes) and len(text[boxes[-count - 1][1] : boxes[-count][0]].split()) <= 3:
+        count += 1
+    return count
+
+
+def _around(text: str, boxes: list[tuple[int, int, str]]) -> list[str]:
+    edges = [0, *(edge for box in boxes for edge in box[:2]), len(text)]
+    return [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _opened(text: str, boxes: list[tuple[int, int, str]]) -> str:
+    around = _around(text, boxes)
+    return around[0] + "".join(box[2] + after for box, after in zip(boxes, around[1:], strict=True))
+
+
+def _on_one_line(text: str) -> str:
+    """Displays and boxes that run over lines, each on one."""
+    text = _DISPLAY.sub(lambda found: " ".join(found[0].split()), text)
+    for start, end, _ in reversed(list(boxes_in(text))):
+        text = text[:start] + " ".join(text[start:end].split()) + text[end:]
+    return text
