@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from codi.data.steps import sentences
 
+MISSING_ANSWER = "missing answer"
+
 MOST_WORDS = 15
 """An answer of more words than these is a sentence that was meant to be read, not compared."""
 
@@ -23,7 +25,7 @@ def answer_defect(answer: str) -> str | None:
     """Why `answer` cannot be an answer, as the reason it is counted under; None where it can."""
     answer = answer.strip()
     if not answer:
-        return "missing answer"
+        return MISSING_ANSWER
     if _LINE_BREAK.search(answer):
         return "answer with a line break"
     if may_hold_marker(answer) and _MARKER_INSIDE.search(answer):
@@ -65,14 +67,17 @@ def without_thousands_commas(answer: str) -> str:
 
 def same_answer(left: str, right: str) -> bool | None:
     """Whether two ways of writing an answer say the same; None where the texts alone do not tell."""
+    shares = left.count("%") != right.count("%")  # 50% and 0.5
     left, right = _compared(left), _compared(right)
     if left == right:
         return True
     values = _value(left), _value(right)
-    if values[0] is not None and values[1] is not None:
+    if values[0] is not None and values[1] is not None and not shares:
         apart, size = abs(values[0] - values[1]), max(abs(values[0]), abs(values[1]))
         # 8.33 may be 25/3 rounded.
         return True if apart <= 1e-9 * size else None if apart <= 0.01 * size else False
+    if {left, right} == {"true", "false"}:
+        return False
     return False if len(left) == len(right) == 1 and (left + right).isalpha() else None
 
 
@@ -137,7 +142,8 @@ def _compared(answer: str) -> str:
     """An answer as it is compared: case, space, units of LaTeX and the name before '=' folded."""
     answer = without_thousands_commas(tidy(answer)).replace("−", "-").replace("\\dfrac", "\\frac")
     answer = re.sub(r"\\(?:left|right|,|;|!| )|\\text\{[^{}]*\}|\^\\circ|[\s$%]", "", answer)
-    return re.sub(r"^[a-zA-Z]=", "", answer).casefold()
+    answer = re.sub(r"^[a-zA-Z]=", "", answer).casefold()
+    return {"yes": "true", "no": "false"}.get(answer, answer)
 
 
 def _value(answer: str) -> float | None:

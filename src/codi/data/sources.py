@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from codi.data.columns import MISSING_ANSWER, Columns, RowDefect, example_from_row, resolve_layout
+from codi.data.columns import (
+    MISSING_ANSWER,
+    Annotations,
+    Columns,
+    RowDefect,
+    example_from_row,
+    resolve_layout,
+)  # fmt: skip
 from codi.data.example import Example, LoadReport
 from codi.data.files import READERS, Rows, read_file
 from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
@@ -115,6 +122,7 @@ def load_examples(
     split: str = "train",
     columns: Columns | None = None,
     steps_rule: StepsRule = "auto",
+    annotations: Annotations = "keep",
     limit: int | None = None,
     require_answer_number: bool = False,
     skip_bad_rows: bool = False,
@@ -130,6 +138,7 @@ def load_examples(
             this says.
         columns: columns to read where they are not recognised, or others are wanted.
         steps_rule: how a rationale in one text becomes steps (see `split_steps`); lists are kept.
+        annotations: 'remove' leaves calculator annotations (`<<48/2=24>>`) out of sentences.
         limit: keep the first so many examples; the others are counted as left out.
         require_answer_number: an answer without a digit is a defect of its row.
         skip_bad_rows: count and leave out rows with an empty question, a missing answer or (where required)
@@ -166,15 +175,16 @@ def load_examples(
                         row,
                         layout,
                         fallback_id=f"{stem}:{number}",
-                        where=where,
                         steps_rule=steps_rule,
+                        annotations=annotations,
                         require_answer_number=require_answer_number,
+                        note=report.note,
                     )
                 except RowDefect as defect:
-                    known = known_nulls and str(defect) == MISSING_ANSWER
+                    known = known_nulls and defect.reason == MISSING_ANSWER
                     if not (skip_bad_rows or known):
                         raise DataError(_defect_message(where, str(defect))) from None
-                    report.drop(str(defect))
+                    report.drop(defect.reason)
                 else:
                     examples.append(example)
     if limit is not None and len(examples) > limit:
