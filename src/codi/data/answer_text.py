@@ -9,6 +9,8 @@ from codi.data.steps import sentences
 
 MISSING_ANSWER = "missing answer"
 
+SHORT = 12
+"""Characters that no two sentences fit into."""
 MOST_WORDS = 15
 """An answer of more words than these is a sentence that was meant to be read, not compared."""
 
@@ -30,7 +32,7 @@ def answer_defect(answer: str) -> str | None:
         return "answer with a line break"
     if may_hold_marker(answer) and _MARKER_INSIDE.search(answer):
         return "answer with an answer prompt in it"
-    if len(answer) <= 12:
+    if len(answer) <= SHORT:
         return None
     words = len(WORD.findall(_COMMAND.sub(" ", answer)))
     if words > MOST_WORDS or (words > 3 and COMPUTATION.search(answer)):
@@ -40,12 +42,14 @@ def answer_defect(answer: str) -> str | None:
     return None
 
 
-def tidy(answer: str, *, sentence: bool = False) -> str:
+def tidy(answer: str, *, full_stop: bool = False) -> str:
     """The answer without what is wrapped around it: emphasis, `$..$`, a box, a full stop.
 
-    sentence: a sentence of its own, such as "Nora is a sterpus.", keeps its full stop.
+    full_stop: whether it stays: in a column of answers it is as the writer meant it.
     """
     before, answer = None, answer.strip()
+    if answer.isalnum():
+        return answer
     while answer != before:
         before = answer
         for wrapping in _WRAPPINGS:
@@ -55,7 +59,7 @@ def tidy(answer: str, *, sentence: bool = False) -> str:
         boxes = list(boxes_in(answer)) if "box" in answer else []
         if len(boxes) == 1 and boxes[0][:2] == (0, len(answer)):
             answer = boxes[0][2].strip()
-        if _ends_in_full_stop(answer, sentence):
+        if not full_stop and _ends_in_full_stop(answer):
             answer = answer[:-1].rstrip()
     return answer.replace("{,}", ",").replace(",\\!", ",").replace("\\%", "%").replace("\\$", "$")
 
@@ -104,7 +108,7 @@ def boxes_in(text: str) -> Iterator[tuple[int, int, str]]:
 _LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x85\u2028\u2029]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-COMPUTATION = re.compile(r"\d[^=]*[-+*/×÷][^=]*\d[^=]*=\s*[^=]*\d")
+COMPUTATION = re.compile(r"\d[^=]*(?:[-+*/×÷]|\\(?:times|cdot|div)\b)[^=]*\d[^=]*=\s*[^=]*\d")
 _THOUSANDS = re.compile(r"[-−]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
 _MARKER_INSIDE = re.compile(r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b", re.IGNORECASE)
@@ -118,6 +122,7 @@ _WRAPPINGS = tuple(
         r"\\\((?P<inside>(?:(?!\\\)).)*)\\\)",
         r"\\\[(?P<inside>(?:(?!\\\]).)*)\\\]",
         r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{(?P<inside>[^{}]*)\}",
+        r"\\textbf\{\(?(?P<inside>[A-E])\)?\}.+",  # the options of a contest: \textbf{(C)}\ 20
         r"\((?P<inside>[A-Za-z])\)",
         r"\[(?P<inside>[A-Za-z])\]",
         r"(?:[Oo]ption|[Cc]hoice)\s+\(?(?P<inside>[A-Z])\)?",
@@ -129,13 +134,11 @@ _ABBREVIATION = re.compile(
 )
 
 
-def _ends_in_full_stop(answer: str, sentence: bool) -> bool:
+def _ends_in_full_stop(answer: str) -> bool:
     """Whether the full stop at the end is none of the answer's own ("U.S.", "1, 2, ...")."""
     if not answer.endswith((".", "。")) or answer.endswith("..") or len(answer) == 1:
         return False
-    if _ABBREVIATION.fullmatch(answer):
-        return False
-    return not (sentence and answer[0].isupper() and answer.count(" ") >= 2)
+    return _ABBREVIATION.fullmatch(answer) is None
 
 
 def _compared(answer: str) -> str:

@@ -14,7 +14,6 @@ rationale where the text after it holds nothing but the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from codi.data.answer_text import (
@@ -26,7 +25,7 @@ from codi.data.answer_text import (
     tidy,
     without_thousands_commas,
 )
-from codi.data.steps import sentences
+from codi.data.steps import sentences, split_steps
 
 __all__ = ["ANSWER_PROMPT", "Separated", "answer_defect", "separate", "without_statement"]
 
@@ -41,11 +40,13 @@ class Separated(NamedTuple):
     marker: str | None
 
 
-def separate(text: str) -> Separated:
+def separate(text: str, *, summary: bool = False) -> Separated:
     """Take the rationale and the answer of `text` apart at the last marker that stands in it.
 
     The rationale loses what only states the answer, and keeps the rest to the letter (white space around
     it apart). Without a marker it is the whole text. The answer is '' where nothing follows the marker.
+
+    summary: whether one sentence after `</think>` only sums it up, so that the thinking is the rationale.
     """
     if not may_hold_marker(text):
         return Separated(text.strip(), None, None)
@@ -56,9 +57,10 @@ def separate(text: str) -> Separated:
     separated = _separate(said)
     if separated.answer is None and said and answer_defect(tidy(said)) is None:
         separated = Separated("", tidy(said), "</think>")
-    if not separated.rationale:
-        return separated._replace(rationale=_separate(thinking["thought"].strip()).rationale)
-    return separated
+    if separated.rationale and not (summary and len(split_steps(separated.rationale)) < 2):
+        return separated
+    thought = _separate(thinking["thought"].strip()).rationale
+    return separated._replace(rationale=thought or separated.rationale)
 
 
 def without_statement(step: str, *, last: bool) -> Separated:
@@ -85,7 +87,8 @@ _LEAD = (
     r"\b[\s,:]*)*"
 )
 _NOUN = (
-    r"(?:(?:the|our|my)\s+)?(?:(?:final|correct|right|numerical|exact|required|overall|best)\s+)*"
+    r"(?:(?:the|our|my)\s+)?(?:(?:final|correct|right|numerical|exact|required|overall|best|"
+    r"step[- ]by[- ]step)\s+)*"
     r"(?:answer|ans)s?\b(?:\s+(?:to|for)\s+(?:this|the)\s+(?:question|problem|exercise)\b)?"
 )
 _LETTER = r"[(\[*]*[A-Z][)\]*]*"
@@ -93,7 +96,7 @@ _STATEMENT = re.compile(
     rf"{_DECORATION}{_LEAD}{_NOUN}[*_`]*\s*(?:"
     r"(?:is|are|would\s+be|will\s+be|must\s+be|should\s+be|equals)\b"
     r"(?:\s+(?:therefore|thus|then|hence|simply|just|equal\s+to)\b)?\s*(?P<colon>[:：]?)"
-    rf"|(?P<label>[:：=])|\.?\s*[-–—]?\s*(?=(?-i:{_LETTER})\W*$)|(?P<heading>[*_`}}\s]*$))[*_`\s}}]*",
+    rf"|(?P<label>[:：=])|\.?\s*[-–—]?\s*(?=(?-i:{_LETTER}|\(?[a-e]\)?)\W*$)|(?P<heading>[*_`}}\s]*$))[*_`\s}}]*",
     re.IGNORECASE,
 )  # fmt: skip
 _CLOSING = (  # what states the answer in a text's last sentence only
@@ -120,7 +123,8 @@ _REASON = re.compile(r"[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNOR
 _HASHES = re.compile(r"(?P<hashes>#{3,})(?P<answer>.*)", re.DOTALL)
 # Without a full stop before it: "... = 18 #### 18", "... = 18 The answer is 18".
 _NEXT_STATEMENT = re.compile(
-    r"(?<=[^\s#>*_])(?<!Final)(?<!final)(?<!Correct)(?<!correct)(?<![Tt]he)\s+(?=#{4}|[*_(]*(?:(?:So|Thus|Hence|Therefore),?\s+the|The|Final|Correct)\s+(?:\w+\s+)?[Aa]nswer\b|"
+    r"(?<=[^\s#>*_])(?<!Final)(?<!final)(?<!Correct)(?<!correct)(?<![Tt]he)(?<!Step)(?<!step)"
+    r"\s+(?=#{4}|[*_(]*(?:(?:So|Thus|Hence|Therefore),?\s+the|The|Final|Correct)\s+(?:\w+\s+)?[Aa]nswer\b|"
     r"[*_]*(?:Answer|ANSWER|Ans)\s*:)"
 )
 # What may stand beside a box without saying more than the box does.
@@ -133,52 +137,55 @@ _FILLER = re.compile(
 
 def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separated:
     """`separate` without tags of thinking. last: whether nothing else follows the text."""
-    text = _FAREWELL.sub("", text)
     answer: str | None = None
     marker: str | None = None
+    whole, text = text, _FAREWELL.sub("", text)
     tagged = list(_TAGGED.finditer(text))
     if tagged:
-        answer, marker = without_thousands_commas(tidy(tagged[-1]["answer"])), "<answer>"
+        answer, marker = _clean(tagged[-1]["answer"]), "<answer>"
         text = _TAGGED.sub("", text)
-    if "box" in text or "\\[" in text:
+    if "box" in text:
         text = _on_one_line(text)
-    kept: list[str] = []  # what stays, from the last piece to the first
-    below: list[int] = []  # pieces of `kept` that hold something
-    for piece in reversed(list(_pieces(text))):
-        judged = _judge(piece.strip(), last and not below, clauses)
-        if judged is None:
-            kept.append(piece)
-            if piece.strip():
-                below.append(len(kept) - 1)
-            continue
-        rest, said, mark = judged
-        if said == "" and len(below) == 1:  # the answer stands alone below its heading
-            under = without_thousands_commas(tidy(kept[below[0]]))
-            if answer_defect(under) is None:
-                said, kept[below.pop()] = under, ""
-        if mark is not None and not answer:
-            answer, marker = said, mark
-        end = piece[len(piece.rstrip()) :]
-        kept.append(rest + end if rest else "\n" if "\n" in end else "")
-        if rest:
-            below.append(len(kept) - 1)
-    rationale = re.sub(r"[ \t]*\n(?:[ \t]*\n)+", "\n", "".join(reversed(kept))) if marker else text
-    return Separated(rationale.strip(), answer, marker)
+    kept: list[str] = []  # the lines that stay, from the last to the first
+    labelled = False
+    for line in reversed(text.splitlines(keepends=True)):
+        stays = "" if may_hold_marker(line) else line
+        below = [place for place, under in enumerate(kept) if under.strip()] if stays == "" else []
+        for piece in reversed(_pieces(line)) if stays == "" else ():
+            judged = _judge(piece.strip(), last and not below and not stays.strip(), clauses)
+            if judged is None:
+                stays = piece + stays
+                continue
+            rest, said, mark = judged
+            if said == "" and len(below) == 1 and not stays.strip():  # the answer is the line below
+                under = _clean(kept[below[0]])
+                if answer_defect(under) is None:
+                    said, kept[below[0]] = under, ""
+            if mark is not None and not answer:
+                answer, marker = said, mark
+            labelled = True
+            stays = f"{rest} {stays.lstrip(' ')}" if rest and stays.strip() else rest + stays
+        kept.append(stays if stays.strip() or not line.strip() else "")
+    return Separated((("".join(reversed(kept))) if labelled or tagged else whole).strip(), answer, marker)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The sentences of each line with the white space after them, which together are the text."""
-    for line in text.splitlines(keepends=True):
-        start = 0
-        for sentence in sentences(line.strip()):
-            for part in _NEXT_STATEMENT.split(sentence):
-                at = line.index(part, start)
-                if at > start:
-                    yield line[start:at]
-                yield part
-                start = at + len(part)
-        if start < len(line):
-            yield line[start:]
+def _pieces(line: str) -> list[str]:
+    """The sentences of a line, each with the white space after it."""
+    pieces: list[str] = []
+    start = 0
+    starts = [0]
+    for sentence in sentences(line.strip()):
+        for part in _NEXT_STATEMENT.split(sentence):
+            at = line.index(part, start)
+            starts += [at] if at else []
+            start = at + len(part)
+    for begin, end in zip(starts, [*starts[1:], len(line)], strict=True):
+        pieces.append(line[begin:end])
+    return pieces
+
+
+def _clean(answer: str) -> str:
+    return without_thousands_commas(tidy(answer))
 
 
 def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str | None] | None:
@@ -190,29 +197,31 @@ def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str 
         return None
     hashes = _HASHES.match(piece)
     if hashes is not None and not _STATEMENT.match(piece):
-        said = without_thousands_commas(tidy(hashes["answer"].strip(" :"), sentence=True))
+        said = hashes["answer"].strip(" :")
+        # "Nora is a sterpus." is a sentence of its own.
+        said = without_thousands_commas(tidy(said, full_stop=said[:1].isupper() and said.count(" ") >= 2))
         if (last and len(hashes["hashes"]) >= 4) or (said and not WORD.search(said)):
             return "", said, "####"
         return None  # a heading
     stated = _STATEMENT.match(piece)
     if stated is not None:
         return _stated(piece, stated, last)
-    if "box" in piece:
-        boxes = list(boxes_in(piece))
-        if boxes:
-            inside = ", ".join(dict.fromkeys(tidy(box[2]) for box in boxes[-_joined(piece, boxes) :]))
-            opened = _opened(piece, boxes)
-            rest = "".join(_around(piece, boxes))
-            return "" if _FILLER.fullmatch(rest) else opened, without_thousands_commas(inside), "\\boxed"
+    clause = next(_CLAUSE.finditer(piece), None) if clauses and "nswer" in piece else None
+    boxes = list(boxes_in(piece)) if "box" in piece else []
+    if boxes:
+        said = ", ".join(dict.fromkeys(tidy(box[2]) for box in boxes[-_joined(piece, boxes) :]))
+        stays = "" if _FILLER.fullmatch("".join(_around(piece, boxes))) else _opened(piece, boxes)
+        if clause is not None and clause.end() <= boxes[0][0]:
+            stays = piece[: clause.start()].rstrip()
+        return stays, without_thousands_commas(said), "\\boxed"
     if not last:
         return None
     for closing in _CLOSING:
         found = closing.fullmatch(piece)
         if found is not None:
             return "", tidy(found["answer"]), "answer"
-    clause = next(_CLAUSE.finditer(piece), None) if clauses and "nswer" in piece else None
     if clause is not None:
-        said = without_thousands_commas(tidy(_REASON.sub("", piece[clause.end() :])))
+        said = _clean(_REASON.sub("", piece[clause.end() :]))
         if _says(said, last):
             return piece[: clause.start()].rstrip(), said, "the answer is"
     return None
@@ -231,20 +240,24 @@ def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | N
     boxes = list(boxes_in(content)) if "box" in content else []
     if boxes:
         said = ", ".join(dict.fromkeys(box[2] for box in boxes[-_joined(content, boxes) :]))
-    elif COMPUTATION.search(content) and not content.startswith("$"):  # "the answer is 3 * 4 = 12."
-        return content, without_thousands_commas(tidy(content.rpartition("=")[2])), mark
-    said = without_thousands_commas(tidy(_REASON.sub("", said)))
-    if boxes or _says(said, last):
+    elif COMPUTATION.search(content):  # "the answer is 3 * 4 = 12."
+        return content, _clean(tidy(content).rpartition("=")[2]), mark
+    said = _clean(_REASON.sub("", said))
+    if boxes or _says(said, last, label=bool(stated["label"]), sentence=content.endswith(".")):
         return "", said, mark
     # "Answer: Leah had 32 chocolates. ..." labels what follows.
     return (content, None, None) if stated["label"] else None
 
 
-def _says(answer: str, last: bool) -> bool:
-    """Whether what follows "the answer is" is an answer; a short one where reasoning comes after it."""
+def _says(answer: str, last: bool, *, label: bool = False, sentence: bool = False) -> bool:
+    """Whether what follows "the answer is" is an answer; a short one where reasoning comes after it.
+
+    label: it follows "Answer:", which may head a whole solution. sentence: it ends in a full stop.
+    """
     if answer_defect(answer) is not None or _NO_VALUE.match(answer):
         return False
-    return last or len(answer.split()) <= 3
+    words = len(WORD.findall(answer))
+    return last or words <= (1 if label and sentence else 3)
 
 
 def _joined(text: str, boxes: list[tuple[int, int, str]]) -> int:

@@ -45,7 +45,7 @@ _FAMILY = re.compile(
 _LABEL = re.compile(
     r"\s*\(?\s*(?P<label>[A-Za-z]|\d{1,2})\s*(?:\)\s*[.:]?|[.:](?=\s|$)|[.:](?!\d))\s*(?P<text>.*)", re.DOTALL
 )
-_IN_TEXT = re.compile(r"(?:^|(?<=[\s,;|]))\(?(?P<label>[A-Za-z])\s*[).:](?=\s|\S)")
+_IN_TEXT = re.compile(r"(?:^|(?<=[\s,;|{]))\(?(?P<label>[A-Za-z])\s*[).:](?=\s|\S)")
 _LETTER = re.compile(r"[A-Z]")
 
 
@@ -193,11 +193,11 @@ def choices_of(value: Any) -> Choices:
             value = written_list(value)
         except ValueError:
             raise _unreadable(value) from None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return _of_mapping(value)
     if not isinstance(value, list | tuple) or len(value) == 0:
         raise _unreadable(value)
-    if all(isinstance(choice, Mapping) for choice in value):
+    if all(isinstance(choice, dict) for choice in value):
         pairs = [
             (
                 _first(choice, "label", "key", "id", "letter"),
@@ -211,7 +211,7 @@ def choices_of(value: Any) -> Choices:
             None if any(label is None for label, _ in pairs) else tuple(value_text(pair[0]) for pair in pairs)
         )
         return _checked(labels, tuple(value_text(text) for _, text in pairs))
-    if any(isinstance(choice, list | tuple | Mapping) or is_missing(choice) for choice in value):
+    if any(isinstance(choice, list | tuple | dict) or is_missing(choice) for choice in value):
         raise _unreadable(value)
     texts = [value_text(choice) for choice in value]
     labelled = [_LABEL.fullmatch(text) for text in texts]
@@ -239,7 +239,7 @@ def _of_mapping(value: Mapping[str, Any]) -> Choices:
         return _checked(
             None if labels is None else tuple(map(value_text, labels)), tuple(map(value_text, texts))
         )
-    if any(isinstance(text, list | tuple | Mapping) for text in value.values()) or len(value) < 2:
+    if any(isinstance(text, list | tuple | dict) for text in value.values()) or len(value) < 2:
         raise _unreadable(value)
     scores = list(value.values())
     if all(score in (0, 1) and not isinstance(score, str) for score in scores) and scores.count(1) == 1:
@@ -281,6 +281,12 @@ def shows_options(question: str) -> bool:
     return found is not None and found[0] is not None
 
 
+def letter_shown(answer: str, question: str) -> str:
+    """The letter of an answer such as "C) 20" where the question shows lettered options; else `answer`."""
+    found = _LABEL.fullmatch(answer) if answer[:2].strip("(")[:1].isupper() else None
+    return found["label"] if found is not None and found["text"] and shows_options(question) else answer
+
+
 def refuse_unread_options(
     row: Mapping[str, Any], read: Callable[[str], bool], answer: str, question: str
 ) -> None:
@@ -288,20 +294,34 @@ def refuse_unread_options(
     if _LETTER.fullmatch(answer) is None or shows_options(question):
         return
     for column, value in row.items():
-        if read(column) or is_missing(value):
-            continue
-        if isinstance(value, str):
-            options = (looks_like_list(value) and value.lstrip().startswith(("[", "{"))) or shows_options(
-                value
-            )
-        else:
-            options = isinstance(value, list | tuple | Mapping) and len(value) >= 2
-        if options:
+        if not read(column) and _may_be_options(value):
             raise RowDefect(
-                NO_OPTIONS,
-                answer,
+                NO_OPTIONS, answer,
                 f"The column '{column}' may hold them: name it 'options', or put them into the question",
-            )
+            )  # fmt: skip
+
+
+def _may_be_options(value: Any) -> bool:
+    if isinstance(value, str):
+        if not looks_like_list(value):
+            return shows_options(value)
+        try:
+            value = written_list(value)
+        except ValueError:
+            return False
+    if isinstance(value, dict):
+        value = [part for part in value.values() if not is_missing(part)]
+        value = value[0] if value and isinstance(value[0], list) else value
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(ascii_uppercase):
+        return False
+    if all(isinstance(choice, dict) for choice in value):
+        return all(
+            _first(choice, "text", "value", "option") is not None and "from" not in choice for choice in value
+        )
+    return all(
+        isinstance(choice, str | int | float) and not isinstance(choice, bool) and len(str(choice)) <= 200
+        for choice in value
+    )
 
 
 def _in_order(labels: Sequence[str]) -> bool:

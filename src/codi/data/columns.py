@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 from codi.data.answer_text import (
     MISSING_ANSWER,
+    SHORT,
     answer_defect,
     may_hold_marker,
     same_answer,
     tidy,
 )  # fmt: skip
 from codi.data.answers import Separated, separate, without_statement
-from codi.data.choices import Choices, choices_of, read_choices, refuse_unread_options
+from codi.data.choices import Choices, choices_of, letter_shown, read_choices, refuse_unread_options
 from codi.data.conversations import is_conversation, read_conversation, reply_text
 from codi.data.example import Example, RowDefect
 from codi.data.layout import Columns, Layout, resolve_layout
@@ -36,18 +37,22 @@ from codi.data.written_lists import looks_like_list, written_list
 
 __all__ = ["MISSING_ANSWER", "Columns", "Layout", "RowDefect", "example_from_row", "resolve_layout"]
 
-Annotations = Literal["keep", "remove"]
-ANNOTATIONS: tuple[str, ...] = get_args(Annotations)
+ANNOTATIONS = ("keep", "remove")
 """What becomes of `<<48/2=24>>` inside a sentence."""
 
 EMPTY_QUESTION = "empty question"
 NO_NUMBER = "answer without a number"
 OTHER_ANSWER = "rationale that ends in another answer"
+PLACEHOLDERS = "question with placeholders in place of its numbers"
 UNREADABLE_STEPS = "list of steps that cannot be read"
 
 BLANK_STEP = "blank steps left out"
 SYSTEM_MESSAGE = "system messages put before the question"
 WRITTEN_OTHERWISE = "rationales that may end in another answer"
+
+
+# MAWPS, as some have it: "Ann has N_00 pens".
+_PLACEHOLDER = re.compile(r"\bN_0\d\b")
 
 
 def _unnoted(_: str) -> None:
@@ -60,7 +65,7 @@ def example_from_row(
     *,
     fallback_id: str,
     steps_rule: StepsRule,
-    annotations: Annotations = "keep",
+    annotations: str = "keep",
     require_answer_number: bool = False,
     note: Callable[[str], None] = _unnoted,
 ) -> Example:
@@ -77,16 +82,18 @@ def example_from_row(
     question, choices, reply = _asked(row, layout, note)
     if not question.strip():
         raise RowDefect(EMPTY_QUESTION)
+    if "N_0" in question and _PLACEHOLDER.search(question):
+        raise RowDefect(PLACEHOLDERS, question, "Put the numbers into the question")
     if layout.choices:
         choices = read_choices(row, layout.choices)
     given = _first_given(row, layout.answers)
     in_conversation = given is row.get(layout.question) and reply is not None
     answer, solution = _answer(reply if in_conversation else given, choices)
     rationale = _first_given(row, layout.rationales)
-    if rationale is None and reply is not None and not in_conversation:
+    if rationale is None and reply and not in_conversation:
         rationale = reply
     if rationale is not None:
-        steps, stated = _steps(rationale, answer, steps_rule, note)
+        steps, stated = _steps(rationale, (answer, given), steps_rule, note)
         _compare(stated, answer, choices, note)
     else:
         steps = split_steps(solution.rationale, steps_rule) if solution is not None else ()
@@ -96,7 +103,9 @@ def example_from_row(
         raise RowDefect(NO_NUMBER, answer)
     if choices is not None:
         question = choices.written_into(question)
-    elif len(answer) == 1:
+    else:
+        answer = letter_shown(answer, question)
+    if choices is None and len(answer) == 1:
         refuse_unread_options(row, layout.reads, answer, question)
     own_id = value_text(row.get(layout.id), "id") if layout.id is not None else ""
     return Example(own_id or fallback_id, question, steps, answer)
@@ -120,7 +129,7 @@ def _asked(
     value = row.get(layout.question)
     choices: Choices | None = None
     reply: str | None = None
-    if isinstance(value, Mapping):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
+    if isinstance(value, dict):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
         options = value.get("choices")
         choices = None if options is None else choices_of(options)
         value = value.get("stem")
@@ -161,21 +170,23 @@ def _after(context: str, question: str, *, told: bool) -> str:
 
 def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]:
     """The answer in a value, and what else its text held where it is a worked solution."""
+    if choices is None and isinstance(value, str) and len(value) <= SHORT and value.isalnum():
+        return value, None  # most of them
     if isinstance(value, list | tuple) and is_conversation(value):
         value = reply_text(value)
-    if choices is not None and choices.right is not None and isinstance(value, Mapping):
+    if choices is not None and choices.right is not None and isinstance(value, dict):
         return choices.letters[choices.right], None
     text = value_text(value, "answer").strip()
     solution: Separated | None = None
     if may_hold_marker(text):
-        solution = separate(text)
+        solution = separate(text, summary=True)
         if solution.answer is None:
             solution = None
         else:
             text = solution.answer
     if choices is not None:
         return choices.letter(value if solution is None else text), solution
-    answer = text if solution is not None or text.isalnum() else tidy(text, sentence=True)
+    answer = text if solution is not None or text.isalnum() else tidy(text, full_stop=True)
     defect = answer_defect(answer)
     if defect == MISSING_ANSWER:
         raise RowDefect(defect)
@@ -188,42 +199,46 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
 
 
 def _steps(
-    value: Any, answer: str, rule: StepsRule, note: Callable[[str], None]
+    value: Any, said: tuple[str, Any], rule: StepsRule, note: Callable[[str], None]
 ) -> tuple[tuple[str, ...], str | None]:
-    """The steps of a rationale, and the answer that it states at its end, if any."""
+    """The steps of a rationale, and the answer that it states at its end, if any.
+
+    said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
+    """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and looks_like_list(value):
         try:
             value = written_list(value)
         except ValueError as error:
             raise RowDefect(UNREADABLE_STEPS, value, f"Write the list as JSON: {error}") from None
-    if is_conversation(value):
-        value = reply_text(value)
     if not isinstance(value, str):
+        if is_conversation(value):
+            return _steps(reply_text(value), said, rule, note)
         return _listed_steps(value, note)
     if rule.startswith("published"):  # literal, markers and all
         return split_steps(value, rule), None
-    if value.strip() == answer:  # a "solution" that is the answer again
+    if value.strip() in said:
         return (), None
     if not may_hold_marker(value):
         return split_steps(value, rule), None
-    parts = separate(value)
+    parts = separate(value, summary=True)
     return split_steps(parts.rationale, rule), parts.answer
 
 
 def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, ...], str | None]:
     """A list as it stands, without what is blank and what only states the answer."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list | tuple):
         raise RowDefect(
             f"the steps are not a list but {type(value).__name__}", str(value), "Give a list or text"
         )
-    steps = tuple(step if isinstance(step, str) else _step_text(step) for step in value)
-    if not all(map(_VISIBLE.search, steps)):
+    steps = tuple([step if isinstance(step, str) else _step_text(step) for step in value])
+    text = "\n".join(steps)
+    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(_VISIBLE.search, steps)):
         for _ in range(sum(_VISIBLE.search(step) is None for step in steps)):
             note(BLANK_STEP)
         steps = tuple(filter(_VISIBLE.search, steps))
-    if not may_hold_marker("\n".join(steps)):
+    if not may_hold_marker(text):
         return steps, None
     parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
     stated = next((part.answer for part in reversed(parts) if part.answer), None)
@@ -239,7 +254,7 @@ def _step_text(step: Any) -> str:
     """One step that is no text: an object with one, or with an explanation and its result."""
     if is_missing(step):
         return ""
-    if isinstance(step, Mapping):
+    if isinstance(step, dict):
         texts = {name: text for name, text in step.items() if isinstance(text, str)}
         known = [texts[name] for name in _STEP_FIELDS if name in texts]
         if known or len(texts) == 1:
@@ -262,6 +277,4 @@ def _compare(stated: str | None, answer: str, choices: Choices | None, note: Cal
     if same is None:
         note(WRITTEN_OTHERWISE)
     elif not same:
-        raise RowDefect(
-            OTHER_ANSWER, f"{stated} and {answer}", "The rationale says the first, the answer is the second"
-        )
+        raise RowDefect(OTHER_ANSWER, stated, f"The answer of the row is {answer!r}")

@@ -55,7 +55,8 @@ def is_conversation(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
-        and all(isinstance(turn, Mapping) and ("role" in turn or "from" in turn) for turn in value)
+        and isinstance(value[0], dict)
+        and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
     )
 
 
@@ -102,7 +103,7 @@ def _turns(value: Any) -> list[Turn]:
             value = written_list(value)
         except ValueError as error:
             raise RowDefect(UNREADABLE, value, f"Write it as JSON: {error}") from None
-    if not isinstance(value, list | tuple) or not all(isinstance(turn, Mapping) for turn in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(turn, dict) for turn in value):
         raise RowDefect(UNREADABLE, str(value), "Give a list of {'role', 'content'}, or of {'from', 'value'}")
     return [_turn(turn) for turn in value]
 
@@ -130,16 +131,16 @@ def _content(content: Any, turn: Mapping[str, Any]) -> tuple[str, str]:
     parts = content if isinstance(content, list | tuple) else [content]
     text, thought = list[str](), list[str]()
     for part in parts:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if isinstance(part, str):
             text.append(part)
         elif (
-            isinstance(part, Mapping)
+            isinstance(part, dict)
             and kind in ("text", "output_text", "input_text")
             and isinstance(part.get("text"), str)
         ):
             text.append(part["text"])
-        elif isinstance(part, Mapping) and kind in ("thinking", "reasoning"):
+        elif isinstance(part, dict) and kind in ("thinking", "reasoning"):
             thought.append(str(part.get(kind) or part.get("text") or ""))
         else:
             raise RowDefect(f"a turn of the conversation holds '{kind}', which is no text", str(dict(turn)))

@@ -105,9 +105,15 @@ def resolve_layout(found: Sequence[str], asked: Columns | None, where: str) -> L
         answers = choices
     if question is None:
         several = names.every(QUESTIONS[1:])
-        raise _several("question", several, where) if several else _none("question", QUESTIONS, found, where)
+        raise (
+            _several("question", several, where)
+            if several
+            else _none(
+                "question", ("question", "problem", "query", "prompt", "instruction", "input"), found, where
+            )
+        )
     if not answers:
-        raise _none("answer", ("answer", *FINAL_ANSWERS, *LABELS, *SOLUTIONS), found, where)
+        raise _none("answer", ("answer", *FINAL_ANSWERS[:3], *LABELS[:2], *SOLUTIONS), found, where)
     named = asked.rationale or asked.steps
     rationales = (named,) if named else names.every((*STEPS, *RATIONALES))
     if not named and answers[0] not in names.every(SOLUTIONS):

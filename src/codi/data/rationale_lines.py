@@ -23,6 +23,8 @@ FORMULA = re.compile(
     r"(?:[^$\\]|\\.)*?(?<=[^\s])\$(?!\d)",
     re.DOTALL,
 )
+# No digit follows the `$` that ends a formula, as one follows that of an amount.
+_FORMULA_END = re.compile(r"\$(?!\d)(?<=\S\$)|\\[(\[]")
 _BLOCK = re.compile(
     r"\$\$.+?\$\$|\\\(.+?\\\)|\\\[.+?\\\]|\\begin\{(?P<name>\w+)\*?\}(?P<body>.*?)\\end\{(?P=name)\*?\}",
     re.DOTALL,
@@ -59,12 +61,20 @@ def rationale_lines(text: str) -> list[str]:
     return [line for line in map(str.strip, lines) if line]
 
 
+def formulas_in(line: str) -> list[tuple[int, int]]:
+    """Where the formulas of a text begin and end; amounts of money are none."""
+    if ("$" not in line and "\\" not in line) or _FORMULA_END.search(line) is None:
+        return []
+    return [formula.span() for formula in FORMULA.finditer(line)]
+
+
 def _unfolded(text: str) -> str:
     """LaTeX whose line breaks are line breaks, and whose formulas have none."""
     text = _WRITTEN_BREAK.sub("\n", text) if "\\n" in text else text
     if "\\\\" in text or "\n" in text:
-        text = _BLOCK.sub(_block, text)
-        text = FORMULA.sub(lambda formula: _one_line(formula[0]), text) if "$" in text else text
+        text = _BLOCK.sub(_block, text) if "\\" in text or "$$" in text else text
+        for start, end in reversed(formulas_in(text)):
+            text = text[:start] + _one_line(text[start:end]) + text[end:]
         text = _ROW_END.sub("\n", text).replace("\0", "\\\\")
     return text
 

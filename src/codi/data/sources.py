@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from codi.data.columns import (
+    ANNOTATIONS,
     MISSING_ANSWER,
-    Annotations,
     Columns,
     RowDefect,
     example_from_row,
@@ -122,7 +122,7 @@ def load_examples(
     split: str = "train",
     columns: Columns | None = None,
     steps_rule: StepsRule = "auto",
-    annotations: Annotations = "keep",
+    annotations: str = "keep",
     limit: int | None = None,
     require_answer_number: bool = False,
     skip_bad_rows: bool = False,
@@ -154,6 +154,11 @@ def load_examples(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"The limit must be at least 1 example, got {limit}.")
+    if annotations not in ANNOTATIONS:
+        raise UsageError(
+            f"annotations is '{annotations}'.{nearest(annotations, ANNOTATIONS)} Values: "
+            f"{', '.join(ANNOTATIONS)}."
+        )
     base, _, options = source.partition("?")
     if base in GENERATORS:
         examples, report = _generated(source, base, options, split, columns)

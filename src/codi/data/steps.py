@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-from codi.data.rationale_lines import FORMULA, rationale_lines
+from codi.data.rationale_lines import formulas_in, rationale_lines
 from codi.errors import UsageError, nearest
 
 StepsRule = Literal["auto", "equations", "sentences", "published-spaces", "published-sentences"]
@@ -29,9 +29,9 @@ _EQUATION = re.compile(r"<<.*?>>")
 
 # Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows. The full
 # stops of other alphabets need no space after them.
-_POSSIBLE_END = re.compile(
-    r"""(?P<mark>[.!?]+|…)(?P<closing>(?:["'”’)\]*$]|\\[)\]])*)\s+(?=(?P<next>\S+))"""
-    r"""|(?:[。！？｡।॥؟۔።။។]|．(?!\d))+["'”’)\]」』）》]*+\s*+(?=[^\sと])"""
+_POSSIBLE_END = re.compile(r"""(?P<mark>[.!?]+|…)(?P<closing>(?:["'”’)\]*$]|\\[)\]])*)\s+(?=(?P<next>\S+))""")
+_ANY_END = re.compile(
+    _POSSIBLE_END.pattern + r"""|(?:[。！？｡।॥؟۔።။។]|．(?!\d))+["'”’)\]」』）》]*+\s*+(?=[^\sと])"""
 )
 
 # Always followed by what they belong to; titles only with a capital ("Rep. Lee", but "one more rep. Then").
@@ -130,9 +130,9 @@ def sentences(line: str) -> tuple[str, ...]:
     """The sentences of one line; joined with a space they are the line, white space folded."""
     found: list[str] = []
     start = 0
-    formulas = [formula.span() for formula in FORMULA.finditer(line)] if "$" in line or "\\" in line else ()
-    for end in _POSSIBLE_END.finditer(line):
-        if any(begin < end.start() < stop - 2 for begin, stop in formulas):
+    formulas = formulas_in(line)
+    for end in (_POSSIBLE_END if line.isascii() else _ANY_END).finditer(line):
+        if formulas and any(begin < end.start() < stop - 2 for begin, stop in formulas):
             continue
         if end["mark"] is None or _ends_sentence(
             line[start : end.start()], end["mark"], end["closing"], end["next"]
