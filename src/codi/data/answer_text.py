@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from codi.data.steps import sentences
 
@@ -56,12 +55,13 @@ def tidy(answer: str, *, full_stop: bool = False) -> str:
             found = wrapping.fullmatch(answer)
             if found is not None:
                 answer = found["inside"].strip()
-        boxes = list(boxes_in(answer)) if "box" in answer else []
+        boxes = boxes_in(answer) if "box" in answer else []
         if len(boxes) == 1 and boxes[0][:2] == (0, len(answer)):
             answer = boxes[0][2].strip()
         if not full_stop and _ends_in_full_stop(answer):
             answer = answer[:-1].rstrip()
-    return answer.replace("{,}", ",").replace(",\\!", ",").replace("\\%", "%").replace("\\$", "$")
+    answer = answer.replace("{,}", ",").replace(",\\!", ",")
+    return _ESCAPED.sub(r"\1", answer) if "\\" in answer else answer
 
 
 def without_thousands_commas(answer: str) -> str:
@@ -85,24 +85,26 @@ def same_answer(left: str, right: str) -> bool | None:
     return False if len(left) == len(right) == 1 and (left + right).isalpha() else None
 
 
-def boxes_in(text: str) -> Iterator[tuple[int, int, str]]:
+def boxes_in(text: str) -> list[tuple[int, int, str]]:
     """Start, end and inside of each `\\boxed{..}` that stands in no other; braces are counted."""
-    end = 0
-    for found in _BOX.finditer(text):
-        at = found.end()
-        if found.start() < end or at >= len(text):
-            continue
-        if text[at] != "{":  # \boxed 5
-            end = at + (len(text[at:].split()[0].rstrip("$.")) if text[at:].split() else 0)
-            yield found.start(), end, text[at:end]
-            continue
-        depth = 0
-        for place in range(at, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0) if text[place - 1] != "\\" else 0
-            if depth == 0:
-                end = place + 1
-                yield found.start(), end, text[at + 1 : place]
-                break
+    closed: list[tuple[int, int, str]] = []
+    opened: list[tuple[int, int] | None] = []  # of each open brace: where its box begins, and its inside
+    for found in _BRACE.finditer(text):
+        if found["bare"] is not None:  # \boxed 5
+            closed.append((found.start(), found.end(), found["bare"]))
+        elif found["box"] is not None:
+            opened.append((found.start(), found.end()))
+        elif found[0] == "{":
+            opened.append(None)
+        elif found[0] == "}" and opened:
+            box = opened.pop()
+            if box is not None:
+                closed.append((box[0], found.end(), text[box[1] : found.start()]))
+    outer: list[tuple[int, int, str]] = []
+    for start, end, inside in sorted(closed):
+        if not outer or start >= outer[-1][1]:
+            outer.append((start, end, inside))
+    return outer
 
 
 _LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x85\u2028\u2029]")
@@ -110,7 +112,10 @@ WORD = re.compile(r"[^\W\d_]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 COMPUTATION = re.compile(r"\d[^=]*(?:[-+*/×÷]|\\(?:times|cdot|div)\b)[^=]*\d[^=]*=\s*[^=]*\d")
 _THOUSANDS = re.compile(r"[-−]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
+_BRACE = re.compile(
+    r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\]*[^\s{}$\\.,;:])|\\.|[{}]",
+    re.DOTALL,
+)
 _MARKER_INSIDE = re.compile(r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b", re.IGNORECASE)
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL)
@@ -125,10 +130,11 @@ _WRAPPINGS = tuple(
         r"\\textbf\{\(?(?P<inside>[A-E])\)?\}.+",  # the options of a contest: \textbf{(C)}\ 20
         r"\((?P<inside>[A-Za-z])\)",
         r"\[(?P<inside>[A-Za-z])\]",
-        r"(?:[Oo]ption|[Cc]hoice)\s+\(?(?P<inside>[A-Z])\)?",
+        r"(?:[Oo]ption|[Cc]hoice)\s+\(?(?P<inside>[A-Z])\b\W*",
         r"[\"“](?P<inside>[^\"“”]+)[\"”]",
     )
 )
+_ESCAPED = re.compile(r"\\+([$%])")
 _ABBREVIATION = re.compile(
     r"(?:.*\s)?(?:(?:[A-Za-z]\.){2,}|(?:Jr|Sr|St|Inc|Ltd|Co|Corp|Dr|etc|No)\.)", re.DOTALL
 )

@@ -25,6 +25,7 @@ from codi.data.answer_text import (
     tidy,
     without_thousands_commas,
 )
+from codi.data.rationale_lines import with_line_breaks
 from codi.data.steps import sentences, split_steps
 
 __all__ = ["ANSWER_PROMPT", "Separated", "answer_defect", "separate", "without_statement"]
@@ -71,7 +72,7 @@ def without_statement(step: str, *, last: bool) -> Separated:
     return separated if separated.marker is not None else Separated(step, None, None)
 
 
-_DISPLAY = re.compile(r"\\\[.*?\\\]|\$\$.*?\$\$", re.DOTALL)
+_DISPLAY = re.compile(r"\\\[(?:(?!\\\[).)*?\\\]|\$\$.*?\$\$", re.DOTALL)
 _TAGGED = re.compile(r"<answer>\s*(?P<answer>.*?)\s*</answer>", re.DOTALL)
 _TAGS = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?solution>")
 _THINKING = re.compile(
@@ -79,9 +80,9 @@ _THINKING = re.compile(
     r"(?:</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>)(?P<said>.*)",
     re.DOTALL,
 )
-_FAREWELL = re.compile(r"\s*I hope (?:it|this) (?:is correct|helps)[.!]?\s*$")
+_FAREWELL = re.compile(r"(?<!\s)\s*I hope (?:it|this) (?:is correct|helps)[.!]?\s*$")
 
-_DECORATION = r"[\s>#*_`•-]*(?:\\text(?:bf|it)?\{)?"
+_DECORATION = r"[\s\ufeff\u200b>#*_`•-]*(?:\\text(?:bf|it)?\{)?"
 _LEAD = (
     r"(?:(?:so|thus|hence|therefore|then|finally|and|now|consequently|as a result|in conclusion|overall|∴)"
     r"\b[\s,:]*)*"
@@ -93,10 +94,10 @@ _NOUN = (
 )
 _LETTER = r"[(\[*]*[A-Z][)\]*]*"
 _STATEMENT = re.compile(
-    rf"{_DECORATION}{_LEAD}{_NOUN}[*_`]*\s*(?:"
+    rf"{_DECORATION}{_LEAD}{_NOUN}[*_`]*\s*+(?:"
     r"(?:is|are|would\s+be|will\s+be|must\s+be|should\s+be|equals)\b"
     r"(?:\s+(?:therefore|thus|then|hence|simply|just|equal\s+to)\b)?\s*(?P<colon>[:：]?)"
-    rf"|(?P<label>[:：=])|\.?\s*[-–—]?\s*(?=(?-i:{_LETTER}|\(?[a-e]\)?)\W*$)|(?P<heading>[*_`}}\s]*$))[*_`\s}}]*",
+    rf"|(?P<label>[:：=])|\.?\s*+[-–—]?\s*+(?=(?-i:{_LETTER}|\(?[a-e]\)?)\W*$)|(?P<heading>[*_`}}\s]*$))[*_`\s}}]*",
     re.IGNORECASE,
 )  # fmt: skip
 _CLOSING = (  # what states the answer in a text's last sentence only
@@ -105,12 +106,12 @@ _CLOSING = (  # what states the answer in a text's last sentence only
         r"(?i:is\s+(?:(?:the|our)\s+)?(?:(?:final|correct|right|best)\s*)*(?:answer|option|choice|correct|right))\W*"
     ),
     re.compile(
-        rf"{_DECORATION}(?i:{_LEAD}(?:the\s+)?(?:(?:correct|right|best)\s+)*(?:option|choice)\s*(?:is|:|=|-|–)?)\s*"
+        rf"{_DECORATION}(?i:{_LEAD}(?:the\s+)?(?:(?:correct|right|best)\s+)*(?:option|choice)\s*+(?:is|:|=|-|–)?)\s*+"
         rf"(?P<answer>{_LETTER})\W*"
     ),
 )
 _CLAUSE = re.compile(
-    r",?\s+(?:(?:and|so|thus|hence|therefore|then)\s+)*(?:the|our)\s+(?:(?:final|correct)\s+)?answer\s+is\b\s*[:：]?\s*",
+    r"(?<!\s),?\s+(?:(?:and|so|thus|hence|therefore|then)\s+)*(?:the|our)\s+(?:(?:final|correct)\s+)?answer\s+is\b\s*[:：]?\s*",
     re.IGNORECASE,
 )
 # "The answer is obtained by adding 3": tells how, not what.
@@ -119,11 +120,11 @@ _NO_VALUE = re.compile(
     r"\w+ed (?:by|from|as|to|in|using|when))\b",
     re.IGNORECASE,
 )
-_REASON = re.compile(r"[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNORECASE | re.DOTALL)
-_HASHES = re.compile(r"(?P<hashes>#{3,})(?P<answer>.*)", re.DOTALL)
+_REASON = re.compile(r"(?<!\s)[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNORECASE | re.DOTALL)
+_HASHES = re.compile(r"[\s*_>]*(?P<hashes>#{3,})(?P<answer>.*)", re.DOTALL)
 # Without a full stop before it: "... = 18 #### 18", "... = 18 The answer is 18".
 _NEXT_STATEMENT = re.compile(
-    r"(?<=[^\s#>*_])(?<!Final)(?<!final)(?<!Correct)(?<!correct)(?<![Tt]he)(?<!Step)(?<!step)"
+    r"(?:(?<=[^\s#>*_])|(?<=>>))(?<!Final)(?<!final)(?<!Correct)(?<!correct)(?<![Tt]he)(?<!Step)(?<!step)"
     r"\s+(?=#{4}|[*_(]*(?:(?:So|Thus|Hence|Therefore),?\s+the|The|Final|Correct)\s+(?:\w+\s+)?[Aa]nswer\b|"
     r"[*_]*(?:Answer|ANSWER|Ans)\s*:)"
 )
@@ -139,7 +140,7 @@ def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separate
     """`separate` without tags of thinking. last: whether nothing else follows the text."""
     answer: str | None = None
     marker: str | None = None
-    whole, text = text, _FAREWELL.sub("", text)
+    whole, text = text, _FAREWELL.sub("", with_line_breaks(text))
     tagged = list(_TAGGED.finditer(text))
     if tagged:
         answer, marker = _clean(tagged[-1]["answer"]), "<answer>"
@@ -147,10 +148,10 @@ def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separate
     if "box" in text:
         text = _on_one_line(text)
     kept: list[str] = []  # the lines that stay, from the last to the first
-    labelled = False
+    below: list[int] = []  # those of them that hold something
+    labelled = mended = False
     for line in reversed(text.splitlines(keepends=True)):
         stays = "" if may_hold_marker(line) else line
-        below = [place for place, under in enumerate(kept) if under.strip()] if stays == "" else []
         for piece in reversed(_pieces(line)) if stays == "" else ():
             judged = _judge(piece.strip(), last and not below and not stays.strip(), clauses)
             if judged is None:
@@ -160,13 +161,17 @@ def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separate
             if said == "" and len(below) == 1 and not stays.strip():  # the answer is the line below
                 under = _clean(kept[below[0]])
                 if answer_defect(under) is None:
-                    said, kept[below[0]] = under, ""
+                    said, kept[below.pop()] = under, ""
             if mark is not None and not answer:
                 answer, marker = said, mark
-            labelled = True
+            labelled, mended = True, mended or bool(rest)
             stays = f"{rest} {stays.lstrip(' ')}" if rest and stays.strip() else rest + stays
+        below += [len(kept)] if stays.strip() else []
         kept.append(stays if stays.strip() or not line.strip() else "")
-    return Separated((("".join(reversed(kept))) if labelled or tagged else whole).strip(), answer, marker)
+    rationale = ("".join(reversed(kept)) if labelled or tagged else whole).strip()
+    if mended and len(rationale) < len(whole):  # what stood behind one marker may be another
+        rationale = _separate(rationale, last=last, clauses=clauses).rationale
+    return Separated(rationale, answer, marker)
 
 
 def _pieces(line: str) -> list[str]:
@@ -201,15 +206,14 @@ def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str 
         # "Nora is a sterpus." is a sentence of its own.
         said = without_thousands_commas(tidy(said, full_stop=said[:1].isupper() and said.count(" ") >= 2))
         if (last and len(hashes["hashes"]) >= 4) or (said and not WORD.search(said)):
-            return "", said, "####"
-        return None  # a heading
+            return "", said, "####"  # else a heading
     stated = _STATEMENT.match(piece)
     if stated is not None:
         return _stated(piece, stated, last)
     clause = next(_CLAUSE.finditer(piece), None) if clauses and "nswer" in piece else None
-    boxes = list(boxes_in(piece)) if "box" in piece else []
+    boxes = boxes_in(piece) if "box" in piece else []
     if boxes:
-        said = ", ".join(dict.fromkeys(tidy(box[2]) for box in boxes[-_joined(piece, boxes) :]))
+        said = _contents(piece, boxes)
         stays = "" if _FILLER.fullmatch("".join(_around(piece, boxes))) else _opened(piece, boxes)
         if clause is not None and clause.end() <= boxes[0][0]:
             stays = piece[: clause.start()].rstrip()
@@ -237,9 +241,9 @@ def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | N
     if not content.strip(" *_`}:"):
         return "", "", mark
     said = content
-    boxes = list(boxes_in(content)) if "box" in content else []
+    boxes = boxes_in(content) if "box" in content else []
     if boxes:
-        said = ", ".join(dict.fromkeys(box[2] for box in boxes[-_joined(content, boxes) :]))
+        said = _contents(content, boxes)
     elif COMPUTATION.search(content):  # "the answer is 3 * 4 = 12."
         return content, _clean(tidy(content).rpartition("=")[2]), mark
     said = _clean(_REASON.sub("", said))
@@ -260,12 +264,12 @@ def _says(answer: str, last: bool, *, label: bool = False, sentence: bool = Fals
     return last or words <= (1 if label and sentence else 3)
 
 
-def _joined(text: str, boxes: list[tuple[int, int, str]]) -> int:
-    """How many of the last boxes belong together: `\\boxed{2}` and `\\boxed{3}`, with no words between."""
+def _contents(text: str, boxes: list[tuple[int, int, str]]) -> str:
+    """What the last box holds, or the last ones where no more than three words part them."""
     count = 1
     while count < len(boxes) and len(text[boxes[-count - 1][1] : boxes[-count][0]].split()) <= 3:
         count += 1
-    return count
+    return ", ".join(dict.fromkeys(filter(None, (tidy(box[2]) for box in boxes[-count:]))))
 
 
 def _around(text: str, boxes: list[tuple[int, int, str]]) -> list[str]:
@@ -281,6 +285,6 @@ def _opened(text: str, boxes: list[tuple[int, int, str]]) -> str:
 def _on_one_line(text: str) -> str:
     """Displays and boxes that run over lines, each on one."""
     text = _DISPLAY.sub(lambda found: " ".join(found[0].split()), text)
-    for start, end, _ in reversed(list(boxes_in(text))):
+    for start, end, _ in reversed(boxes_in(text)):
         text = text[:start] + " ".join(text[start:end].split()) + text[end:]
     return text

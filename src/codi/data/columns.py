@@ -31,6 +31,7 @@ from codi.data.choices import Choices, choices_of, letter_shown, read_choices, r
 from codi.data.conversations import is_conversation, read_conversation, reply_text
 from codi.data.example import Example, RowDefect
 from codi.data.layout import Columns, Layout, resolve_layout
+from codi.data.rationale_lines import VISIBLE
 from codi.data.steps import StepsRule, split_steps, without_annotations
 from codi.data.values import is_missing, value_text
 from codi.data.written_lists import looks_like_list, written_list
@@ -96,7 +97,7 @@ def example_from_row(
         steps, stated = _steps(rationale, (answer, given), steps_rule, note)
         _compare(stated, answer, choices, note)
     else:
-        steps = split_steps(solution.rationale, steps_rule) if solution is not None else ()
+        steps = _split(solution.rationale, steps_rule) if solution is not None else ()
     if annotations == "remove":
         steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
@@ -146,12 +147,14 @@ def _asked(
     if question.strip():
         for column in reversed(layout.before):
             context = row.get(column)
-            if context is not None and not isinstance(context, str):
+            if is_missing(context):
+                continue
+            if not isinstance(context, str):
                 raise RowDefect(
                     f"'{column}', which is put before the question, is not text but {type(context).__name__}",
                     str(context), "Name the question's column (--question-column) to leave it out",
                 )  # fmt: skip
-            question = _after(context or "", question, told=column.casefold() != "body")
+            question = _after(context, question, told=column.casefold() != "body")
         if layout.after is not None:
             given = value_text(row.get(layout.after), layout.after).strip()
             question = f"{question}\n{given}" if given else question
@@ -187,6 +190,8 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
     if choices is not None:
         return choices.letter(value if solution is None else text), solution
     answer = text if solution is not None or text.isalnum() else tidy(text, full_stop=True)
+    if answer.startswith("[") and _is_list(answer):
+        raise RowDefect("the answer is a list", answer, "Give one text or number")
     defect = answer_defect(answer)
     if defect == MISSING_ANSWER:
         raise RowDefect(defect)
@@ -196,6 +201,13 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
             "'The answer is:' or in \\boxed{}; an answer in a column of its own is named: --answer-column",
         )  # fmt: skip
     return answer, solution
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return looks_like_list(text) and isinstance(written_list(text), list)
+    except ValueError:
+        return False
 
 
 def _steps(
@@ -221,7 +233,22 @@ def _steps(
     if not may_hold_marker(value):
         return split_steps(value, rule), None
     parts = separate(value, summary=True)
-    return split_steps(parts.rationale, rule), parts.answer
+    return _split(parts.rationale, rule), parts.answer
+
+
+def _split(rationale: str, rule: StepsRule) -> tuple[str, ...]:
+    """The steps of a rationale whose markers are out; what LaTeX hid until it was split goes as well."""
+    steps = split_steps(rationale, rule)
+    if rule.startswith("published") or not may_hold_marker(rationale):
+        return steps
+    return _without_statements(steps)[0]
+
+
+def _without_statements(steps: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    """Steps without what only states the answer, and the answer that they state."""
+    parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
+    stated = next((part.answer for part in reversed(parts) if part.answer), None)
+    return tuple(part.rationale for part in parts if VISIBLE.search(part.rationale)), stated
 
 
 def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, ...], str | None]:
@@ -234,19 +261,13 @@ def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, .
         )
     steps = tuple([step if isinstance(step, str) else _step_text(step) for step in value])
     text = "\n".join(steps)
-    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(_VISIBLE.search, steps)):
-        for _ in range(sum(_VISIBLE.search(step) is None for step in steps)):
+    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(VISIBLE.search, steps)):
+        for _ in range(sum(VISIBLE.search(step) is None for step in steps)):
             note(BLANK_STEP)
-        steps = tuple(filter(_VISIBLE.search, steps))
-    if not may_hold_marker(text):
-        return steps, None
-    parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
-    stated = next((part.answer for part in reversed(parts) if part.answer), None)
-    return tuple(part.rationale for part in parts if part.rationale), stated
+        steps = tuple(filter(VISIBLE.search, steps))
+    return _without_statements(steps) if may_hold_marker(text) else (steps, None)
 
 
-# White space, and characters of no width.
-_VISIBLE = re.compile(r"[^\s\u200b\u200c\u200d\u2060\ufeff]")
 _STEP_FIELDS = ("step", "text", "content", "explanation", "thought", "reasoning", "output", "result")
 
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+# White space and characters of no width show nothing.
+VISIBLE = re.compile(r"[^\s\u200b\u200c\u200d\u2060\ufeff]")
 # As Pandoc reads dollars: amounts of money ("$5 and $6") are no formula; nor is what holds three words.
 FORMULA = re.compile(
-    r"\$\$.+?\$\$|\\\(.+?\\\)|\\\[.+?\\\]"
+    r"\$\$.+?\$\$|\\\((?:(?!\\\().)+?\\\)|\\\[(?:(?!\\\[).)+?\\\]"
     r"|(?<![\\$])\$(?=[^\s$])(?!(?:[^$\\]|\\.)*?(?<![\\A-Za-z{])[A-Za-z]{3,}[ ,]+[A-Za-z]{2,} )"
     r"(?:[^$\\]|\\.)*?(?<=[^\s])\$(?!\d)",
     re.DOTALL,
@@ -26,12 +28,13 @@ FORMULA = re.compile(
 # No digit follows the `$` that ends a formula, as one follows that of an amount.
 _FORMULA_END = re.compile(r"\$(?!\d)(?<=\S\$)|\\[(\[]")
 _BLOCK = re.compile(
-    r"\$\$.+?\$\$|\\\(.+?\\\)|\\\[.+?\\\]|\\begin\{(?P<name>\w+)\*?\}(?P<body>.*?)\\end\{(?P=name)\*?\}",
+    r"\$\$.+?\$\$|\\\((?:(?!\\\().)+?\\\)|\\\[(?:(?!\\\[).)+?\\\]|\\begin\{(?P<name>\w+)\*?\}(?P<body>(?:(?!\\begin\{(?P=name)).)*?)\\end\{(?P=name)\*?\}",
     re.DOTALL,
 )
 _ALIGNED = frozenset(
     ("align", "aligned", "alignat", "flalign", "eqnarray", "gather", "gathered", "split", "multline")
 )
+_END = re.compile(rf"\\end\{{(?:{'|'.join(sorted(_ALIGNED))})\*?\}}(?=\S)")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?(?=\s|$)")
 _LAYOUT = re.compile(r"^\s*\{\d+\}|&|\\(?:nonumber|notag)\b|\\(?:label|tag)\{[^}]*\}")
 _RELATION = re.compile(r"\s*(?:[=<>≤≥≈]|\\(?:leq?|geq?|approx|equiv|sim|to|iff|implies|Rightarrow)\b)")
@@ -49,8 +52,7 @@ _BULLET = re.compile(r"\s*(?P<mark>[-*•‣◦–·])\s+(?=.*(?:[^\W\d_]|=))")
 
 def rationale_lines(text: str) -> list[str]:
     """The lines of `text` that are not blank, without what only lays them out."""
-    if "<" in text:
-        text = _TAG.sub("\n", text)
+    text = with_line_breaks(text)
     if "\\" in text or "$" in text:
         text = _unfolded(text)
     lines = _BREAK.split(text)
@@ -58,7 +60,8 @@ def rationale_lines(text: str) -> list[str]:
         lines = _items(lines)
     elif ")" in text:
         lines = _in_line(text)
-    return [line for line in map(str.strip, lines) if line]
+    lines = [line for line in map(str.strip, lines) if line]
+    return lines if text.isascii() else [line for line in lines if VISIBLE.search(line)]
 
 
 def formulas_in(line: str) -> list[tuple[int, int]]:
@@ -68,13 +71,21 @@ def formulas_in(line: str) -> list[tuple[int, int]]:
     return [formula.span() for formula in FORMULA.finditer(line)]
 
 
+def with_line_breaks(text: str) -> str:
+    """`text` with a line break for each `<br>`, each `\\n` that was written out, and after each `align`."""
+    if "<" in text:
+        text = _TAG.sub("\n", text)
+    if "\\end" in text:
+        text = _END.sub(r"\g<0>\n", text)
+    return _WRITTEN_BREAK.sub("\n", text) if "\\n" in text else text
+
+
 def _unfolded(text: str) -> str:
     """LaTeX whose line breaks are line breaks, and whose formulas have none."""
-    text = _WRITTEN_BREAK.sub("\n", text) if "\\n" in text else text
     if "\\\\" in text or "\n" in text:
         text = _BLOCK.sub(_block, text) if "\\" in text or "$$" in text else text
-        for start, end in reversed(formulas_in(text)):
-            text = text[:start] + _one_line(text[start:end]) + text[end:]
+        if _FORMULA_END.search(text) is not None:
+            text = FORMULA.sub(lambda formula: _one_line(formula[0]), text)
         text = _ROW_END.sub("\n", text).replace("\0", "\\\\")
     return text
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-from codi.data.rationale_lines import formulas_in, rationale_lines
+from codi.data.rationale_lines import VISIBLE, formulas_in, rationale_lines
 from codi.errors import UsageError, nearest
 
 StepsRule = Literal["auto", "equations", "sentences", "published-spaces", "published-sentences"]
@@ -25,7 +25,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_EQUATION = re.compile(r"<<.*?>>")
+_EQUATION = re.compile(r"<<(?:[^<>\n]++|<(?!<)|>(?!>))*+>>")
 
 # Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows. The full
 # stops of other alphabets need no space after them.
@@ -99,7 +99,8 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
         return tuple(found[0].strip() for found in _PLAIN_EQUATION.finditer(rationale))
     lines = rationale_lines(rationale)
     # Line breaks are the writer's own marks (GSM8K puts one step on each line), surer than punctuation.
-    return tuple(lines) if len(lines) > 1 else sentences(lines[0]) if lines else ()
+    steps = tuple(lines) if len(lines) > 1 else sentences(lines[0]) if lines else ()
+    return steps if rationale.isascii() else tuple(filter(VISIBLE.search, steps))
 
 
 def without_annotations(step: str) -> str:
@@ -119,7 +120,7 @@ def _result_where_missing(found: re.Match[str]) -> str:
     return "" if repeated else result
 
 
-_ANNOTATION = re.compile(r"<<(?P<equation>.*?)>>(?P<after>(?=\s*[-−]?[$€£]?\s*\.?\d))?")
+_ANNOTATION = re.compile(r"<<(?P<equation>(?:[^<>\n]++|<(?!<)|>(?!>))*+)>>(?P<after>(?=\s*[-−]?[$€£]?\s*\.?\d))?")
 
 
 def _only_equations(text: str) -> bool:
@@ -130,9 +131,12 @@ def sentences(line: str) -> tuple[str, ...]:
     """The sentences of one line; joined with a space they are the line, white space folded."""
     found: list[str] = []
     start = 0
-    formulas = formulas_in(line)
+    formulas = iter(formulas_in(line))
+    begin, stop = next(formulas, (-1, -1))
     for end in (_POSSIBLE_END if line.isascii() else _ANY_END).finditer(line):
-        if formulas and any(begin < end.start() < stop - 2 for begin, stop in formulas):
+        while 0 <= stop <= end.start():
+            begin, stop = next(formulas, (-1, -1))
+        if begin < end.start() < stop - 2:
             continue
         if end["mark"] is None or _ends_sentence(
             line[start : end.start()], end["mark"], end["closing"], end["next"]
