@@ -19,6 +19,7 @@ def may_hold_marker(text: str) -> bool:
     return (
         "nswer" in text or "###" in text or "box" in text or "ption" in text or "hoice" in text
         or "NSWER" in text or "Ans" in text or "ANS" in text or "</" in text or "<|" in text
+        or "<think" in text
     )  # fmt: skip
 
 
@@ -116,7 +117,9 @@ _BRACE = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\]*[^\s{}$\\.,;:])|\\.|[{}]",
     re.DOTALL,
 )
-_MARKER_INSIDE = re.compile(r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b", re.IGNORECASE)
+_MARKER_INSIDE = re.compile(
+    r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b|</?(?:think|answer)\b", re.IGNORECASE
+)
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -142,8 +145,10 @@ _ABBREVIATION = re.compile(
 
 def _ends_in_full_stop(answer: str) -> bool:
     """Whether the full stop at the end is none of the answer's own ("U.S.", "1, 2, ...")."""
-    if not answer.endswith((".", "。")) or answer.endswith("..") or len(answer) == 1:
+    if not answer.endswith((".", "。")) or answer.endswith("...") or len(answer) == 1:
         return False
+    if answer.endswith(".."):  # "U.S." at the end of a sentence
+        return True
     return _ABBREVIATION.fullmatch(answer) is None
 
 

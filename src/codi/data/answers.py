@@ -114,6 +114,10 @@ _CLAUSE = re.compile(
     r"(?<!\s),?\s+(?:(?:and|so|thus|hence|therefore|then)\s+)*(?:the|our)\s+(?:(?:final|correct)\s+)?answer\s+is\b\s*[:：]?\s*",
     re.IGNORECASE,
 )
+# "C. Light moves in lines." is no name with an initial.
+_LETTER_AND_REASON = re.compile(
+    r"[(\[]?(?P<answer>[A-Z])[)\]]?\.\s+(?P<reason>[A-Z]\w*(?:\s+\S+){2,}[.!])", re.DOTALL
+)
 # "The answer is obtained by adding 3": tells how, not what.
 _NO_VALUE = re.compile(
     r"(?:not|that|in|given|found|as follows|the (?:sum|product|difference|total|result|same|number)|"
@@ -240,6 +244,9 @@ def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | N
         return _stated(content, inner, last)
     if not content.strip(" *_`}:"):
         return "", "", mark
+    reasoned = _LETTER_AND_REASON.fullmatch(content)
+    if reasoned is not None:
+        return reasoned["reason"], reasoned["answer"], mark
     said = content
     boxes = boxes_in(content) if "box" in content else []
     if boxes:

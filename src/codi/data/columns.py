@@ -28,6 +28,7 @@ from codi.data.answer_text import (
 )  # fmt: skip
 from codi.data.answers import Separated, separate, without_statement
 from codi.data.choices import Choices, choices_of, letter_shown, read_choices, refuse_unread_options
+from codi.data.conversations import UNREADABLE as UNREADABLE_TURNS
 from codi.data.conversations import is_conversation, read_conversation, reply_text
 from codi.data.example import Example, RowDefect
 from codi.data.layout import Columns, Layout, resolve_layout
@@ -134,13 +135,15 @@ def _asked(
         options = value.get("choices")
         choices = None if options is None else choices_of(options)
         value = value.get("stem")
-    elif not isinstance(value, str) or value.startswith("["):
+    elif not isinstance(value, str) or value.startswith("[") or layout.question in layout.answers:
         if is_conversation(value):
             value, reply, told = read_conversation(value)
             if told:
                 note(SYSTEM_MESSAGE)
         elif is_missing(value):
             value = ""
+        elif isinstance(value, str) and layout.question in layout.answers:
+            raise RowDefect(UNREADABLE_TURNS, value, "Give a list of turns, or name the answer's column")
         elif not isinstance(value, str):
             raise RowDefect(f"the question is not text but {type(value).__name__}", str(value))
     question: str = value or ""

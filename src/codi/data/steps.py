@@ -36,7 +36,7 @@ _ANY_END = re.compile(
 
 # Always followed by what they belong to; titles only with a capital ("Rep. Lee", but "one more rep. Then").
 _TITLES = _words("Mr Mrs Ms Mx Dr Prof Rev Hon Gen Col Capt Lt Sgt Gov Sen Rep St Mt")
-_LEADING = _words("e.g i.e eg ie vs approx ca cf mr mrs ms dr")
+_LEADING = _words("e.g i.e eg ie vs approx ca cf mr mrs ms dr ans")
 # May end a sentence; then the next one starts with a capital.
 _TRAILING = _words(
     "etc jr sr inc ltd co corp dept est a.m p.m am pm hr hrs min mins sec secs wk wks mo yr yrs lb lbs oz ft "
@@ -120,7 +120,9 @@ def _result_where_missing(found: re.Match[str]) -> str:
     return "" if repeated else result
 
 
-_ANNOTATION = re.compile(r"<<(?P<equation>(?:[^<>\n]++|<(?!<)|>(?!>))*+)>>(?P<after>(?=\s*[-−]?[$€£]?\s*\.?\d))?")
+_ANNOTATION = re.compile(
+    r"<<(?P<equation>(?:[^<>\n]++|<(?!<)|>(?!>))*+)>>(?P<after>(?=\s*[-−]?[$€£]?\s*\.?\d))?"
+)
 
 
 def _only_equations(text: str) -> bool:
