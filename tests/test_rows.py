@@ -11,7 +11,8 @@ import pytest
 
 from codi.data.example import Example, LoadReport
 from codi.data.sources import Columns, load_examples
-from codi.errors import DataError
+from codi.errors import DataError, RecipeError, UsageError
+from codi.training.recipes import load_recipe
 
 Q = "A pen costs 3 and a book 4. What do both cost?"
 USER, HUMAN = {"role": "user", "content": Q}, {"from": "human", "value": Q}
@@ -285,6 +286,13 @@ def test_annotations_are_left_out_when_asked(tmp_path: Path) -> None:
     kept = only(tmp_path / "in.jsonl", row)
     assert kept[1] == ("He sells 48/2 = <<48/2=24>>24.", "<<24+1=25>>")
     assert only(tmp_path / "in.jsonl", row, annotations="remove")[1] == ("He sells 48/2 = 24.", "<<24+1=25>>")
+
+
+def test_another_word_for_annotations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"annotations is 'removed'.*Did you mean 'remove'"):
+        load(tmp_path / "in.jsonl", {"question": "a", "answer": "1"}, annotations="removed")
+    with pytest.raises(RecipeError, match=r"data.annotations is 'drop'; it must be one of keep, remove"):
+        load_recipe("word-problems", ["data.annotations=drop"])
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,9 @@ _MARKER_INSIDE = re.compile(
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"[*`]*(?P<inside>.*?)(?:</s>|<\|\w+\|>|[*`])+",
-        r"[*`]+(?P<inside>[^*`].*)",
+        r"(?P<inside>.*?)(?:</s>|<\|\w+\|>|\*\*|`)+",
+        r"\*\*(?P<inside>.+)",
+        r"(?P<mark>[*_`])(?P<inside>.+)(?P=mark)",
         r"\$\$(?P<inside>[^$]+)\$\$",
         r"\$(?P<inside>[^$]+)\$",
         r"\\\((?P<inside>(?:(?!\\\)).)*)\\\)",

@@ -238,6 +238,7 @@ def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str 
 def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | None, str | None] | None:
     """`_judge` for a piece that begins as a statement of the answer."""
     content = piece[stated.end() :].strip()
+    content = content.rstrip("*_") if piece.startswith(("*", "_")) else content
     mark = "answer:" if stated["label"] or stated["colon"] else "the answer is"
     inner = _STATEMENT.match(content)
     if inner is not None:  # "Final Answer: The final answer is $10$."
