@@ -105,6 +105,8 @@ SOLUTION = "\n".join(SUM)
         ({"messages": said(content=f"<think>\n{SOLUTION}\n</think>\n\n\\[\n\\boxed{{7}}\n\\]")}, SUM, "7"),
         ({"messages": said(content="7", reasoning_content=SOLUTION)}, SUM, "7"),
         ({"messages": said(content="The answer is 7.", reasoning=SOLUTION)}, SUM, "7"),
+        ({"messages": said(content=None, reasoning_content=f"{SOLUTION}\nThe answer is: 7")}, SUM, "7"),
+        ({"messages": said(content=f"<think>\n\n</think>\n\n{SOLUTION}\n#### 7")}, SUM, "7"),
         (
             {
                 "messages": said(
@@ -150,6 +152,7 @@ SOLUTION = "\n".join(SUM)
         ),
         ({"question": Q, "answer": "$\\frac{3}{8}$"}, (), "\\frac{3}{8}"),
         ({"question": Q, "answer": "36."}, (), "36."),
+        ({"question": Q, "answer": "7\nThe answer is: 7"}, (), "7"),
     ],
 )
 def test_understood(tmp_path: Path, row: dict[str, Any], steps: tuple[str, ...], answer: str) -> None:
@@ -202,6 +205,7 @@ def test_what_a_question_stands_on(tmp_path: Path, row: dict[str, Any], question
         "['4*9=36'\n '36-6=30']",
         "['4*9=36' '36-6=30']",
         "[np.str_('4*9=36'), np.str_('36-6=30')]",
+        "('4*9=36', '36-6=30')",
         "[{'step': '4*9=36'}\n {'step': '36-6=30'}]",
     ],
 )

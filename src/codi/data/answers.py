@@ -55,8 +55,10 @@ def separate(text: str, *, summary: bool = False) -> Separated:
     if thinking is None:
         return _separate(text)
     said = _TAGS.sub("", thinking["said"]).strip()
+    if not said:
+        return _separate(thinking["thought"].strip())
     separated = _separate(said)
-    if separated.answer is None and said and answer_defect(tidy(said)) is None:
+    if separated.answer is None and answer_defect(tidy(said)) is None:
         separated = Separated("", tidy(said), "</think>")
     if separated.rationale and not (summary and len(split_steps(separated.rationale)) < 2):
         return separated

@@ -99,7 +99,9 @@ def example_from_row(
         steps, stated = _steps(rationale, (answer, given), steps_rule, remarks.append)
         _compare(stated, answer, choices, remarks.append)
     else:
-        steps = _split(solution.rationale, steps_rule) if solution is not None else ()
+        # "18\nThe answer is: 18": what another reader made of '#### 18'.
+        worked = solution is not None and solution.rationale != answer
+        steps = _split(solution.rationale, steps_rule) if solution is not None and worked else ()
     if annotations == "remove":
         steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
@@ -223,7 +225,7 @@ def _steps(
 
     said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
     """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and looks_like_list(value):
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(")) and looks_like_list(value):
         try:
             value = written_list(value)
         except ValueError as error:

@@ -21,7 +21,7 @@ QUESTIONS = (
 CONTEXTS = ("system", "body", "passage", "context", "article", "premise", "table")
 FINAL_ANSWERS = (
     "final_answer", "final_ans", "expected_answer", "gold_answer", "correct_answer", "reference_answer",
-    "ground_truth", "answer_number", "numeric_answer", "answer_key", "correct_option",
+    "ground_truth", "answer_number", "answer_only", "numeric_answer", "answer_key", "correct_option",
 )  # fmt: skip
 """Names that say that the answer stands alone there, also beside an `answer` that is a worked solution."""
 LABELS = ("target", "targets", "label", "gold", "correct", "cop", "answer_index", "answer_idx")
