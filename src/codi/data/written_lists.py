@@ -6,7 +6,7 @@
      '36-6=30']                                             a line for each
     {'label': array(['A', 'B'], dtype=object), 'text': …}   pandas' for nested ones
     [np.str_('4*9=36')]                                     NumPy 2's
-        ('4*9=36', '36-6=30')                                   a tuple
+    ('4*9=36', '36-6=30')                                   a tuple
 
 Nothing in them is run.
 """
