@@ -156,7 +156,7 @@ def test_eval_measures_benchmarks_and_files(checkpoints: Path, tmp_path: Path) -
     assert (result["n"], result["scorer"], result["mode"]) == (4, "codi", "latent")
     assert result["thought_tokens"] == 8.0
     assert result["latency_ms"]["n"] == 2
-    assert result["data"]["dropped"] == {"beyond the limit of 4": 1}
+    assert (result["data"]["dropped"], result["data"]["stopped_at"]) == ({}, 4)
     rows = read_json_lines((tmp_path / "rows" / "mine.jsonl").read_text())
     assert [row["gold"] for row in rows] == [e.answer for e in generate("test", 4)]
 
