@@ -159,7 +159,7 @@ def test_limit_stops_reading(tmp_path: Path) -> None:
         ("in.jsonl", '{"question": "Q", "answer": "1"}\n\n{"question": "Q",\n',
          r"in\.jsonl, line 3: broken JSON \(.*column"),
         ("in.jsonl", '["Q"]\n', r"row 1: expected a JSON object, found a text: \"Q\""),
-        ("in.jsonl", '"Q"\n', r"in\.jsonl: expected a JSON list of objects, or one object a line; found a text"),
+        ("in.jsonl", '"Q"\n', r"in\.jsonl: expected a JSON list of objects, or .*; found a text"),
         ("in.jsonl", '{"question": "Q", "answer": 1}\n[1]\n',
          r"line 2: expected a JSON object .* found a list: \[1\]"),
         ("in.jsonl", "[" * 100_000, r"line 1: broken JSON"),

@@ -28,8 +28,8 @@ def questions_asked(question: str | None, file: Path | None) -> list[str]:
 def questions_of(file: Path) -> list[str]:
     """The questions of a text file, one a line, or of what holds rows with a column `question`.
 
-    Rows stand in a file of any form that `codi.data.files` reads but .txt, in a folder, or in the files that a
-    pattern matches; of several splits the test split is asked. Raises DataError.
+    Rows stand in a file of any form that `codi.data.files` reads but .txt, in a folder, or in the files
+    that a pattern matches; of several splits the test split is asked. Raises DataError.
     """
     from codi.data.files import data_ending
 
@@ -62,8 +62,6 @@ def _from_rows(source: str) -> list[str]:
         for number, row in part.rows.rows:
             value = row.get("question")
             if not isinstance(value, str) or not value.strip():
-                raise DataError(
-                    f"{part.name}, {part.rows.unit} {number}: empty question. Mend or remove it."
-                )
+                raise DataError(f"{part.name}, {part.rows.unit} {number}: empty question. Mend or remove it.")
             questions.append(value)
     return questions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codi.data.rows import Row, Rows
-from codi.data.text_files import readable
+from codi.data.text_files import other_thing, readable
 from codi.errors import DataError
 
 _BATCH = 1_000
@@ -24,7 +24,11 @@ def read_parquet(path: Path, split: str = "") -> Rows:
         return Rows((), iter(()), "row")
 
     def batches() -> Iterator[Any]:
-        with _arrow_faults(path, "Parquet"), pq.ParquetFile(path, buffer_size=_BUFFER) as file:
+        with (
+            _arrow_faults(path, "Parquet"),
+            # Page by page; buffering ahead would read whole row groups.
+            pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file,
+        ):
             yield from file.iter_batches(_BATCH)
 
     with _arrow_faults(path, "Parquet"), pq.ParquetFile(path) as file:
@@ -67,10 +71,11 @@ def _arrow_faults(path: Path, form: str) -> Iterator[None]:
         with readable(path):
             yield
     except pa.ArrowException as error:
-        raise DataError(
-            f"The file '{path}' is not a readable {form} file: {str(error).rstrip('.')}. Copy it again, or give "
-            "it the ending of what it is."
-        ) from error
+        with path.open("rb") as file:
+            reason = other_thing(file.read(64)) or (
+                f"{str(error).rstrip('.')}. Copy it again, or give it the ending of what it is"
+            )
+        raise DataError(f"The file '{path}' is not a readable {form} file: {reason}.") from error
 
 
 def _rows(batches: Iterator[Any]) -> Iterator[tuple[int, Row]]:

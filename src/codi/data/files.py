@@ -6,9 +6,9 @@
     .arrow .feather         the same
     .txt                    iCoT's format: `question||<<..>> <<..>> #### answer`, one per line
 
-The text forms may be compressed (.gz, .bz2, .xz, .zst after the ending). Text is UTF-8, with or without a byte
-order mark, or UTF-16 with one. Numbers come exactly as the file writes them. Rows are read while they are
-gone through, so that who stops early has not read the rest.
+The text forms may be compressed (.gz, .bz2, .xz, .zst after the ending). Text is UTF-8, with or without a
+byte order mark, or UTF-16 with one. Numbers come exactly as the file writes them. Rows are read while they
+are gone through, so that who stops early has not read the rest.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def read_file(path: Path, split: str = "train") -> Rows:
 
     Args:
         path: the file.
-        split: which of the lists to read where the file holds one for each split. A file that holds one is read
-            whatever this says.
+        split: which of the lists to read where the file holds one for each split; 'a+b' reads two. A file
+            that holds one is read whatever this says.
 
     Raises:
         DataError: the file is missing, empty, of an unknown form, or broken; also while the rows are gone

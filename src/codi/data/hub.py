@@ -1,8 +1,8 @@
 """Sets on the Hugging Face hub: known ones by short name, any other by its id.
 
-    gsm8k-aug                                          an entry of `HUB_SETS`; a new one is one new entry
-    hub:owner/name?split=train&config=main             any set; `revision` too
-    owner/name                                         the same, where no such path exists here
+gsm8k-aug                                          an entry of `HUB_SETS`; a new one is one new entry
+hub:owner/name?split=train&config=main             any set; `revision` too
+owner/name                                         the same, where no such path exists here
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def parse_hub_source(source: str) -> HubSource | None:
         return None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id):
         raise DataError(
-            f"'{source}' names no set on the hub: expected 'hub:OWNER/NAME', with ?config=, ?split= or ?revision= "
-            "after it where needed. A single file there is downloaded first, and given by its path."
+            f"'{source}' names no set on the hub: expected 'hub:OWNER/NAME', with ?config=, ?split= or "
+            "?revision= after it where needed. A single file there is downloaded first, and given by its "
+            "path."
         )
     options = dict(parse_qsl(text, keep_blank_values=True))
     for key, value in options.items():
@@ -145,8 +146,8 @@ def read_hub(name: str, asked: HubSource, *, limited: bool = False, note: str = 
         note: what to know about the set where it cannot be read.
 
     Raises:
-        DataError: there is no such set, configuration or split, or it cannot be reached; the message says which
-            there are, or how to read a local copy. Also while the rows are gone through.
+        DataError: there is no such set, configuration or split, or it cannot be reached; the message says
+            which there are, or how to read a local copy. Also while the rows are gone through.
     """
     # Seconds to import, and not needed for files.
     import datasets
@@ -186,7 +187,7 @@ def rows_of_dataset(loaded: Any) -> Rows:
 
 
 def read_saved_set(folder: Path, split: str) -> Iterator[tuple[str, Rows]]:
-    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote into `folder`: a name and rows of each split.
+    """Name and rows of each split asked for that `datasets` wrote into `folder` with `save_to_disk`.
 
     Raises:
         DataError: it holds several splits and not the one asked for, or it is damaged.
@@ -216,31 +217,32 @@ def _not_loaded(name: str, asked: HubSource, error: Exception, note: str) -> Dat
     """What went wrong, in the library's words, and what to do about that."""
     text = str(error)
     listed = re.search(r"\[([^\]]*)\]", text)
-    there = ", ".join(re.findall(r"'([^']+)'", listed[1])) if listed else ""
-    what = f"The set '{name}' ({asked.hub_id}, split '{asked.split}')"
-    page = f"{PAGES}{asked.hub_id}"
-    if re.search(r"config", text, re.IGNORECASE) and there:
+    there = re.findall(r"'([^']+)'", listed[1]) if listed else []
+    hub_id, page = asked.hub_id, f"{PAGES}{asked.hub_id}"
+    what = f"The set '{name}' ({hub_id}, split '{asked.split}')"
+    if there and re.search(r"config", text, re.IGNORECASE):
+        found = f"no configuration '{asked.config}'" if asked.config else "several configurations"
         return DataError(
-            f"{what} {'has several configurations' if asked.config is None else f'has no configuration {asked.config!r}'}: "
-            f"{there}. Name one: 'hub:{asked.hub_id}?config={there.split(', ')[0]}'."
+            f"{what} has {found}: {', '.join(there)}. Name one: 'hub:{hub_id}?config={there[0]}'."
         )
-    if re.search(r"split", text) and there:
+    if there and "split" in text:
         return DataError(
-            f"{what} has no such split.{nearest(str(asked.split), there.split(', '))} Splits: {there}. Name one: "
-            f"'hub:{asked.hub_id}?split={there.split(', ')[0]}', or --split."
+            f"{what} has no such split.{nearest(str(asked.split), there)} Splits: {', '.join(there)}. "
+            f"Name one: 'hub:{hub_id}?split={there[0]}', or --split."
         )
     if "scripts are no longer supported" in text:
         return DataError(
             f"{what} is made by a script, which is not run. The hub keeps most such sets as Parquet too: "
-            f"'hub:{asked.hub_id}?revision=refs/convert/parquet'."
+            f"'hub:{hub_id}?revision=refs/convert/parquet'."
         )
     if type(error).__name__ == "DatasetNotFoundError":
         return DataError(
-            f"{what} could not be found on the hub: {_reason(error)}. Check the spelling at {page}. A private set, "
-            "or one with conditions, needs `hf auth login`; a file or folder here must exist under this name."
+            f"{what} could not be found on the hub: {_reason(error)}. Check the spelling at {page}. A "
+            "private set, or one with conditions, needs `hf auth login`; a file or folder here must exist "
+            "under this name."
         )
     return DataError(
-        f"{what} could not be loaded from the hub: {_reason(error)}. Without a network, download it on another "
-        f"machine, as one .jsonl, .json, .csv or .parquet file (or a folder of them) from {page}, and give the "
-        f"path of that file in place of '{name}'. {note}".rstrip()
+        f"{what} could not be loaded from the hub: {_reason(error)}. Without a network, download it on "
+        f"another machine, as one .jsonl, .json, .csv or .parquet file (or a folder of them) from {page}, "
+        f"and give the path of that file in place of '{name}'. {note}".rstrip()
     )

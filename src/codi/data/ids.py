@@ -1,9 +1,9 @@
 """Names of examples that no other example of the source has.
 
-Predictions, comparisons and messages name an example by its id, so two may not share one. Where a file has ids
-of its own they are kept; where it uses one again, the later example's is told apart:
+Predictions, comparisons and messages name an example by its id, so two may not share one. Where a file has
+ids of its own they are kept; where it uses one again, the later example's is told apart:
 
-- by the column `instance`, where there is one: GSM-Symbolic's `0:0`, `0:1`, … (every row, so that all look alike);
+- by the column `instance`, where there is one: GSM-Symbolic's `0:0`, `0:1`, … (in every row: all look alike);
 - else by how often the id was there: `7`, `7#2`, `7#3`.
 
 Ids depend on the rows before alone: a limit, or rows added at the end, change none.

@@ -24,8 +24,8 @@ from codi.data.text_files import excerpt, lines_of, open_text
 from codi.errors import DataError
 
 LISTS = (
-    "data", "dataset", "examples", "rows", "instances", "items", "problems", "questions", "records", "results",
-    "samples",
+    "data", "dataset", "examples", "rows", "instances", "items", "problems", "questions", "records",
+    "results", "samples",
 )  # fmt: skip
 """Names under which an object holds the list of all rows."""
 
@@ -34,9 +34,9 @@ _DECODER = json.JSONDecoder(parse_float=Decimal)
 _FAULTS = (ValueError, ArithmeticError, RecursionError)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _CHUNK = 1 << 16
-# A line longer than this is no row of JSON Lines; what is read to tell the forms apart stays bounded.
-_LONGEST_LINE = 1 << 24
-# The furthest from the end of a piece where a value cut off there can be found faulty: '-Infinity', '\ud83d\ude'.
+# What is read to tell the forms apart stays bounded: of a longer first line the values are read one by one.
+_LONGEST_LINE = 1 << 18
+# A value that the end of a piece cuts off is found faulty at most so far before it: '-Infinit', '\\ud83d\\u'.
 _CUT = 16
 
 
@@ -126,7 +126,7 @@ def kind(value: Any) -> str:
 
 
 class _Values:
-    """The JSON values of a file, one after another, with no more of its text in memory than one value needs."""
+    """The JSON values of a file, one after another, with no more of it in memory than one value needs."""
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self._path, self._file = path, file
@@ -174,7 +174,7 @@ class _Values:
         """The values of the list that comes."""
         yield from self._separated("[", "]", self.value)
 
-    def keys(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
         """The keys of the object that comes; the value after each must be taken before the next."""
 
         def key() -> str:
@@ -247,7 +247,8 @@ def _rows_of_values(path: Path, split: str) -> Iterator[tuple[int, Row]]:
             values.finish()
         elif opening:
             raise DataError(
-                f"{path}: expected a JSON list of objects, or one object a line; found {kind(values.value())}."
+                f"{path}: expected a JSON list of objects, or one object a line; found "
+                f"{kind(values.value())}."
             )
 
 
@@ -268,13 +269,14 @@ def _rows_of_object(path: Path, values: _Values, split: str) -> Iterator[tuple[i
     read: list[str] = []
     others: Row = {}
     members: Row = {}
-    number = 0
-    for key in values.keys():
+    count = 0
+    for key in values.names():
         rows_come = values.begins_rows()
         whole = key in LISTS and not (read or others)
         if rows_come and (whole or any(split_named(key, one) for one in asked)):
-            for number, row in _numbered(path, values.elements(), number + 1):
-                yield number, row
+            for place, row in _numbered(path, values.elements(), count + 1):
+                count = place
+                yield place, row
             read.append(key)
             continue
         value = values.value()
@@ -285,8 +287,8 @@ def _rows_of_object(path: Path, values: _Values, split: str) -> Iterator[tuple[i
     if read:
         if values.next_mark() == "{":
             raise DataError(
-                f"{path}: several objects, each with rows under '{read[0]}'. Give one list of rows, or one row a "
-                "line."
+                f"{path}: several objects, each with rows under '{read[0]}'. Give one list of rows, or one "
+                "row a line."
             )
         values.finish()
         if others:
@@ -318,11 +320,15 @@ def _unfolded(whole: Row) -> Iterable[Row] | None:
     columns, cells = whole.get("columns"), whole.get("data")
     if isinstance(columns, list) and isinstance(cells, list) and all(isinstance(row, list) for row in cells):
         return (dict(zip(columns, row, strict=False)) for row in cells)
-    if whole and all(isinstance(value, list) for value in whole.values()):
-        if len({len(value) for value in whole.values()}) == 1:
+    if len(whole) > 1 and all(isinstance(value, list) for value in whole.values()):
+        # A lone row of chat messages holds lists too, but of objects alone.
+        texts = any(value and not any(isinstance(cell, dict) for cell in value) for value in whole.values())
+        if texts and len({len(value) for value in whole.values()}) == 1:
             return (dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True))
     elif len(whole) > 1 and all(isinstance(value, dict) for value in whole.values()):
-        if all(key.isdecimal() for value in whole.values() for key in value):  # pandas: {"question": {"0": …}}
+        if all(
+            key.isdecimal() for value in whole.values() for key in value
+        ):  # pandas: {"question": {"0": …}}
             places = dict.fromkeys(key for value in whole.values() for key in value)
             return ({name: value.get(place) for name, value in whole.items()} for place in places)
         return ({"id": key, **value} for key, value in whole.items())

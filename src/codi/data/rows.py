@@ -22,7 +22,7 @@ class Rows:
     Attributes:
         columns: the columns, in order of appearance: all of them where the form has a header or schema, else
             those of the first `PEEKED` rows (a later row may have more).
-        rows: number of the row's place (from 1), and its values; read from the source while it is gone through.
+        rows: number of the row's place (from 1), and its values; read while they are gone through.
         unit: what the number counts: 'line' or 'row'.
     """
 

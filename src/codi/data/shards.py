@@ -7,9 +7,8 @@ twice.
 
 from __future__ import annotations
 
-import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from codi.data.files import READERS, data_ending, file_stem
@@ -19,9 +18,10 @@ from codi.errors import DataError
 SAVED_SET, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """Files that `datasets` writes beside what it saves to disk: for one split, and for several."""
 
-_NO_ROWS = {SAVED_SET, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json", "requirements.txt", "license.txt",
-            "readme.txt"}  # fmt: skip
-_PATTERN = re.compile(r"[*?\[]")
+_NO_ROWS = {SAVED_SET, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json", "license.txt", "readme.txt",
+            "requirements.txt"}  # fmt: skip
+# A '?' with an option after it asks for something: it is no pattern.
+_PATTERN = re.compile(r"[*\[]|\?(?!\w+=)")
 
 
 def split_off(source: str) -> tuple[str, str | None]:
@@ -58,14 +58,14 @@ def files_of(path: Path, split: str) -> list[Path]:
         return _of_folder(path, split)
     if path.exists() or not _PATTERN.search(str(path)):
         return [path]
-    matching = [Path(found) for found in glob.glob(str(path), recursive=True)]
-    files = _with_data(file for file in matching if file.is_file())
+    matching = list(_matching(path))
+    files = _with_data(filter(Path.is_file, matching))
     if not files:
         folders = sum(found.is_dir() for found in matching)
         found = f"{folders} folders" if folders else f"{len(matching)} files of no known form"
         raise DataError(
-            f"No file of data matches '{path}' (found: {found if matching else 'nothing'}). Check the pattern; "
-            f"known forms: {', '.join(READERS)}."
+            f"No file of data matches '{path}' (found: {found if matching else 'nothing'}). Check the "
+            f"pattern; known forms: {', '.join(READERS)}."
         )
     splits = _by_split(files, _fixed_part(path))
     # A pattern that matches one split says which; a folder does not.
@@ -75,17 +75,16 @@ def files_of(path: Path, split: str) -> list[Path]:
 
 def _of_folder(folder: Path, split: str) -> list[Path]:
     where = f"The folder '{folder}'"
-    files = _with_data(file for file in folder.iterdir() if file.is_file())
+    files = _with_data(filter(Path.is_file, folder.iterdir()))
     if not files:
         # One level down, as sets lie on the hub: data/, or a folder for each split or configuration.
-        inner = {sub: _with_data(file for file in sub.iterdir() if file.is_file())
-                 for sub in sorted(folder.iterdir()) if sub.is_dir() and not sub.name.startswith(".")}  # fmt: skip
-        inner = {sub: found for sub, found in inner.items() if found}
+        folders = sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+        inner = {sub: found for sub in folders if (found := _with_data(filter(Path.is_file, sub.iterdir())))}
         unnamed = [sub for sub in inner if split_of(sub.name) is None]
         if len(inner) > 1 and unnamed:
             raise DataError(
-                f"{where} holds several folders of data: {', '.join(sub.name for sub in inner)}. Give the path of "
-                f"one: '{unnamed[0]}'."
+                f"{where} holds several folders of data: {', '.join(sub.name for sub in inner)}. Give the "
+                f"path of one: '{unnamed[0]}'."
             )
         files = [file for found in inner.values() for file in found]
     if not files:
@@ -107,13 +106,24 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
             for piece in re.split(r"(\d+)", str(path))]  # fmt: skip
 
 
+def exists(source: str) -> bool:
+    """Whether the file or folder that `source` names is there, or anything that matches it."""
+    path = path_of(source)
+    return path.exists() or (bool(_PATTERN.search(str(path))) and any(_matching(path)))
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    fixed = _fixed_part(pattern)
+    return fixed.glob(str(pattern.relative_to(fixed)))
+
+
 def _fixed_part(pattern: Path) -> Path:
     """The folder that every match of `pattern` lies in."""
     return next(folder for folder in pattern.parents if not _PATTERN.search(str(folder)))
 
 
 def _by_split(files: list[Path], base: Path) -> dict[str | None, list[Path]]:
-    """Files by the split that their name, or the folder below `base` they lie in, says; None where neither does."""
+    """Files by the split that their name says, or the folder below `base` they lie in; None: neither does."""
     splits: dict[str | None, list[Path]] = {}
     for file in files:
         named = split_of(file.name) or (split_of(file.parent.name) if file.parent != base else None)
@@ -127,8 +137,8 @@ def _of_split(splits: dict[str | None, list[Path]], split: str, where: str) -> l
     if unnamed:
         raise DataError(
             f"{where} holds files of the splits {', '.join(named)} and others ('{unnamed[0].name}'"
-            f"{f' and {len(unnamed) - 1} more' if len(unnamed) > 1 else ''}). Give a pattern that matches the ones "
-            "to read, such as 'FOLDER/train-*.jsonl'."
+            f"{f' and {len(unnamed) - 1} more' if len(unnamed) > 1 else ''}). Give a pattern that matches "
+            "the ones to read, such as 'FOLDER/train-*.jsonl'."
         )
     chosen = dict.fromkeys(choose_split(named, one, where) for one in split.split("+"))
     return [file for name in chosen for file in splits[name]]
@@ -141,7 +151,7 @@ def _of_one_form(files: list[Path], where: str) -> list[Path]:
     if len(forms) > 1:
         counts = ", ".join(f"{len(found)} {form}" for form, found in forms.items())
         raise DataError(
-            f"{where} holds files of several forms: {counts}. They may be the same rows twice: give a pattern, "
-            f"such as '{files[0].parent}/*{next(iter(forms))}'."
+            f"{where} holds files of several forms: {counts}. They may be the same rows twice: give a "
+            f"pattern, such as '{files[0].parent}/*{next(iter(forms))}'."
         )
     return files

@@ -12,7 +12,6 @@ Every row read is either an example or counted in the report with the reason it 
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -51,7 +50,6 @@ __all__ = [
     "is_source",
     "load_examples",
     "parts_of",
-    "source_exists",
     "source_name",
     "write_jsonl",
 ]
@@ -231,13 +229,8 @@ def _has_more(rows: Iterator[object]) -> bool:
 
 
 def is_source(text: str) -> bool:
-    """Whether `text` has the form of something that rows can be read from: a path, a known set or a hub id."""
+    """Whether `text` has the form of a source that is not generated: a path, a known set or a hub id."""
     return find_hub_set(text) is not None or is_data_path(text) or parse_hub_source(text) is not None
-
-
-def source_exists(path: str) -> bool:
-    """Whether the file or folder `path` is there, or a file matches it."""
-    return path_of(path).exists() or any(glob.iglob(str(path_of(path)), recursive=True))
 
 
 def source_name(source: str) -> str:
@@ -251,7 +244,7 @@ def source_name(source: str) -> str:
 
 
 def has_own_columns(source: str) -> bool:
-    """Whether a source is generated, or a known set: columns named for a person's own files are not for it."""
+    """Whether a source is generated, or a known set: columns named for other sources are not for it."""
     return source.partition("?")[0] in GENERATORS or find_hub_set(source) is not None
 
 

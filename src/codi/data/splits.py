@@ -36,7 +36,7 @@ def choose_split(found: Iterable[str], split: str, where: str) -> str:
     chosen = next((name for name in names if split_named(name, split)), None)
     if chosen is None:
         raise DataError(
-            f"{where} has no split '{split}'. Splits: {', '.join(names)}. Choose one by '?split={names[0]}' after "
-            "the source, by --split, or by data.train_split and data.validation_split in training."
+            f"{where} has no split '{split}'. Splits: {', '.join(names)}. Choose one by '?split={names[0]}' "
+            "after the source, by --split, or by data.train_split and data.validation_split in training."
         )
     return chosen

@@ -45,7 +45,9 @@ def _read_table(path: Path, delimiters: str) -> Rows:
     return Rows(tuple(names), _rows(path, header, records), "line")
 
 
-def _rows(path: Path, header: list[str], records: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
+def _rows(
+    path: Path, header: list[str], records: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, Row]]:
     width = len(header)
     named = [(place, name) for place, name in enumerate(header) if name.strip()]
     # pandas writes its index into a first column without a name.
@@ -59,8 +61,8 @@ def _rows(path: Path, header: list[str], records: Iterator[tuple[int, list[str]]
         for place in nameless:
             if place < len(values) and values[place].strip():
                 raise DataError(
-                    f"{path}, line {line}: value {place + 1} stands in a column without a name. Name the column "
-                    f"in the header, or put values with commas in double quotes: {_shown(values)}"
+                    f"{path}, line {line}: value {place + 1} stands in a column without a name. Name the "
+                    f"column in the header, or put values with commas in double quotes: {_shown(values)}"
                 )
         if len(named) == width:
             yield line, dict(zip(header, values, strict=False))
@@ -73,7 +75,7 @@ def _shown(values: list[str]) -> str:
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The records that hold anything, header first, each with the line where it starts (values may span lines)."""
+    """The records that hold anything, header first, each with the line where it starts (it may span more)."""
     csv.field_size_limit(_LONGEST_VALUE)
     line = 1
     with open_text(path, newline="") as file:
@@ -81,7 +83,8 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             for values in reader:
-                if any(map(str.strip, values)) and not (line == 1 and _STATED.fullmatch(delimiter.join(values))):
+                stated = line == 1 and _STATED.fullmatch(delimiter.join(values))
+                if any(map(str.strip, values)) and not stated:
                     yield line, values
                 line = reader.line_num + 1
         except csv.Error as error:
@@ -102,25 +105,21 @@ def _delimiter(path: Path, delimiters: str) -> str:
     stated = _STATED.match(head)
     if stated:
         return stated[1]
-
-    def fit(delimiter: str) -> tuple[bool, int]:
-        records = _complete_records(head, delimiter)
-        widths = {len(values) for values in records}
-        columns = len(records[0]) if records else 0
-        return columns > 1 and len(widths) == 1, columns
-
-    return max(delimiters, key=fit)
+    return max(delimiters, key=lambda delimiter: _fit(head, delimiter))
 
 
-def _complete_records(head: str, delimiter: str) -> list[list[str]]:
-    """The first records of `head`, as far as they are whole and well-formed."""
-    csv.field_size_limit(_LONGEST_VALUE)
+def _fit(head: str, delimiter: str) -> tuple[bool, int]:
+    """Whether `delimiter` gives all records in `head` equally many values (2 or more); and the header's."""
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)
     records: list[list[str]] = []
+    even = True
     try:
-        for values in islice((values for values in reader if values), _RECORDS_LOOKED_AT):
-            records.append(values)
+        records.extend(islice(filter(None, reader), _RECORDS_LOOKED_AT))
     except csv.Error:
-        return records
-    # The last may be cut off.
-    return records[:-1] if len(head) == _HEAD and len(records) < _RECORDS_LOOKED_AT and len(records) > 1 else records
+        # A quote that is open where the head was cut off is no fault.
+        even = len(head) == _HEAD and reader.line_num >= head.count("\n")
+    else:
+        if len(head) == _HEAD and 1 < len(records) < _RECORDS_LOOKED_AT:
+            records.pop()  # it may be cut off
+    columns = len(records[0]) if records else 0
+    return even and columns > 1 and all(len(record) == columns for record in records), columns

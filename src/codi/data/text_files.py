@@ -1,7 +1,7 @@
 """Opening files of text: compression, encoding and line ends are found out, not asked for.
 
-Lines end at `\\n`, `\\r\\n` or `\\r` (old Macs), and nowhere else: U+2028, U+0085, form feeds and the like may
-stand inside a question, where `str.splitlines` would cut it in two.
+Lines end at `\\n`, `\\r\\n` or `\\r` (old Macs), and nowhere else: U+2028, U+0085, form feeds and the like
+may stand inside a question, where `str.splitlines` would cut it in two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import Any, TextIO
 
 from codi.errors import DataError
 
@@ -35,15 +35,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_NO_TEXT = (
+_OTHER_THINGS = (
     (b"PAR1", "it is a Parquet file. Give it the ending .parquet"),
     (b"ARROW1", "it is an Arrow file. Give it the ending .arrow"),
-    (b"PK\x03\x04", "it is a spreadsheet (.xlsx) or a zip archive. Save the sheet as 'CSV UTF-8', or unpack it"),
+    (
+        b"PK\x03\x04",
+        "it is a spreadsheet (.xlsx) or a zip archive. Save the sheet as 'CSV UTF-8', or unpack it",
+    ),
     (b"\xd0\xcf\x11\xe0", "it is a spreadsheet (.xls). Save the sheet as 'CSV UTF-8'"),
     (
         b"version https://git-lfs",
-        "it is a Git LFS pointer, which stands for the data. Run `git lfs pull` where it came from, or download "
-        "the file itself",
+        "it is a Git LFS pointer, which stands for the data. Run `git lfs pull` where it came from, or "
+        "download the file itself",
     ),
     (b"<!doctype html", "it is a web page. Download the data itself (on the hub: 'resolve', not 'blob')"),
     (b"<html", "it is a web page. Download the data itself (on the hub: 'resolve', not 'blob')"),
@@ -61,9 +64,9 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
     """
     with readable(path), path.open("rb") as packed, _unpacked(path, packed) as file:
         head = file.peek(64)[:64]
-        for mark, what in _NO_TEXT:
-            if head.lstrip().lower().startswith(mark.lower()):
-                raise DataError(f"The file '{path}' holds no text: {what}.")
+        what = other_thing(head)
+        if what:
+            raise DataError(f"The file '{path}' holds no text: {what}.")
         encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
         if encoding == "utf-8" and b"\0" in head:
             raise DataError(
@@ -74,26 +77,32 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
             yield text
 
 
+def other_thing(head: bytes) -> str | None:
+    """What a file is that begins with `head`, and what to do, where it is a thing often taken for text."""
+    head = head.lstrip().lower()
+    return next((what for mark, what in _OTHER_THINGS if head.startswith(mark.lower())), None)
+
+
 def _unpacked(path: Path, file: io.BufferedReader) -> io.BufferedReader:
     head = file.peek(8)[:8]
-    unpacked: IO[bytes]
+    unpacked: Any
     if head.startswith(b"\x1f\x8b"):
-        unpacked = gzip.open(file)
-    elif head.startswith(b"BZh"):
-        unpacked = bz2.open(file)
+        unpacked = gzip.GzipFile(fileobj=file)
+    elif head.startswith(b"BZh") and head[4:] == b"1AY&":
+        unpacked = bz2.BZ2File(file)
     elif head.startswith(b"\xfd7zXZ\0"):
-        unpacked = lzma.open(file)
+        unpacked = lzma.LZMAFile(file)  # noqa: SIM115  # closed with what is made of it
     elif head.startswith(_ZSTANDARD):
         import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
 
         if not pa.Codec.is_available("zstd"):
             raise DataError(
-                f"The file '{path}' is compressed with zstd, which is not built in here. Unpack it with zstd -d."
+                f"The file '{path}' is packed with zstd, which is not built in here. Unpack it: `zstd -d`."
             )
         unpacked = pa.CompressedInputStream(pa.PythonFile(file), "zstd")
     else:
         return file
-    return io.BufferedReader(cast(io.RawIOBase, unpacked))
+    return io.BufferedReader(unpacked)
 
 
 @contextmanager
@@ -106,8 +115,8 @@ def readable(path: Path) -> Iterator[None]:
         if isinstance(error, UnicodeDecodeError):
             found = f" (byte 0x{error.object[error.start]:02x}, {error.reason})"
         raise DataError(
-            f"The file '{path}' is not UTF-8 text{found}. Convert it to UTF-8: `iconv -f WINDOWS-1252 -t UTF-8`, "
-            "or save it anew as 'CSV UTF-8'."
+            f"The file '{path}' is not UTF-8 text{found}. Convert it to UTF-8 "
+            "(`iconv -f WINDOWS-1252 -t UTF-8`), or save it anew as 'CSV UTF-8'."
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(
@@ -132,5 +141,6 @@ def split_lines(text: str) -> list[str]:
 
 def excerpt(text: str) -> str:
     """The beginning of `text` for a message, on one line."""
-    shown = " ".join(text[: 4 * SHOWN].split())
+    # Half a surrogate pair cannot be printed.
+    shown = " ".join(text[: 4 * SHOWN].encode(errors="backslashreplace").decode().split())
     return shown if len(shown) <= SHOWN and len(text) <= 4 * SHOWN else f"{shown[:SHOWN]}…"

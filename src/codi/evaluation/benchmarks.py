@@ -113,8 +113,9 @@ def format_question(question: str) -> str:
 def find_benchmark(
     name_or_path: str, *, scorer: str | None = None, split: str | None = None, columns: Columns | None = None
 ) -> Benchmark:
-    """The named benchmark, or one made for a file, a folder, a pattern or a set on the hub; `scorer`, `split` and
-    `columns` replace its own.
+    """The named benchmark, or one made for a file, a folder, a pattern or a set on the hub.
+
+    `scorer`, `split` and `columns` replace its own.
 
     A source is scored with 'codi', and of several splits its test split is read, unless `scorer` and `split`
     say otherwise.
@@ -132,9 +133,10 @@ def find_benchmark(
                 "would be another set under its name. Leave the split out, or evaluate a file of your own."
             )
         return replace(benchmark, scorer=chosen or benchmark.scorer, columns=columns or benchmark.columns)
-    from codi.data.sources import is_data_path, is_source, source_exists, source_name
+    from codi.data.shards import exists
+    from codi.data.sources import is_data_path, is_source, source_name
 
-    if is_data_path(name_or_path) and not source_exists(name_or_path):
+    if is_data_path(name_or_path) and not exists(name_or_path):
         named, _, file = name_or_path.partition("=")
         advice = "Give the path of an existing file or folder."
         if named in BENCHMARKS:
@@ -146,8 +148,8 @@ def find_benchmark(
             note="A file, a folder or a set on the hub.", columns=columns,
         )  # fmt: skip
     raise UsageError(
-        f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file or folder, a hub "
-        f"id, or one of: {', '.join(BENCHMARKS)}."
+        f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file or "
+        f"folder, a hub id, or one of: {', '.join(BENCHMARKS)}."
     )
 
 
@@ -214,9 +216,9 @@ def _where(
     if file is not None:
         if benchmark.name not in BENCHMARKS or benchmark.rows is None:
             raise UsageError(f"'{benchmark.source}' is a file already; a second file ('{file}') has no use.")
-        from codi.data.sources import source_exists
+        from codi.data.shards import exists
 
-        if not source_exists(file):
+        if not exists(file):
             raise DataError(
                 f"The local copy '{file}' of benchmark '{benchmark.name}' does not exist. "
                 "Give the path of an existing file, or leave it out to load the set from the hub."
