@@ -73,6 +73,7 @@ def table(delimiter: str = ",", rows: list[dict[str, Any]] = TABLE, end: str = "
             {"row_idx": i, "row": row, "truncated_cells": []} for i, row in enumerate(ROWS)]}),
         json.dumps({"train": ROWS}),
         json.dumps({"test": ROWS[:1], "train": ROWS, "dev": []}),
+        json.dumps({"name": "mine", "tasks": ["a", "b"], "Aufgaben": ROWS}),
         json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}),
         json.dumps({key: {str(i): row[key] for i, row in enumerate(ROWS)} for key in ROWS[0]}),
         json.dumps({"columns": list(ROWS[0]), "index": [0, 1, 2], "data": [list(r.values()) for r in ROWS]}),
@@ -92,7 +93,14 @@ def test_rows_by_their_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
 def test_one_row_is_a_row(tmp_path: Path, name: str) -> None:
     chat = {"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "7"}]}
-    for row in (ROWS[0], chat, {"id": 1, "question": {"stem": "Q?"}, "data": "x"}):
+    choices = [{"label": "A", "text": "a"}, {"label": "B", "text": "b"}]
+    for row in (
+        ROWS[0],
+        chat,
+        {"prompt": chat["messages"][:1], "completion": chat["messages"][1:]},
+        {"id": 1, "question": {"stem": "Q?", "choices": choices}, "data": "x"},
+        {"question": "Q?", "choices": choices},
+    ):
         for text in (json.dumps(row), json.dumps(row, indent=2)):
             assert rows_of(written(tmp_path / name, text)) == [row]
 
@@ -156,6 +164,18 @@ def test_long_values_across_the_pieces_read(tmp_path: Path, wrapped: bool) -> No
     ]
     text = json.dumps({"meta": 12345, "data": rows} if wrapped else rows)
     assert [dict(row, n=float(row["n"])) for row in rows_of(written(tmp_path / "in.json", text))] == rows
+
+
+def test_a_long_line_is_not_taken_for_two(tmp_path: Path) -> None:
+    def text(pad: int) -> str:
+        rows = [{"question": "Q" * 20, "n": i} for i in range(7_000)]
+        return json.dumps({"note": "x" * pad, "data": rows})
+
+    # The piece that is looked at (2 ** 18 characters) ends just before a brace.
+    piece = 1 << 18
+    pad = piece - text(0).rindex("{", 0, piece)
+    assert text(pad)[piece] == "{"
+    assert sum(1 for _ in read_file(written(tmp_path / "in.jsonl", text(pad))).rows) == 7_000
 
 
 def test_nan_and_infinity_are_read(tmp_path: Path) -> None:

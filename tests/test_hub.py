@@ -150,6 +150,25 @@ def test_ids_of_the_hub() -> None:
             parse_hub_source(source)
 
 
+def test_known_sets_take_options_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_hub_source("gsm8k") == HubSource("openai/gsm8k", config="main")
+    assert parse_hub_source("hub:gsm8k?config=socratic&split=test") == HubSource(
+        "openai/gsm8k", "test", "socratic"
+    )
+    asked: list[Any] = []
+
+    def load_dataset(hub_id: str, config: str | None, *, split: str) -> datasets.Dataset:
+        asked.append((hub_id, config, split))
+        return datasets.Dataset.from_list([{"question": "Q?", "answer": "So 3.\n#### 3"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for source in ("gsm8k?split=test", "openai/gsm8k?config=socratic&split=test", "hub:gsm8k?split=test"):
+        assert load_examples(source)[0][0].answer == "3"
+    assert asked == [("openai/gsm8k", config, "test") for config in ("main", "socratic", "main")]
+    with pytest.raises(DataError, match="no split 'dev'"):
+        load_examples("gsm8k?split=dev")
+
+
 def test_a_path_gone_wrong_is_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

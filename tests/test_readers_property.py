@@ -40,7 +40,7 @@ ROWS = st.lists(ROW, min_size=1, max_size=6)
 CELLS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 TABLES = st.lists(st.tuples(CELLS.map("x".__add__), CELLS, CELLS), min_size=1, max_size=6)
 
-quick = settings(max_examples=50, deadline=None, derandomize=True)
+quick = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 @contextmanager

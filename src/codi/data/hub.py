@@ -27,6 +27,16 @@ _BATCH = 1_000
 
 
 @dataclass(frozen=True)
+class HubSource:
+    """A set on the hub as it is asked for: its id, and what stands after the `?` (None where it does not)."""
+
+    hub_id: str
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class HubSet:
     """One set on the hub.
 
@@ -46,6 +56,15 @@ class HubSet:
     config: str | None = None
     nulls: bool = False
     note: str = ""
+
+    def require_split(self, name: str, asked: HubSource) -> None:
+        """Raise DataError when the configuration that is known has no such split."""
+        if asked.config == self.config and asked.split not in self.splits:
+            raise DataError(
+                f"The set '{name}' ({self.hub_id}) has no split '{asked.split}'."
+                f"{nearest(str(asked.split), self.splits)} Splits: {', '.join(self.splits)}. "
+                f"{self.note}".rstrip()
+            )
 
 
 _COT = Columns(question="question", rationale="cot", answer="answer")
@@ -98,18 +117,8 @@ def find_hub_set(name: str) -> HubSet | None:
     return HUB_SETS.get(name) or by_id.get(name)
 
 
-@dataclass(frozen=True)
-class HubSource:
-    """A set on the hub as it is asked for: its id, and what stands after the `?` (None where it does not)."""
-
-    hub_id: str
-    split: str | None = None
-    config: str | None = None
-    revision: str | None = None
-
-
 def parse_hub_source(source: str) -> HubSource | None:
-    """What `source` asks of the hub; None where it is no hub id.
+    """What `source` asks of the hub; None where it is neither a known set nor a hub id.
 
     Raises:
         DataError: an unknown option, or no id.
@@ -117,7 +126,10 @@ def parse_hub_source(source: str) -> HubSource | None:
     hub_id, _, text = source.partition("?")
     marked = hub_id.startswith((PREFIX, PAGES))
     hub_id = hub_id.removeprefix(PREFIX).removeprefix(PAGES).rstrip("/")
-    if not marked and not _BARE_ID.fullmatch(hub_id):
+    known = find_hub_set(hub_id)
+    if known is not None:
+        hub_id = known.hub_id
+    elif not marked and not _BARE_ID.fullmatch(hub_id):
         return None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id):
         raise DataError(
@@ -133,7 +145,8 @@ def parse_hub_source(source: str) -> HubSource | None:
             )
         if not value:
             raise DataError(f"'{source}': the option '{key}' has no value. Give one, or leave it out.")
-    return HubSource(hub_id, **options)
+    asked = HubSource(hub_id, **options)
+    return replace(asked, config=known.config) if known and asked.config is None else asked
 
 
 def read_hub(name: str, asked: HubSource, *, limited: bool = False, note: str = "") -> Rows:

@@ -12,12 +12,11 @@ Lists are read object by object. Numbers come exactly as the file writes them (`
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, cast
 
+from codi.data.json_values import DECODER, FAULTS, JsonValues, python_form, reason_of
 from codi.data.rows import Row, Rows
 from codi.data.splits import choose_split, split_named
 from codi.data.text_files import excerpt, lines_of, open_text
@@ -29,15 +28,8 @@ LISTS = (
 )  # fmt: skip
 """Names under which an object holds the list of all rows."""
 
-# Decimal keeps numbers as written; float would round the large ones. Made once: it costs more than a row.
-_DECODER = json.JSONDecoder(parse_float=Decimal)
-_FAULTS = (ValueError, ArithmeticError, RecursionError)
-_SPACE = re.compile(r"[ \t\n\r]*")
-_CHUNK = 1 << 16
 # What is read to tell the forms apart stays bounded: of a longer first line the values are read one by one.
 _LONGEST_LINE = 1 << 18
-# A value that the end of a piece cuts off is found faulty at most so far before it: '-Infinit', '\\ud83d\\u'.
-_CUT = 16
 
 
 def read_json(path: Path, split: str) -> Rows:
@@ -56,28 +48,28 @@ def _one_object_a_line(path: Path) -> bool:
     with open_text(path) as file:
         lines = (line for line in iter(lambda: file.readline(_LONGEST_LINE), "") if not line.isspace())
         first, second = next(lines, ""), next(lines, None)
-    if not first.lstrip("\ufeff \t").startswith("{"):
+    if not first.lstrip("\ufeff \t").startswith("{") or len(first) == _LONGEST_LINE:
         return False
     if second is not None and second.lstrip("\ufeff \t").startswith("{"):
         return True
     try:
-        whole = _DECODER.decode(first)
-    except _FAULTS:
+        whole = DECODER.decode(first)
+    except FAULTS:
         return False  # one object over several lines; or a fault, whose place is told when it is read so
     lists = [value for key, value in whole.items() if key in LISTS or split_named(key)]
     return _unfolded(whole) is None and not any(map(_is_rows, lists))
 
 
 def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and (not value or isinstance(value[0], dict))
+    return isinstance(value, list) and all(isinstance(element, dict) for element in value)
 
 
 def _rows_of_lines(path: Path) -> Iterator[tuple[int, Row]]:
-    decode = _DECODER.decode
+    decode = DECODER.decode
     for number, line in lines_of(path):
         try:
             row = decode(line)
-        except _FAULTS as error:
+        except FAULTS as error:
             if line.startswith("\ufeff"):  # files joined by `cat`
                 row = _line_value(path, number, line[1:])
             else:
@@ -92,28 +84,16 @@ def _rows_of_lines(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _line_value(path: Path, number: int, line: str) -> Any:
     try:
-        return _DECODER.decode(line)
-    except _FAULTS as error:
+        return DECODER.decode(line)
+    except FAULTS as error:
         raise _broken_line(path, number, line, error) from error
 
 
 def _broken_line(path: Path, number: int, line: str, error: Exception) -> DataError:
     return DataError(
-        f"{path}, line {number}: broken JSON ({_reason(error)}). Each line must be one JSON object; mend or "
-        f"remove this line{_python_form(line)}: {excerpt(line)}"
+        f"{path}, line {number}: broken JSON ({reason_of(error)}). Each line must be one JSON object; "
+        f"mend or remove this line{python_form(line)}: {excerpt(line)}"
     )
-
-
-def _python_form(text: str) -> str:
-    return " (single quotes are Python's; `json.dumps` writes JSON)" if text.startswith("{'") else ""
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return "a number out of all bounds" if isinstance(error, ArithmeticError) else str(error)
 
 
 def kind(value: Any) -> str:
@@ -125,120 +105,9 @@ def kind(value: Any) -> str:
     )
 
 
-class _Values:
-    """The JSON values of a file, one after another, with no more of it in memory than one value needs."""
-
-    def __init__(self, path: Path, file: TextIO) -> None:
-        self._path, self._file = path, file
-        self._text, self._at, self._ended = "", 0, False
-        self._lines_before, self._whole = 0, True  # of the text that was let go; whether none was
-
-    def next_mark(self) -> str:
-        """The next character that is no space, left where it is; '' at the end of the file."""
-        self._at = self._past_space(self._at)
-        return self._text[self._at : self._at + 1]
-
-    def begins_rows(self) -> bool:
-        """Whether a list comes that holds objects, or nothing."""
-        if self.next_mark() != "[":
-            return False
-        inside = self._past_space(self._at + 1)
-        return self._text[inside : inside + 1] in ("{", "]")
-
-    def skip(self, mark: str) -> None:
-        """Pass over `mark`. Raises DataError when something else comes."""
-        if self.next_mark() != mark:
-            raise self._broken(f"expected '{mark}'", self._at)
-        self._at += 1
-
-    def value(self) -> Any:
-        """The next value, whole."""
-        self._release()
-        self.next_mark()
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _CUT
-                if not (cut and self._grow()):
-                    raise self._broken(error.msg, error.pos) from error
-            except _FAULTS as error:
-                raise self._broken(_reason(error), self._at) from error
-            else:
-                # A number that ends where the text read so far ends may go on after it.
-                if end < len(self._text) or isinstance(value, dict | list | str) or not self._grow():
-                    self._at = end
-                    return value
-
-    def elements(self) -> Iterator[Any]:
-        """The values of the list that comes."""
-        yield from self._separated("[", "]", self.value)
-
-    def names(self) -> Iterator[str]:
-        """The keys of the object that comes; the value after each must be taken before the next."""
-
-        def key() -> str:
-            name = self.value()
-            if not isinstance(name, str):
-                raise self._broken("expected a key in double quotes", self._at)
-            self.skip(":")
-            return name
-
-        yield from self._separated("{", "}", key)
-
-    def _separated(self, opening: str, closing: str, item: Any) -> Iterator[Any]:
-        self.skip(opening)
-        if self.next_mark() == closing:
-            self._at += 1
-            return
-        while True:
-            yield item()
-            mark = self.next_mark()
-            if mark not in {",", closing}:
-                raise self._broken(f"expected ',' or '{closing}'", self._at)
-            self._at += 1
-            if mark == closing:
-                return
-
-    def finish(self) -> None:
-        """Raises DataError when anything is left."""
-        if self.next_mark():
-            raise self._broken("more after its end", self._at)
-
-    def _past_space(self, at: int) -> int:
-        """The first place from `at` on that is no space; the text's length at the end of the file."""
-        while True:
-            at = _SPACE.match(self._text, at).end()  # type: ignore[union-attr]  # it matches nothing too
-            if at < len(self._text) or not self._grow():
-                return at
-
-    def _grow(self) -> bool:
-        """Read on: as much again as is held, so that long values stay cheap. False at the end of the file."""
-        more = "" if self._ended else self._file.read(max(_CHUNK, len(self._text) - self._at))
-        self._ended = not more
-        self._text += more
-        return bool(more)
-
-    def _release(self) -> None:
-        """Let go of the text that was taken."""
-        if self._at >= _CHUNK:
-            self._lines_before += self._text.count("\n", 0, self._at)
-            self._text, self._at, self._whole = self._text[self._at :], 0, False
-
-    def _broken(self, reason: str, at: int) -> DataError:
-        line = self._lines_before + self._text.count("\n", 0, at) + 1
-        start = self._text.rfind("\n", 0, at) + 1
-        column = f" at column {at - start + 1}" if start or self._whole else ""
-        text = self._text[max(start, at - 40) : at + 400]
-        return DataError(
-            f"{self._path}, line {line}: broken JSON ({reason}{column}). Mend the file there"
-            f"{_python_form(text)}: {excerpt(text)}"
-        )
-
-
 def _rows_of_values(path: Path, split: str) -> Iterator[tuple[int, Row]]:
     with open_text(path) as file:
-        values = _Values(path, file)
+        values = JsonValues(path, file)
         opening = values.next_mark()
         if opening == "{":
             yield from _rows_of_object(path, values, split)
@@ -263,7 +132,7 @@ def _numbered(path: Path, elements: Iterable[Any], first: int = 1) -> Iterator[t
         yield number, element["row"] if {"row", "row_idx"} <= element.keys() else element
 
 
-def _rows_of_object(path: Path, values: _Values, split: str) -> Iterator[tuple[int, Row]]:
+def _rows_of_object(path: Path, values: JsonValues, split: str) -> Iterator[tuple[int, Row]]:
     """Rows in, or from, the object that comes: a list in it, a list for each split, or the object itself."""
     asked = split.split("+")
     read: list[str] = []
@@ -307,7 +176,7 @@ def _rows_of_object(path: Path, values: _Values, split: str) -> Iterator[tuple[i
         yield from enumerate(_unfolded(members) or (members,), start=1)
 
 
-def _objects(path: Path, values: _Values) -> Iterator[Row]:
+def _objects(path: Path, values: JsonValues) -> Iterator[Row]:
     while values.next_mark():
         row = values.value()
         if not isinstance(row, dict):
@@ -316,7 +185,7 @@ def _objects(path: Path, values: _Values) -> Iterator[Row]:
 
 
 def _unfolded(whole: Row) -> Iterable[Row] | None:
-    """The rows that one object holds by column or by id; None where it is one row itself."""
+    """The rows that one object holds by column, by id or under some name; None where it is one row itself."""
     columns, cells = whole.get("columns"), whole.get("data")
     if isinstance(columns, list) and isinstance(cells, list) and all(isinstance(row, list) for row in cells):
         return (dict(zip(columns, row, strict=False)) for row in cells)
@@ -326,10 +195,13 @@ def _unfolded(whole: Row) -> Iterable[Row] | None:
         if texts and len({len(value) for value in whole.values()}) == 1:
             return (dict(zip(whole, row, strict=True)) for row in zip(*whole.values(), strict=True))
     elif len(whole) > 1 and all(isinstance(value, dict) for value in whole.values()):
-        if all(
-            key.isdecimal() for value in whole.values() for key in value
-        ):  # pandas: {"question": {"0": …}}
+        # pandas: {"question": {"0": …}}
+        if all(key.isdecimal() for value in whole.values() for key in value):
             places = dict.fromkeys(key for value in whole.values() for key in value)
             return ({name: value.get(place) for name, value in whole.items()} for place in places)
         return ({"id": key, **value} for key, value in whole.items())
+    lists = [value for value in whole.values() if _is_rows(value) and len(value) > 1]
+    # Objects with these keys are messages or choices, which a row holds.
+    if len(lists) == 1 and not any({"role", "from", "label"} & element.keys() for element in lists[0]):
+        return cast("list[Row]", lists[0])
     return None

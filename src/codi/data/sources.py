@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codi.data.columns import (
@@ -30,14 +28,15 @@ from codi.data.columns import (
     resolve_layout,
 )
 from codi.data.example import Example, LoadReport
-from codi.data.files import READERS, Row, Rows, file_stem, read_file
+from codi.data.files import Row
 from codi.data.generators import GENERATORS, generated_examples
-from codi.data.hub import HUB_SETS, HubSource, find_hub_set, parse_hub_source, read_hub, read_saved_set
+from codi.data.hub import HUB_SETS
 from codi.data.ids import UniqueIds
-from codi.data.shards import files_of, is_data_path, path_of, saved_by_datasets, split_off
+from codi.data.parts import Part, has_own_columns, is_source, parts_of, source_name
+from codi.data.shards import is_data_path
 from codi.data.steps import StepsRule
 from codi.data.text_files import excerpt
-from codi.errors import DataError, UsageError, nearest
+from codi.errors import DataError, UsageError
 
 __all__ = [
     "GENERATORS",
@@ -133,81 +132,6 @@ def load_examples(
     return examples, report
 
 
-@dataclass(frozen=True)
-class Part:
-    """One split or file of a source.
-
-    Attributes:
-        name: what messages call it; its rows are named after it.
-        stem: what ids of rows without an id of their own begin with.
-        rows: its rows, to be gone through once.
-        columns: where question and answer stand, if that is known of the set.
-        known_nulls: rows without an answer are a known fault of the set.
-    """
-
-    name: str
-    stem: str
-    rows: Rows
-    columns: Columns | None = None
-    known_nulls: bool = False
-
-
-def parts_of(source: str, split: str, *, limited: bool = False) -> Iterator[Part]:
-    """The files or splits that a source (other than a generated one) stands for, opened one after another.
-
-    Args:
-        source, split: see `load_examples`.
-        limited: only the first rows are wanted.
-
-    Raises:
-        DataError: the source is unknown or cannot be read.
-    """
-    known = find_hub_set(source)
-    if known is None and is_data_path(source):
-        yield from _parts_of_path(path_of(source), split_off(source)[1] or split)
-        return
-    asked = HubSource(known.hub_id, config=known.config) if known else _hub_source(source)
-    known = known or find_hub_set(asked.hub_id)
-    for part in (asked.split or split).split("+"):
-        if known is not None and part not in known.splits and asked.config in (None, known.config):
-            raise DataError(
-                f"The set '{source}' ({known.hub_id}) has no split '{part}'.{nearest(part, known.splits)} "
-                f"Splits: {', '.join(known.splits)}. {known.note}".rstrip()
-            )
-        name = f"{source.partition('?')[0].removeprefix('hub:')}/{part}"
-        wanted = replace(asked, split=part, config=asked.config or (known.config if known else None))
-        rows = read_hub(source, wanted, limited=limited)
-        yield Part(name, name, rows, known.columns if known else None, known is not None and known.nulls)
-
-
-def _hub_source(source: str) -> HubSource:
-    asked = parse_hub_source(source)
-    folder = Path(source).parts[0]
-    # What begins with a folder that is here is a path gone wrong, sooner than a set of that owner.
-    if asked is None or (not source.startswith("hub:") and Path(folder).is_dir()):
-        names = (*GENERATORS, *HUB_SETS)
-        at_hub = f" If it is meant to be a set on the hub: 'hub:{source}'." if asked else ""
-        raise DataError(
-            f"Unknown data source '{source}'.{nearest(source, names)} Give the path of a file or folder "
-            f"({', '.join(READERS)}), the id of a set on the hub (hub:OWNER/NAME), or one of: "
-            f"{', '.join(names)}.{at_hub}"
-        )
-    return asked
-
-
-def _parts_of_path(path: Path, split: str) -> Iterator[Part]:
-    if path.is_dir() and saved_by_datasets(path):
-        for name, rows in read_saved_set(path, split):
-            yield Part(str(path.parent / name), name, rows)
-        return
-    files = files_of(path, split)
-    stems = [file_stem(file) for file in files]
-    for file, stem in zip(files, stems, strict=True):
-        # Shards of several folders may be called the same.
-        stem = stem if stems.count(stem) == 1 else f"{file.parent.name}/{stem}"
-        yield Part(str(file), stem, read_file(file, split))
-
-
 def _laid_out(parts: Iterable[Part], columns: Columns | None) -> Iterator[tuple[Part, int, Row, Layout]]:
     """Every row with its part, its number and the columns it is read by."""
     for part in parts:
@@ -226,26 +150,6 @@ def _has_more(rows: Iterator[object]) -> bool:
         return next(rows, None) is not None
     except DataError:  # of a row that nobody asked for
         return True
-
-
-def is_source(text: str) -> bool:
-    """Whether `text` has the form of a source that is not generated: a path, a known set or a hub id."""
-    return find_hub_set(text) is not None or is_data_path(text) or parse_hub_source(text) is not None
-
-
-def source_name(source: str) -> str:
-    """A short name for a source, fit for the name of a file: 'test' for `data/test.jsonl.gz`."""
-    if is_data_path(source):
-        path, (_, split) = path_of(source), split_off(source)
-        words = [path.name if path.is_dir() else file_stem(path), split or ""]
-    else:
-        words = re.findall(r"(?:^|=)([^?&=]+)", source.removeprefix("hub:"))
-    return re.sub(r"[^\w.]+", "-", " ".join(words)).strip("-") or "data"
-
-
-def has_own_columns(source: str) -> bool:
-    """Whether a source is generated, or a known set: columns named for other sources are not for it."""
-    return source.partition("?")[0] in GENERATORS or find_hub_set(source) is not None
 
 
 def _defect_message(where: str, defect: str, row: Row) -> str:
