@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from codi.data.files import read_file
+from codi.data.files import READERS, read_file
 from codi.data.sources import load_examples
+from codi.data.text_files import COMPRESSED
 from codi.errors import DataError
 
 ROWS = [
@@ -436,3 +437,8 @@ def test_repeated_ids_are_told_apart(tmp_path: Path) -> None:
     assert ids([{"id": "in:2"}, {}, {"id": None}]) == ["in:2", "in:2#2", "in:3"]
     assert ids([{"id": "a", "instance": "a long text"}] * 2) == ["a", "a#2"]
     assert ids(variants * 2)[6:] == ["0:0#2", "0:1#2", "0:2#2", "1:0#2", "1:1#2", "1:2#2"]
+
+
+def test_the_page_on_files_names_every_form() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "own-data.md").read_text(encoding="utf-8")
+    assert all(f"`{ending}`" in page for ending in (*READERS, *COMPRESSED))

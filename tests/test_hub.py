@@ -68,6 +68,7 @@ def test_any_set_by_its_id(hub: list[dict[str, Any]]) -> None:
     assert [e.id for e in load_examples("hub:owner/one", split="test+train")[0]][3:5] == [
         "owner/one/test:4", "owner/one/train:1",
     ]  # fmt: skip
+    assert len(load_examples("hub:owner/one?split=test+train")[0]) == 1507
     assert load_examples("https://huggingface.co/datasets/owner/one", split="test")[0][0].question == "E0?"
 
 
@@ -137,6 +138,9 @@ def test_a_hub_set_is_evaluated_on_its_test_split(hub: list[dict[str, Any]]) -> 
 
 def test_ids_of_the_hub() -> None:
     assert parse_hub_source("hub:squad?split=dev") == HubSource("squad", "dev")
+    assert parse_hub_source("hub:a/b?split=train+test&revision=refs/convert/parquet") == HubSource(
+        "a/b", "train+test", revision="refs/convert/parquet"
+    )
     assert parse_hub_source("owner/na.me-1") == HubSource("owner/na.me-1")
     for no_id in ("squad", "./owner/name", "a/b/c", "owner/", "../x", "a b/c"):
         assert parse_hub_source(no_id) is None

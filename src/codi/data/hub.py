@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from codi.data.columns import Columns
 from codi.data.rows import Row, Rows
@@ -137,7 +136,9 @@ def parse_hub_source(source: str) -> HubSource | None:
             "?revision= after it where needed. A single file there is downloaded first, and given by its "
             "path."
         )
-    options = dict(parse_qsl(text, keep_blank_values=True))
+    # As it is typed: to a form's rules '+' would be a space, and 'train+test' is two splits.
+    pairs = [pair.partition("=") for pair in text.split("&") if pair]
+    options = {key: value for key, _, value in pairs}
     for key, value in options.items():
         if key not in _OPTIONS:
             raise DataError(

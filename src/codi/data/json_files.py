@@ -147,6 +147,7 @@ def _rows_of_object(path: Path, values: JsonValues, split: str) -> Iterator[tupl
                 count = place
                 yield place, row
             read.append(key)
+            others = dict.fromkeys(others, ())  # let go of what was not asked for
             continue
         value = values.value()
         if rows_come and split_named(key):
