@@ -185,7 +185,8 @@ def test_what_names_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("a/test.jsonl.gz", "test"), ("b.csv", "b"), ("a/test-*.parquet", "test"), ("*.jsonl", "data"),
         ("b.json?split=dev", "b-dev"), ("hub:owner/name?config=main&split=test", "owner-name-main-test"),
-        ("owner/name", "owner-name"), ("hub:a/b?split=train+test", "a-b-train-test"), ("gsm8k-aug", "gsm8k-aug"),
+        ("owner/name", "owner-name"),
+        ("hub:a/b?split=train+test", "a-b-train-test"), ("gsm8k-aug", "gsm8k-aug"),
     ],
 )  # fmt: skip
 def test_results_of_a_source_have_a_name(source: str, name: str) -> None:
