@@ -238,7 +238,7 @@ def test_rationales_are_found_row_by_row(tmp_path: Path) -> None:
         ("1+2=3", "3*2=6"), ("Add 3.", "Get 6."), ("<<1+2=3>>",), ("So <<1+2=3>>3.",), (),
     ]  # fmt: skip
     assert report.as_dict() == {
-        "source": str(tmp_path / "in.jsonl"), "read": 5, "kept": 5, "dropped": {}
+        "source": str(tmp_path / "in.jsonl"), "read": 5, "kept": 5, "dropped": {}, "stopped_at": None
     }  # fmt: skip
 
 

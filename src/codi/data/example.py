@@ -40,9 +40,10 @@ SHOWN = 80
 
 @dataclass
 class LoadReport:
-    """How many rows a source had, how many were kept, and why the others were not.
+    """How many rows of a source were read, how many were kept, and why the others were not.
 
-    `noted` counts what was mended or left open in rows that were kept.
+    `noted` counts what was mended or left open in rows that were kept. `stopped_at`: the limit at which
+    reading stopped, with rows left that were not read; None where all were.
     """
 
     source: str
@@ -50,6 +51,7 @@ class LoadReport:
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
+    stopped_at: int | None = None
 
     def drop(self, reason: str) -> None:
         """Count one row left out for `reason`."""
@@ -74,4 +76,6 @@ class LoadReport:
             line += (
                 f"; noted: {', '.join(f'{count} {remark}' for remark, count in sorted(self.noted.items()))}"
             )
+        if self.stopped_at is not None:
+            line += f"; the rest was not read (limit {self.stopped_at})"
         return line
