@@ -156,9 +156,23 @@ def test_eval_measures_benchmarks_and_files(checkpoints: Path, tmp_path: Path) -
     assert (result["n"], result["scorer"], result["mode"]) == (4, "codi", "latent")
     assert result["thought_tokens"] == 8.0
     assert result["latency_ms"]["n"] == 2
-    assert result["data"]["dropped"] == {"beyond the limit of 4": 1}
+    assert (result["data"]["dropped"], result["data"]["stopped_at"]) == ({}, 4)
     rows = read_json_lines((tmp_path / "rows" / "mine.jsonl").read_text())
     assert [row["gold"] for row in rows] == [e.answer for e in generate("test", 4)]
+
+
+def test_rows_that_share_an_id_are_compared(checkpoints: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "instance": j, "question": QUESTION, "answer": j} for i in range(2) for j in (3, 4)
+    ]
+    (tmp_path / "symbolic.json").write_text(json.dumps({"data": rows}))
+    run(
+        "eval", checkpoints / "codi", "--benchmark", tmp_path / "symbolic.json", "--max-new-tokens", 2,
+        "--latency-questions", 0, "--predictions", tmp_path / "rows",
+    )  # fmt: skip
+    predicted = tmp_path / "rows" / "symbolic.jsonl"
+    assert [row["id"] for row in read_json_lines(predicted.read_text())] == ["0:3", "0:4", "1:3", "1:4"]
+    assert "4 questions" in run("compare", predicted, predicted)
 
 
 def test_eval_samples_several_runs_with_a_seed_each(checkpoints: Path, tmp_path: Path) -> None:

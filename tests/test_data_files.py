@@ -93,7 +93,9 @@ def test_csv(tmp_path: Path) -> None:
     assert (examples[1].id, examples[1].question, examples[1].answer) == ("mine:4", "Next?", "7")
     listed, _ = load_examples(str(path), columns=Columns(question="prompt", steps="why", answer="label"))
     assert listed[1].steps == ("a. b", "c")
-    assert report.as_dict() == {"source": str(path), "read": 2, "kept": 2, "dropped": {}}
+    assert report.as_dict() == {
+        "source": str(path), "read": 2, "kept": 2, "dropped": {}, "stopped_at": None
+    }  # fmt: skip
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -127,12 +129,14 @@ def test_steps_rule_and_partial_columns(tmp_path: Path) -> None:
     assert literal.steps == ("Mr.", "X has 3.", "So 3.")
 
 
-def test_limit_is_counted(tmp_path: Path) -> None:
+def test_limit_stops_reading(tmp_path: Path) -> None:
     path = save(tmp_path / "in.jsonl", *({"question": f"Q{i}", "answer": i} for i in range(5)))
     examples, report = load_examples(path, limit=2)
     assert [example.answer for example in examples] == ["0", "1"]
-    assert (report.read, report.kept, report.dropped) == (5, 2, {"beyond the limit of 2": 3})
-    assert load_examples(path, limit=5)[1].dropped == {}
+    assert (report.read, report.kept, report.dropped, report.stopped_at) == (2, 2, {}, 2)
+    assert "the rest was not read (limit 2)" in report.describe()
+    whole = load_examples(path, limit=5)[1]
+    assert (whole.stopped_at, whole.describe()) == (None, f"{path}: 5 rows read, 5 kept")
     with pytest.raises(UsageError, match="at least 1"):
         load_examples(path, limit=0)
 
@@ -154,12 +158,13 @@ def test_limit_is_counted(tmp_path: Path) -> None:
         ("in.parquet", "no parquet", r"not a readable Parquet file"),
         ("in.jsonl", '{"question": "Q", "answer": "1"}\n\n{"question": "Q",\n',
          r"in\.jsonl, line 3: broken JSON \(.*column"),
-        ("in.jsonl", '["Q"]\n', r"line 1: expected a JSON object .* found a list.*\.json"),
-        ("in.jsonl", '"Q"\n', r"line 1: .*found a text"),
+        ("in.jsonl", '["Q"]\n', r"row 1: expected a JSON object, found a text: \"Q\""),
+        ("in.jsonl", '"Q"\n', r"in\.jsonl: expected a JSON list of objects, or .*; found a text"),
+        ("in.jsonl", '{"question": "Q", "answer": 1}\n[1]\n',
+         r"line 2: expected a JSON object .* found a list: \[1\]"),
         ("in.jsonl", "[" * 100_000, r"line 1: broken JSON"),
-        ("in.json", '[{"question": "Q"},\n oops]', r"in\.json, line 2: broken JSON"),
-        ("in.json", '{"a": 1}\n{"a": 2}', r"must end in \.jsonl"),
-        ("in.json", '{"data": []}', r"expected a JSON list of objects, found an object with the keys 'data'"),
+        ("in.json", '[{"question": "Q", "answer": 1},\n oops]', r"in\.json, line 2: broken JSON .*oops"),
+        ("in.json", '{"data": []}', r"is empty"),
         ("in.json", '[{"question": "Q", "answer": "1"}, 5]', r"row 2: .* object, found a number"),
         ("in.csv", "question,answer\nQ,1\nQ,1,2\n", r"in\.csv, line 3: more values than the 2 columns"),
         ("in.csv", "question,answer,answer\nQ,1,2\n", r"line 1: the column 'answer' occurs twice"),
@@ -168,7 +173,8 @@ def test_limit_is_counted(tmp_path: Path) -> None:
         ("in.txt", "Q? <<1+1=2>> #### 2\n", r"in\.txt, line 1: expected .* found no '\|\|'"),
         ("in.txt", "Q?||<<1+1=2>> 2\n", r"in\.txt, line 1: .* found no '####'"),
         ("in.txt", "Q?||a||b #### 2\n", r"in\.txt, line 1: .* more than once"),
-        ("in.tsv", "question\tanswer\n", r"ending '\.tsv'.*\.jsonl, \.json, \.csv, \.parquet, \.txt"),
+        ("in.tsv", "question\tanswer\n", r"is empty"),
+        ("in.xlsx", "PK", r"ending '\.xlsx'.* Save the sheet as 'CSV UTF-8'.*\.jsonl, \.json, \.csv"),
         ("in.jsonl", '{"prompt": "Q", "answer": "1"}\n',
          r"no column recognised as the question .*found: 'prompt', 'answer'"),
         ("in.csv", "question,result\nQ,1\n", r"no column recognised as the answer .*'question', 'result'"),
@@ -199,7 +205,7 @@ def test_broken_files_are_refused(tmp_path: Path, name: str, text: str, message:
 def test_missing_file_folder_and_wrong_encoding(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl' does not exist"):
         load_examples(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="holds no file of a known form"):
         load_examples(str(tmp_path))
     path = tmp_path / "in.csv"
     path.write_bytes("question,answer\ncafé,1\n".encode("latin-1"))

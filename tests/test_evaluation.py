@@ -301,7 +301,7 @@ def test_names_and_options_that_do_not_apply(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         find_benchmark(str(tmp_path / "absent.jsonl"))
     with pytest.raises(DataError, match="folder"):
-        find_benchmark(str(tmp_path))
+        load_benchmark(str(tmp_path))
     with pytest.raises(DataError, match="local copy"):
         load_benchmark("svamp", file=str(tmp_path / "absent.jsonl"))
     with pytest.raises(UsageError, match="Unknown scorer"):

@@ -41,12 +41,13 @@ def data(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="SPLIT|SOURCE", help="A split of the word problems, a generator, a hub set, or a file."
+            metavar="SPLIT|SOURCE",
+            help="A split of the word problems, a generator, a hub set, a file, a folder or a pattern.",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The .jsonl file to write.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of a generator or hub set; 'a+b' joins two.")
+        str | None, typer.Option(help="Split of a generator, a hub set or a folder; 'a+b' joins two.")
     ] = None,
     count: Annotated[
         int | None, typer.Option(help="How many: generated, or the first so many of another source.")
@@ -89,7 +90,7 @@ app.command("vary")(vary)
 
 @app.command("annotate")
 def annotate(
-    file: Annotated[str, typer.Argument(help="Questions with answers: a file, a hub set or a generator.")],
+    file: Annotated[str, typer.Argument(help="Questions with answers: any source.")],
     endpoint: Annotated[str, typer.Option(help="Address of an OpenAI-compatible API, with /v1.")],
     model: Annotated[str, typer.Option(help="Name of the model there.")],
     output: Annotated[Path, typer.Option(help="The .jsonl file; goes on where an earlier run stopped.")],
@@ -181,10 +182,13 @@ def _resolve(
 
 
 def _print_sources() -> None:
+    from codi.data.files import READERS
     from codi.data.sources import GENERATORS, HUB_SETS
     from codi.data.word_problems import SPLITS
 
     rows = [(split, "generated word problems") for split in SPLITS]
     rows += [(name, generator.note) for name, generator in GENERATORS.items() if name != WORD_PROBLEMS]
     rows += [(name, f"{', '.join(hub.splits)} · {hub.hub_id} · {hub.note}") for name, hub in HUB_SETS.items()]
+    rows.append(("hub:OWNER/NAME", "any other set on the hub; ?config=, ?split= and ?revision= after it"))
+    rows.append(("PATH", f"a file ({', '.join(READERS)}), a folder of them, or a pattern in quotes"))
     print_table("Sources", ("name", "what it is"), rows)

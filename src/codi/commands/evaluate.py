@@ -53,7 +53,7 @@ def evaluate(
     checkpoint: Annotated[str | None, typer.Argument(help="Folder of a trained model, or a hub id.")] = None,
     benchmark: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|FILE", help="What to evaluate on; repeatable. 'list' shows the names."),
+        typer.Option(metavar="NAME|SOURCE", help="What to evaluate on; repeatable. 'list' shows the names."),
     ] = None,
     file: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     prompt_embeds: Annotated[
         Path | None,
-        typer.Option(help="Questions to think about: one a line, or a table with a column 'question'."),
+        typer.Option(help="Questions to think about: one a line, or rows with a column 'question'."),
     ] = None,
     latents: options.Latents = None,
     batch_size: options.BatchSize = 64,

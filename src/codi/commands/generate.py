@@ -28,7 +28,7 @@ def generate(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Text with one question a line, or .jsonl .json .csv .parquet with a 'question'."),
+        typer.Option(help="Text with one question a line, or rows of any form with a column 'question'."),
     ] = None,
     mode: options.Mode = None,
     latents: options.Latents = None,

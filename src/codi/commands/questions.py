@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from codi.commands.console import note
+from codi.data.text_files import open_text, split_lines
 from codi.errors import DataError, UsageError
-
-TABLES = {".jsonl", ".json", ".csv", ".parquet"}
 
 
 def questions_asked(question: str | None, file: Path | None) -> list[str]:
@@ -22,25 +21,27 @@ def questions_asked(question: str | None, file: Path | None) -> list[str]:
     if file is None:
         if sys.stdin.isatty():
             note("One question a line; end with Ctrl-D.")
-        return _from_lines(sys.stdin.read(), "standard input")
+        return _from_lines(sys.stdin.read().removeprefix("\ufeff"), "standard input")
     return questions_of(file)
 
 
 def questions_of(file: Path) -> list[str]:
-    """The questions of a text file, one a line, or of a table with a column `question`. Raises DataError."""
-    if file.suffix.lower() in TABLES:
-        return _from_table(file)
-    if not file.is_file():
-        raise DataError(f"The file '{file}' does not exist. Check the path.")
-    try:
-        return _from_lines(file.read_text(encoding="utf-8-sig"), f"'{file}'")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The file '{file}' cannot be read as UTF-8 text: {error}.") from error
+    """The questions of a text file, one a line, or of what holds rows with a column `question`.
+
+    Rows stand in a file of any form that `codi.data.files` reads but .txt, in a folder, or in the files
+    that a pattern matches; of several splits the test split is asked. Raises DataError.
+    """
+    from codi.data.files import data_ending
+
+    if file.exists() and not file.is_dir() and data_ending(file.name) in {None, ".txt"}:
+        with open_text(file) as text:
+            return _from_lines(text.read(), f"'{file}'")
+    return _from_rows(str(file))
 
 
 def _from_lines(text: str, where: str) -> list[str]:
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    if not lines:
+    lines = [line.strip() for line in split_lines(text.rstrip())]
+    if lines == [""]:
         raise DataError(f"There is no question in {where}: it is empty. Write one question a line.")
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -48,17 +49,19 @@ def _from_lines(text: str, where: str) -> list[str]:
     return lines
 
 
-def _from_table(file: Path) -> list[str]:
-    from codi.data.files import read_file
+def _from_rows(source: str) -> list[str]:
+    from codi.data.sources import is_data_path, parts_of
 
-    rows = read_file(file)
-    if "question" not in rows.columns:
-        found = ", ".join(map(repr, rows.columns))
-        raise DataError(f"'{file}' has no column 'question'. Columns found: {found}. Rename one.")
+    if not is_data_path(source):
+        raise DataError(f"The file '{source}' does not exist. Check the path.")
     questions = []
-    for number, row in rows.rows:
-        value = row.get("question")
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{file}, {rows.unit} {number}: empty question. Mend or remove it.")
-        questions.append(value)
+    for part in parts_of(source, "test"):
+        if "question" not in part.rows.columns:
+            found = ", ".join(map(repr, part.rows.columns))
+            raise DataError(f"'{part.name}' has no column 'question'. Columns found: {found}. Rename one.")
+        for number, row in part.rows.rows:
+            value = row.get("question")
+            if not isinstance(value, str) or not value.strip():
+                raise DataError(f"{part.name}, {part.rows.unit} {number}: empty question. Mend or remove it.")
+            questions.append(value)
     return questions

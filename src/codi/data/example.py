@@ -22,12 +22,16 @@ class Example:
 
 @dataclass
 class LoadReport:
-    """How many rows a source had, how many were kept, and why the others were not."""
+    """How many rows of a source were read, how many were kept, and why the others were not.
+
+    `stopped_at`: the limit at which reading stopped, with rows left that were not read; None where all were.
+    """
 
     source: str
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    stopped_at: int | None = None
 
     def drop(self, reason: str) -> None:
         """Count one row left out for `reason`."""
@@ -43,4 +47,6 @@ class LoadReport:
         if self.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
             line += f"; left out: {reasons}"
+        if self.stopped_at is not None:
+            line += f"; the rest was not read (limit {self.stopped_at})"
         return line

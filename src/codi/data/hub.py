@@ -1,13 +1,38 @@
-"""Question sets on the Hugging Face hub, by short name. A new set is one new entry of `HUB_SETS`."""
+"""Sets on the Hugging Face hub: known ones by short name, any other by its id.
+
+gsm8k-aug                                          an entry of `HUB_SETS`; a new one is one new entry
+hub:owner/name?split=train&config=main             any set; `revision` too
+owner/name                                         the same, where no such path exists here
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from codi.data.columns import Columns
-from codi.data.files import Rows
+from codi.data.rows import Row, Rows
+from codi.data.splits import choose_split
 from codi.errors import DataError, nearest
+
+PREFIX = "hub:"
+PAGES = "https://huggingface.co/datasets/"
+_OPTIONS = ("split", "config", "revision")
+_BARE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A set on the hub as it is asked for: its id, and what stands after the `?` (None where it does not)."""
+
+    hub_id: str
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,15 @@ class HubSet:
     config: str | None = None
     nulls: bool = False
     note: str = ""
+
+    def require_split(self, name: str, asked: HubSource) -> None:
+        """Raise DataError when the configuration that is known has no such split."""
+        if asked.config == self.config and asked.split not in self.splits:
+            raise DataError(
+                f"The set '{name}' ({self.hub_id}) has no split '{asked.split}'."
+                f"{nearest(str(asked.split), self.splits)} Splits: {', '.join(self.splits)}. "
+                f"{self.note}".rstrip()
+            )
 
 
 _COT = Columns(question="question", rationale="cot", answer="answer")
@@ -82,29 +116,147 @@ def find_hub_set(name: str) -> HubSet | None:
     return HUB_SETS.get(name) or by_id.get(name)
 
 
-def read_hub_split(name: str, hub_set: HubSet, split: str) -> Rows:
-    """Load one split of a set, from the hub or the local cache of `datasets`.
+def parse_hub_source(source: str) -> HubSource | None:
+    """What `source` asks of the hub; None where it is neither a known set nor a hub id.
 
     Raises:
-        DataError: the set has no such split, or it cannot be reached; the message says how to read a local
-            copy instead.
+        DataError: an unknown option, or no id.
     """
-    if split not in hub_set.splits:
+    hub_id, _, text = source.partition("?")
+    marked = hub_id.startswith((PREFIX, PAGES))
+    hub_id = hub_id.removeprefix(PREFIX).removeprefix(PAGES).rstrip("/")
+    known = find_hub_set(hub_id)
+    if known is not None:
+        hub_id = known.hub_id
+    elif not marked and not _BARE_ID.fullmatch(hub_id):
+        return None
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id):
         raise DataError(
-            f"The set '{name}' ({hub_set.hub_id}) has no split '{split}'.{nearest(split, hub_set.splits)} "
-            f"Splits: {', '.join(hub_set.splits)}. {hub_set.note}".rstrip()
+            f"'{source}' names no set on the hub: expected 'hub:OWNER/NAME', with ?config=, ?split= or "
+            "?revision= after it where needed. A single file there is downloaded first, and given by its "
+            "path."
         )
+    # As it is typed: to a form's rules '+' would be a space, and 'train+test' is two splits.
+    pairs = [pair.partition("=") for pair in text.split("&") if pair]
+    options = {key: value for key, _, value in pairs}
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise DataError(
+                f"'{source}': unknown option '{key}'.{nearest(key, _OPTIONS)} Options: {', '.join(_OPTIONS)}."
+            )
+        if not value:
+            raise DataError(f"'{source}': the option '{key}' has no value. Give one, or leave it out.")
+    asked = HubSource(hub_id, **options)
+    return replace(asked, config=known.config) if known and asked.config is None else asked
+
+
+def read_hub(name: str, asked: HubSource, *, limited: bool = False, note: str = "") -> Rows:
+    """The rows of one split of a set, from the hub or the local cache of `datasets`.
+
+    Args:
+        name: what the person calls it, for messages.
+        asked: the set; its split must be given.
+        limited: only the first rows are wanted: they are read as they arrive, and nothing is kept.
+        note: what to know about the set where it cannot be read.
+
+    Raises:
+        DataError: there is no such set, configuration or split, or it cannot be reached; the message says
+            which there are, or how to read a local copy. Also while the rows are gone through.
+    """
     # Seconds to import, and not needed for files.
     import datasets
 
+    # Not passed where it is not asked for: `revision=None` and `streaming=False` are the defaults.
+    extra: dict[str, Any] = {"revision": asked.revision} if asked.revision else {}
+    extra |= {"streaming": True} if limited else {}
     try:
-        loaded = datasets.load_dataset(hub_set.hub_id, hub_set.config, split=split)
+        loaded = datasets.load_dataset(asked.hub_id, asked.config, split=asked.split, **extra)
+        rows = rows_of_dataset(loaded)
     except Exception as error:  # the kinds differ between versions of three libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise _not_loaded(name, asked, error, note) from error
+
+    def arriving() -> Iterator[tuple[int, Row]]:  # a set that streams is first reached here
+        try:
+            yield from rows.rows
+        except Exception as error:
+            raise _not_loaded(name, asked, error, note) from error
+
+    return replace(rows, rows=arriving())
+
+
+def rows_of_dataset(loaded: Any) -> Rows:
+    """The rows of a set of `datasets`, whether it is here or streams."""
+
+    def rows() -> Iterator[Row]:
+        if not hasattr(loaded, "num_rows"):
+            yield from loaded
+            return
+        for batch in loaded.iter(_BATCH):  # twenty times as fast as row by row
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))
+
+    if loaded.column_names is None:
+        return Rows.peeked(enumerate(rows(), start=1), "row")
+    return Rows(tuple(loaded.column_names), enumerate(rows(), start=1), "row")
+
+
+def read_saved_set(folder: Path, split: str) -> Iterator[tuple[str, Rows]]:
+    """Name and rows of each split asked for that `datasets` wrote into `folder` with `save_to_disk`.
+
+    Raises:
+        DataError: it holds several splits and not the one asked for, or it is damaged.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:
         raise DataError(
-            f"The set '{name}' ({hub_set.hub_id}, split '{split}') could not be loaded from the hub: "
-            f"{reason}. Without a network, download it on another machine, as one .jsonl, .json, .csv or "
-            f".parquet file from https://huggingface.co/datasets/{hub_set.hub_id}, and give the path of "
-            f"that file in place of '{name}'."
+            f"The folder '{folder}' was written by `datasets`, and cannot be read back: {_reason(error)}. "
+            "Copy or save it again."
         ) from error
-    return Rows(tuple(loaded.column_names), [(i, dict(row)) for i, row in enumerate(loaded, start=1)], "row")
+    if not isinstance(loaded, datasets.DatasetDict):
+        yield folder.name, rows_of_dataset(loaded)
+        return
+    for one in split.split("+"):
+        name = choose_split(loaded, one, f"The folder '{folder}'")
+        yield f"{folder.name}/{name}", rows_of_dataset(loaded[name])
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
+
+
+def _not_loaded(name: str, asked: HubSource, error: Exception, note: str) -> DataError:
+    """What went wrong, in the library's words, and what to do about that."""
+    text = str(error)
+    listed = re.search(r"\[([^\]]*)\]", text)
+    there = re.findall(r"'([^']+)'", listed[1]) if listed else []
+    hub_id, page = asked.hub_id, f"{PAGES}{asked.hub_id}"
+    what = f"The set '{name}' ({hub_id}, split '{asked.split}')"
+    if there and re.search(r"config", text, re.IGNORECASE):
+        found = f"no configuration '{asked.config}'" if asked.config else "several configurations"
+        return DataError(
+            f"{what} has {found}: {', '.join(there)}. Name one: 'hub:{hub_id}?config={there[0]}'."
+        )
+    if there and "split" in text:
+        return DataError(
+            f"{what} has no such split.{nearest(str(asked.split), there)} Splits: {', '.join(there)}. "
+            f"Name one: 'hub:{hub_id}?split={there[0]}', or --split."
+        )
+    if "scripts are no longer supported" in text:
+        return DataError(
+            f"{what} is made by a script, which is not run. The hub keeps most such sets as Parquet too: "
+            f"'hub:{hub_id}?revision=refs/convert/parquet'."
+        )
+    if type(error).__name__ == "DatasetNotFoundError":
+        return DataError(
+            f"{what} could not be found on the hub: {_reason(error)}. Check the spelling at {page}. A "
+            "private set, or one with conditions, needs `hf auth login`; a file or folder here must exist "
+            "under this name."
+        )
+    return DataError(
+        f"{what} could not be loaded from the hub: {_reason(error)}. Without a network, download it on "
+        f"another machine, as one .jsonl, .json, .csv or .parquet file (or a folder of them) from {page}, "
+        f"and give the path of that file in place of '{name}'. {note}".rstrip()
+    )

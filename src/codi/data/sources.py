@@ -1,8 +1,10 @@
-"""Loading examples from any source: generated problems, sets on the hub, or files.
+"""Loading examples from any source: generated problems, sets on the hub, files, folders and patterns.
 
     load_examples("word-problems?seed=2&count=500", split="test")
     load_examples("polynomial-iteration?hops=2-6&modulus=11", split="train")
     load_examples("gsm8k-aug", split="validation")
+    load_examples("hub:owner/name?config=main", split="test", limit=100)
+    load_examples("shards/train-*.jsonl.gz")
     load_examples("mine.csv", columns=Columns(question="prompt", answer="label"))
 
 Every row read is either an example or counted in the report with the reason it is not.
@@ -13,100 +15,43 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl
 
-from codi.data.columns import MISSING_ANSWER, Columns, RowDefect, example_from_row, resolve_layout
+from codi.data.columns import (
+    MISSING_ANSWER,
+    Columns,
+    Layout,
+    RowDefect,
+    example_from_row,
+    resolve_layout,
+)
 from codi.data.example import Example, LoadReport
-from codi.data.files import READERS, Rows, read_file
-from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
+from codi.data.files import Row
+from codi.data.generators import GENERATORS, generated_examples
+from codi.data.hub import HUB_SETS
+from codi.data.ids import UniqueIds
+from codi.data.parts import Part, has_own_columns, is_source, parts_of, source_name
+from codi.data.shards import is_data_path
 from codi.data.steps import StepsRule
-from codi.errors import DataError, UsageError, nearest
+from codi.data.text_files import excerpt
+from codi.errors import DataError, UsageError
 
-__all__ = ["GENERATORS", "HUB_SETS", "Columns", "exclude_questions", "load_examples", "write_jsonl"]
-
-_GENERATED_COUNTS = {"train": 20_000}
-_GENERATED_COUNT = 1_000
-
-
-class _Options:
-    """What stands after the `?` of a generated source, by name. `known`: the names there are."""
-
-    def __init__(self, source: str, text: str, known: tuple[str, ...]) -> None:
-        self._source = source
-        self._texts: dict[str, str] = {}
-        for key, value in parse_qsl(text, keep_blank_values=True):
-            if key not in known:
-                raise DataError(
-                    f"'{source}': unknown option '{key}'.{nearest(key, known)} Options: {', '.join(known)}."
-                )
-            self._texts[key] = value
-
-    def number(self, key: str, default: int, least: int = 1) -> int:
-        """A whole number of at least `least`; `default` where it is not given."""
-        text = self._texts.get(key)
-        return default if text is None else self._whole(key, text, least)
-
-    def span(self, key: str, default: tuple[int, int]) -> tuple[int, int]:
-        """The fewest and the most: `2-6`, or one number for both."""
-        text = self._texts.get(key)
-        if text is None:
-            return default
-        least, dash, most = text.partition("-")
-        return self._whole(key, least, 1), self._whole(key, most if dash else least, 1)
-
-    def _whole(self, key: str, text: str, least: int) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise DataError(
-                f"'{self._source}': {key} must be a whole number of at least {least}, got '{text}'."
-            )
-        return int(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Generator:
-    """A source made here, in any number.
-
-    options: what may stand after its `?`; generate: (split, count, seed, options) to examples; note: what it
-    is, for lists.
-    """
-
-    options: tuple[str, ...]
-    generate: Callable[[str, int, int, _Options], list[Example]]
-    note: str
-
-
-def _word_problems(split: str, count: int, seed: int, options: _Options) -> list[Example]:
-    from codi.data import word_problems
-
-    steps = options.number("steps", 0)
-    style = word_problems.style_up_to(steps) if steps else word_problems.DEFAULT_STYLE
-    return word_problems.generate(split, count, seed, style)
-
-
-def _polynomial_iteration(split: str, count: int, seed: int, options: _Options) -> list[Example]:
-    from codi.data import polynomial_iteration
-
-    usual = polynomial_iteration.DEFAULT_STYLE
-    hops = options.span("hops", (usual.least_hops, usual.most_hops))
-    style = polynomial_iteration.IterationStyle(*hops, options.number("modulus", usual.modulus))
-    return polynomial_iteration.generate(split, count, seed, style)
-
-
-GENERATORS = {
-    "word-problems": Generator(
-        ("seed", "count", "steps"), _word_problems, "generated word problems, told in sentences"
-    ),
-    "polynomial-iteration": Generator(
-        ("seed", "count", "hops", "modulus"),
-        _polynomial_iteration,
-        "train, validation, test · generated · score * card + b, modulo a prime, 2 to 6 hops",
-    ),
-}
-"""The generated sources by name. A new generator is one new entry."""
+__all__ = [
+    "GENERATORS",
+    "HUB_SETS",
+    "Columns",
+    "Part",
+    "exclude_questions",
+    "has_own_columns",
+    "is_data_path",
+    "is_source",
+    "load_examples",
+    "parts_of",
+    "source_name",
+    "write_jsonl",
+]
 
 
 def load_examples(
@@ -124,19 +69,22 @@ def load_examples(
     Args:
         source: 'word-problems' (with options: 'word-problems?seed=2&count=500&steps=6', the last for
             problems with up to so many steps), 'polynomial-iteration' ('?hops=4' for problems with exactly
-            so many, 'hops=2-4' for a range, and '&modulus=7'), a short name of `HUB_SETS`, or the path of a
-            file whose ending names its format (see `codi.data.files`).
-        split: a split of the generator or of the hub set; 'a+b' joins two. A file is one split, whatever
-            this says.
+            so many, 'hops=2-4' for a range, and '&modulus=7'), a short name of `HUB_SETS`, any set on the hub
+            ('hub:owner/name?config=main', or 'owner/name' where no such path exists), or the path of a file
+            whose ending names its form (see `codi.data.files`), of a folder of such files, or a pattern.
+        split: a split of the generator, of the hub set, of a folder, or of a file that holds several; 'a+b'
+            joins two. A file with one list of rows is one split, whatever this says; a split in a hub id goes
+            before this one.
         columns: columns to read where they are not recognised, or others are wanted.
         steps_rule: how a rationale in one text becomes steps (see `split_steps`); lists are kept.
-        limit: keep the first so many examples; the others are counted as left out.
+        limit: keep the first so many examples, and read no further.
         require_answer_number: an answer without a digit is a defect of its row.
         skip_bad_rows: count and leave out rows with an empty question, a missing answer or (where required)
             an answer without a number, in place of refusing the source.
 
     Returns:
-        The examples, and the account of what was read and left out.
+        The examples, each with an id of its own (see `codi.data.ids`), and the account of what was read and
+        left out.
 
     Raises:
         DataError: the source is unknown or unreachable, a file, line, column or split is missing or broken,
@@ -147,87 +95,69 @@ def load_examples(
         raise UsageError(f"The limit must be at least 1 example, got {limit}.")
     base, _, options = source.partition("?")
     if base in GENERATORS:
-        examples, report = _generated(source, base, options, split, columns)
+        examples, report = generated_examples(source, base, options, split, columns)
+        if limit is not None and len(examples) > limit:
+            report.dropped[f"beyond the limit of {limit}"] = len(examples) - limit
+            examples = examples[:limit]
     else:
         examples, report = [], LoadReport(source)
-        for name, rows, hub_set in _read(source, split):
-            wanted = columns or (hub_set.columns if hub_set else None)
-            layout = resolve_layout(rows.columns, wanted, f"'{name}'")
-            stem = name if hub_set else Path(name).stem
-            known_nulls = hub_set is not None and hub_set.nulls
-            for number, row in rows.rows:
-                report.read += 1
-                if limit is not None and len(examples) >= limit:
-                    report.drop(_beyond(limit))
-                    continue
-                where = f"{name}, {rows.unit} {number}"
-                try:
-                    example = example_from_row(
-                        row,
-                        layout,
-                        fallback_id=f"{stem}:{number}",
-                        where=where,
-                        steps_rule=steps_rule,
-                        require_answer_number=require_answer_number,
-                    )
-                except RowDefect as defect:
-                    known = known_nulls and str(defect) == MISSING_ANSWER
-                    if not (skip_bad_rows or known):
-                        raise DataError(_defect_message(where, str(defect))) from None
-                    report.drop(str(defect))
-                else:
-                    examples.append(example)
-    if limit is not None and len(examples) > limit:
-        report.dropped[_beyond(limit)] = len(examples) - limit
-        examples = examples[:limit]
+        ids = UniqueIds()
+        rows = _laid_out(parts_of(source, split, limited=limit is not None), columns)
+        for part, number, row, layout in rows:
+            report.read += 1
+            where = f"{part.name}, {part.rows.unit} {number}"
+            fallback = f"{part.stem}:{number}"
+            try:
+                example = example_from_row(
+                    row,
+                    layout,
+                    fallback_id=fallback,
+                    where=where,
+                    steps_rule=steps_rule,
+                    require_answer_number=require_answer_number,
+                )
+            except RowDefect as defect:
+                known = part.known_nulls and str(defect) == MISSING_ANSWER
+                if not (skip_bad_rows or known):
+                    raise DataError(_defect_message(where, str(defect), row)) from None
+                report.drop(str(defect))
+            else:
+                examples.append(ids.named(example, row, own=example.id != fallback))
+                if len(examples) == limit:
+                    report.stopped_at = limit if _has_more(rows) else None
+                    break
     report.kept = len(examples)
     if not examples:
         raise DataError(f"No example is left of '{source}' ({report.describe()}).")
     return examples, report
 
 
-def _beyond(limit: int) -> str:
-    return f"beyond the limit of {limit}"
+def _laid_out(parts: Iterable[Part], columns: Columns | None) -> Iterator[tuple[Part, int, Row, Layout]]:
+    """Every row with its part, its number and the columns it is read by."""
+    for part in parts:
+        wanted = columns or part.columns
+        known = dict.fromkeys(part.rows.columns)
+        layout = resolve_layout(tuple(known), wanted, f"'{part.name}'")
+        for number, row in part.rows.rows:
+            if not row.keys() <= known.keys():  # a column that the first rows did not have
+                known |= dict.fromkeys(row)
+                layout = resolve_layout(tuple(known), wanted, f"'{part.name}', {part.rows.unit} {number}")
+            yield part, number, row, layout
 
 
-def _defect_message(where: str, defect: str) -> str:
+def _has_more(rows: Iterator[object]) -> bool:
+    try:
+        return next(rows, None) is not None
+    except DataError:  # of a row that nobody asked for
+        return True
+
+
+def _defect_message(where: str, defect: str, row: Row) -> str:
     return (
         f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
-        "data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`."
+        "data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`. The row: "
+        f"{excerpt(json.dumps(row, default=str, ensure_ascii=False))}"
     )
-
-
-def _read(source: str, split: str) -> Iterator[tuple[str, Rows, HubSet | None]]:
-    """The parts of a source: each one's name for messages and ids, its rows, and its hub set if any."""
-    hub_set = find_hub_set(source)
-    if hub_set is not None:
-        for part in split.split("+"):
-            yield f"{source}/{part}", read_hub_split(source, hub_set, part), hub_set
-        return
-    path = Path(source)
-    # Without the ending of a file format, what is no path is a mistyped name.
-    if not path.exists() and path.suffix.lower() not in READERS:
-        names = (*GENERATORS, *HUB_SETS)
-        raise DataError(
-            f"Unknown data source '{source}'.{nearest(source, names)} Give the path of a file "
-            f"({', '.join(READERS)}), or one of: {', '.join(names)}."
-        )
-    yield source, read_file(path), None
-
-
-def _generated(
-    source: str, name: str, text: str, split: str, columns: Columns | None
-) -> tuple[list[Example], LoadReport]:
-    if columns is not None and columns != Columns():
-        raise UsageError(f"Columns were named, but '{name}' is generated and has none. Leave them out.")
-    generator = GENERATORS[name]
-    options = _Options(source, text, generator.options)
-    seed, asked = options.number("seed", 1, least=0), options.number("count", 0)
-    examples: list[Example] = []
-    for part in split.split("+"):
-        count = asked or _GENERATED_COUNTS.get(part, _GENERATED_COUNT)
-        examples += generator.generate(part, count, seed, options)
-    return examples, LoadReport(source, read=len(examples))
 
 
 def exclude_questions(

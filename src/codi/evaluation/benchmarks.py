@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codi.data.example import Example, LoadReport
@@ -114,12 +113,15 @@ def format_question(question: str) -> str:
 def find_benchmark(
     name_or_path: str, *, scorer: str | None = None, split: str | None = None, columns: Columns | None = None
 ) -> Benchmark:
-    """The named benchmark, or one made for a file; `scorer`, `split` and `columns` replace its own.
+    """The named benchmark, or one made for a file, a folder, a pattern or a set on the hub.
 
-    A file is scored with 'codi' unless `scorer` says otherwise.
+    `scorer`, `split` and `columns` replace its own.
+
+    A source is scored with 'codi', and of several splits its test split is read, unless `scorer` and `split`
+    say otherwise.
 
     Raises:
-        UsageError: neither a benchmark nor a path, an unknown scorer, or another split of a named set.
+        UsageError: neither a benchmark nor a source, an unknown scorer, or another split of a named set.
         DataError: a path without a file.
     """
     chosen = get_scorer(scorer).name if scorer else None
@@ -131,21 +133,23 @@ def find_benchmark(
                 "would be another set under its name. Leave the split out, or evaluate a file of your own."
             )
         return replace(benchmark, scorer=chosen or benchmark.scorer, columns=columns or benchmark.columns)
-    path = Path(name_or_path)
-    if path.is_file():
-        return Benchmark(
-            path.stem, name_or_path, split or "train", None, chosen or "codi", note="A file.", columns=columns
-        )
-    if path.suffix in {".jsonl", ".json", ".csv", ".parquet", ".txt"} or path.is_dir():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+    from codi.data.shards import exists
+    from codi.data.sources import is_data_path, is_source, source_name
+
+    if is_data_path(name_or_path) and not exists(name_or_path):
         named, _, file = name_or_path.partition("=")
-        advice = "Give the path of an existing file."
+        advice = "Give the path of an existing file or folder."
         if named in BENCHMARKS:
             advice = f"A local copy of '{named}' is given as --benchmark {named} --file {named}={file}."
-        raise DataError(f"The evaluation file '{name_or_path}' {what}. {advice}")
+        raise DataError(f"The evaluation file '{name_or_path}' does not exist. {advice}")
+    if is_source(name_or_path):
+        return Benchmark(
+            source_name(name_or_path), name_or_path, split or "test", None, chosen or "codi",
+            note="A file, a folder or a set on the hub.", columns=columns,
+        )  # fmt: skip
     raise UsageError(
-        f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file, or "
-        f"one of: {', '.join(BENCHMARKS)}."
+        f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file or "
+        f"folder, a hub id, or one of: {', '.join(BENCHMARKS)}."
     )
 
 
@@ -185,7 +189,10 @@ def load_benchmark(
     if limit is not None and limit < 1:
         raise UsageError(f"The limit must be at least 1 question, got {limit}.")
     source, source_split, expected = _where(benchmark, file, count, seed)
-    examples, report = load_examples(source, split=source_split, columns=benchmark.columns)
+    # A named set is read whole, for its number of rows says whether it is the set.
+    examples, report = load_examples(
+        source, split=source_split, columns=benchmark.columns, limit=limit if benchmark.rows is None else None
+    )
     if expected is not None and len(examples) != expected and not allow_partial:
         left_out = f" ({report.describe()})" if report.dropped else ""
         raise DataError(
@@ -209,7 +216,9 @@ def _where(
     if file is not None:
         if benchmark.name not in BENCHMARKS or benchmark.rows is None:
             raise UsageError(f"'{benchmark.source}' is a file already; a second file ('{file}') has no use.")
-        if not Path(file).is_file():
+        from codi.data.shards import exists
+
+        if not exists(file):
             raise DataError(
                 f"The local copy '{file}' of benchmark '{benchmark.name}' does not exist. "
                 "Give the path of an existing file, or leave it out to load the set from the hub."
@@ -221,8 +230,8 @@ def _where(
                 "To evaluate fewer questions, use a limit."
             )
         if file is not None:
-            # A copy is one file whatever split it holds; generated sets have no fixed size to check it by.
-            return file, "train", None if benchmark.generated else benchmark.rows
+            # Generated sets have no fixed size to check a copy by.
+            return file, benchmark.split, None if benchmark.generated else benchmark.rows
         return benchmark.source, benchmark.split, benchmark.rows
     expected = benchmark.rows if count is None else count
     if expected is None or expected < 1:

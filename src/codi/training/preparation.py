@@ -15,7 +15,7 @@ from typing import Any, cast
 from codi.data.collation import Encoded
 from codi.data.derived_rationales import derive
 from codi.data.example import Example, LoadReport
-from codi.data.sources import Columns, exclude_questions, load_examples
+from codi.data.sources import Columns, exclude_questions, has_own_columns, load_examples
 from codi.errors import CodiError, DataError
 from codi.evaluation.scorers import check_gold_answers, get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
@@ -56,7 +56,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     if config.validation is not None:
         validation, validation_report = load_examples(
             config.validation, split=config.validation_split, limit=config.validation_limit,
-            columns=columns if Path(config.validation).suffix else None,  # the columns are those of files
+            columns=None if has_own_columns(config.validation) else columns,
             **rules,
         )  # fmt: skip
         check_gold_answers(validation, get_scorer(scorer))

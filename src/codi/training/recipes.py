@@ -29,13 +29,13 @@ class DataConfig:
     train: str = "word-problems"
     """A hub short name, a file, or the generator (`word-problems?count=20000`)."""
     train_split: str = "train"
-    """Split of `train` (ignored for files)."""
+    """Split of `train` (no matter for a file that holds one)."""
     train_limit: int | None = None
     """Use the first rows only; None uses all."""
     validation: str | None = "word-problems"
     """Where validation questions come from; None trains without validation. Never a test split."""
     validation_split: str = "validation"
-    """Split of `validation` (ignored for files)."""
+    """Split of `validation` (no matter for a file that holds one)."""
     validation_limit: int | None = 500
     """Validation questions asked at each evaluation."""
     columns: dict[str, str] = field(default_factory=dict)
