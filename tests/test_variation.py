@@ -255,6 +255,7 @@ def test_the_command_writes_problems_and_variants(tmp_path: Path) -> None:
     code, said = run("data", "vary", source, "--output", out, "--times", 4, "--exclude", test)
     assert code == 0, said
     assert "1 problems stand in an excluded set" in said
+    assert json.loads(out.with_suffix(".variation.json").read_text())["varied"] == 1
     examples, _ = load_examples(str(out))
     assert [example.question for example in examples[:1]] == [BREAD.question]
     assert len(examples) == 1 + 4 + 1
