@@ -94,6 +94,8 @@ def test_numbers_are_written_as_the_problem_writes_them(question: str, steps: st
         ("Ana works 6 hours on the 7 days of a week. And in all?", "<<6*7=42>>", "the 7 days of a week"),
         ("In 1998 a tree of 3 meters grew 2 meters. How tall?", "<<3+2=5>>", "In 1998"),
         ("At 8 a.m. 12 buses leave, 5 more at noon. How many?", "<<12+5=17>>", "At 8 a.m."),
+        ("1 pound is 453.6 grams. How many are 3 cans of 2 pounds?", "<<3*2=6>> <<6*453.6=2721.6>>",
+         "is 453.6 grams"),
         ("2/3 of the 18 cats sleep. How many?", "<<18*2/3=12>>", "2/3 of"),
         ("Three boxes: the first has 9 pens, the second 4, the third 6. How many pens?", "<<9+4+6=19>>",
          "Three boxes"),

@@ -66,6 +66,13 @@ _COUNTED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _ALL_BEFORE = re.compile(r"\b(?:all|these|those|both)\s+(?:of\s+)?(?:the\s+)?$", re.IGNORECASE)
+# "1 pound is equal to 453.6 grams": a fact of the world.
+_DEFINED_BEFORE = re.compile(
+    r"\b(?:one|1|an?|each|every|per)\s+(?:pound|ounce|kilo\w*|gram|mile|inch|foot|yard|gallon|quart|pint|cup|"
+    r"lit(?:er|re)|hour|minute|day|week|month|year|dozen|meter|metre|acre|ton|dollar|euro|quarter|dime|nickel)\s+"
+    r"(?:is|equals?|has|contains|holds|=)\s*(?:equal to|about|exactly|worth)?\s*\$?$",
+    re.IGNORECASE,
+)
 _LISTED_AFTER = re.compile(r"^[^.?!;]{0,60}(?::|, namely|\bnamed\b|\bcalled\b|\bnames\b)", re.IGNORECASE)
 _DENOMINATION_AFTER = re.compile(
     r"^[- ]?(?:dollars?|cents?)?[- ]?(?:bills?|notes?|coins?|stars?|point|pointers?)\b"
@@ -181,6 +188,7 @@ def _mention(
             and _YEAR_BEFORE.search(before) is not None and not re.match(r"\s+[a-z]+s\b", after))
         or _NAME_BEFORE.search(before) is not None
         or _DENOMINATION_AFTER.match(after) is not None
+        or _DEFINED_BEFORE.search(before) is not None
         or _NUMBERED_AFTER.match(after) is not None
         or re.match(_FIXED_UNITS.get(int(value) if value.denominator == 1 else -1, r"(?!)"), unit) is not None
         or (value <= 6 and _counts_what_is_listed(question, int(value), before, after, spelled))
