@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from codi.commands import options
 from codi.commands.console import check_output, note, print_table, progress
+from codi.commands.data_vary import vary
 from codi.errors import UsageError
 
 WORD_PROBLEMS = "word-problems"
@@ -86,6 +87,9 @@ def data(
     write_jsonl(examples, output)
     typer.echo(report.describe())
     typer.echo(f"{len(examples)} examples written to {output}")
+
+
+app.command("vary")(vary)
 
 
 @app.command("annotate")
