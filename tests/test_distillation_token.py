@@ -27,10 +27,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 
 
 def encoder(tokenizer: Any, **changes: str) -> TextEncoder:
-    form = TextFormat(**changes)
-    return TextEncoder(
-        tokenizer, form.answer_prompt, form.answer_separator, form.answer_suffix, form.distillation_token
-    )
+    return TextEncoder(tokenizer, TextFormat(**changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[*TOKENIZERS, "gpt2"])

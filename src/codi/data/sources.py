@@ -26,7 +26,7 @@ from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
 from codi.data.steps import StepsRule
 from codi.errors import DataError, UsageError, nearest
 
-__all__ = ["GENERATORS", "HUB_SETS", "Columns", "exclude_questions", "load_examples", "write_jsonl"]
+__all__ = ["GENERATORS", "HUB_SETS", "Columns", "exclude_questions", "folded", "load_examples", "write_jsonl"]
 
 _GENERATED_COUNTS = {"train": 20_000}
 _GENERATED_COUNT = 1_000
@@ -237,12 +237,12 @@ def exclude_questions(
 
     Questions are compared with white space folded. The report counts the removed ones under `reason`.
     """
-    taken = {_folded(other.question) for other in others}
+    taken = {folded(other.question) for other in others}
     report = LoadReport("training questions")
     kept = []
     for example in examples:
         report.read += 1
-        if _folded(example.question) in taken:
+        if folded(example.question) in taken:
             report.drop(reason)
         else:
             kept.append(example)
@@ -250,7 +250,8 @@ def exclude_questions(
     return kept, report
 
 
-def _folded(question: str) -> str:
+def folded(question: str) -> str:
+    """A question with its white space folded: what two questions are compared by."""
     return " ".join(question.split())
 
 
