@@ -22,7 +22,7 @@ from codi.methods.method import build_method
 from codi.training import preparation
 from codi.training import run as run_module
 from codi.training.batches import POOL, LengthGroupedBatches
-from codi.training.preparation import PreparedData, tokenise
+from codi.training.tokenisation import tokenise
 from codi.training.run import build_reasoner, train
 from codi.training.trainer import CodiTrainer
 from tiny_runs import configured, examples, run, tiny_settings, write_rows
@@ -175,7 +175,8 @@ def test_trajectory_of_fifty_steps(tmp_path: Path) -> None:
 def test_length_filter_is_counted(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path, rows=12, max_steps=1, save_strategy="no")
     reasoner = reasoner_of(settings)
-    lengths = sorted(preparation._length(row) for row in tokenise(examples(12), reasoner))
+    encoded = tokenise(examples(12), reasoner.method, reasoner.text).encoded
+    lengths = sorted(len(row["question"]) + max(len(row["teacher"]), len(row["student"])) for row in encoded)
     settings["data"]["max_tokens"] = limit = lengths[5]
     longer = sum(length > limit for length in lengths)
     assert 0 < longer < 12
@@ -209,29 +210,6 @@ def test_validation_questions_are_removed_from_training(tmp_path: Path) -> None:
     assert not {e.id for e in data.validation} & set(data.ids)
     assert len(data.ids) == 9
     assert any("question also in validation" in report.dropped for report in data.reports)
-
-
-def test_large_sets_are_tokenised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = tiny_settings(tmp_path)
-    reasoner, rows = reasoner_of(settings), examples(12)
-    plain = list(tokenise(rows, reasoner))
-    monkeypatch.setattr(preparation, "CACHE_ROWS", 10)
-    monkeypatch.setenv("CODI_CACHE", str(tmp_path / "cache"))
-    assert [dict(row) for row in tokenise(rows, reasoner)] == plain
-    [folder] = (tmp_path / "cache" / "tokenised").iterdir()  # nothing half-made beside it
-
-    method = type(reasoner.method)
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "encode", _refuse)
-        assert [dict(row) for row in tokenise(rows, reasoner)] == plain
-
-    changed = [replace(rows[0], answer="7"), *rows[1:]]
-    assert tokenise(changed, reasoner)[0] != plain[0]
-    assert len(list(folder.parent.iterdir())) == 2
-
-
-def _refuse(*_: Any) -> None:
-    raise AssertionError("tokenised again")
 
 
 def test_training_on_a_cached_and_filtered_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,11 +330,9 @@ def test_a_learning_rate_far_too_high(tmp_path: Path) -> None:
 
 
 def test_trainer_keeps_its_own_account_of_rows(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path)
+    settings = tiny_settings(tmp_path, rows=6)
     reasoner = reasoner_of(settings)
-    rows = examples(6)
-    encoded = tokenise(rows, reasoner)
-    data = PreparedData(encoded, [preparation._length(r) for r in encoded], [e.id for e in rows], [1] * 6, [])
+    data = preparation.prepare(configured(settings).data, reasoner, "codi")
     arguments = run_module._arguments(configured(settings).training, tmp_path / "out", validating=False)
     loader = CodiTrainer(reasoner, arguments, data, None).get_train_dataloader()
     numbers = [int(number) for batch in loader for number in batch["number"]]

@@ -76,6 +76,7 @@ class TextEncoder:
         self.tokenizer, self.form = tokenizer, form
         self.chat = ChatTemplate(tokenizer, form.system_prompt) if form.chat_template else None
         self._ahead: dict[str, _Coded] = {}
+        self._opening_ahead: list[int] | None = None
         self.eos_id: int = tokenizer.eos_token_id
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad is None else pad
@@ -185,14 +186,16 @@ class TextEncoder:
         wanted = [text for text in dict.fromkeys(texts) if _is_whole(text)]
         with _on_all_cores():
             coded = self._backend().encode_batch(wanted, add_special_tokens=False)
-        self._ahead = dict(zip(wanted, coded, strict=True))
+        self._ahead, self._opening_ahead = dict(zip(wanted, coded, strict=True)), self._opening()
         try:
             yield
         finally:
-            self._ahead = {}
+            self._ahead, self._opening_ahead = {}, None
 
     def _opening(self) -> list[int]:
         """The token that the tokenizer puts before every text, if any."""
+        if self._opening_ahead is not None:
+            return self._opening_ahead
         around: list[int] = self._backend().encode("", add_special_tokens=True).ids
         bos = self.tokenizer.bos_token_id
         return [token for token in around if token != self.eos_id or self.eos_id == bos][:1]

@@ -1,9 +1,7 @@
 """What a method will see of a set, before it is trained on: a short table, and examples as they are read.
 
-    steps a row                        1: 12.4 %, 2: 37.9 %, 3: 28.5 %, ...
-    tokens                             median   95 %   longest
-      question                             42     76       196
-      ...
+    | steps a row |      0 |      1 |      2 | ...           | tokens   | median | 95 % | longest |
+    | rows        |    125 | 64,892 | 144,348| ...           | question |     45 |   55 |      68 |
 
     teacher   Mia has 3 apples ...<<3+5=8>>The answer is⟦:⟧ 12<eos>
     student   Mia has 3 apples ...<bot> z1 z2 z3 z4 z5 z6 <eot>The answer is⟦:⟧ 12<eos>
@@ -46,16 +44,20 @@ _LAST = 10**12
 class Spread:
     """Tokens of one part of the rows."""
 
-    median: float
-    p95: float
+    median: int
+    p95: int
     longest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One example as it is read: `readings` by what reads it (and at which stage)."""
+    """One example: its steps as they were found, None where that is not known, and how it is read.
+
+    readings: by what reads it (and in which stage of a curriculum).
+    """
 
     id: str
+    steps: tuple[str, ...] | None
     readings: dict[str, str]
 
 
@@ -94,14 +96,20 @@ class Overview:
             "|---|---:|---:|---:|",
         ]  # fmt: skip
         for part, spread in self.tokens.items():
-            lines.append(f"| {part} | {spread.median:g} | {spread.p95:g} | {spread.longest} |")
-        lines += ["", f"Rows with steps of which none is read: {self.unread:,} ({self._share(self.unread)})."]
+            lines.append(f"| {part} | {spread.median:,} | {spread.p95:,} | {spread.longest:,} |")
+        if self.unread:
+            share = self._share(self.unread)
+            lines += ["", f"Only the answer is read of {self.unread:,} rows with one step ({share})."]
         if self.blank_steps:
-            lines.append(f"Steps without a word, left out: {self.blank_steps:,}.")
+            lines += ["", f"Steps without a word, left out: {self.blank_steps:,}."]
         for shown in self.shown:
-            width = max(map(len, shown.readings))
-            lines += ["", f"Example {shown.id}:", ""]
-            lines += [f"    {name:<{width}}   {text}" for name, text in shown.readings.items()]
+            found = dict[str, str]()
+            if shown.steps is not None:
+                found["steps"] = " | ".join(map(_one_line, shown.steps)) or "none"
+            found |= shown.readings
+            width = max(map(len, found))
+            lines += ["", f"Example {_one_line(shown.id)}:", ""]
+            lines += [f"    {name:<{width}}   {text}" for name, text in found.items()]
         return "\n".join(lines)
 
     def _share(self, rows: int) -> str:
@@ -112,7 +120,7 @@ def overview(
     tokens: TokenisedSet, method: Method, text: TextEncoder, *, shown: int = SHOWN, unit: str = "tokens"
 ) -> Overview:
     """What `method` reads of a set that it has encoded, with the first `shown` rows written out."""
-    encoded = tokens.encoded
+    encoded, written = tokens.encoded, {example.id: example.steps for example in tokens.sample}
     rationale = longest_segment(encoded) - tokens.answers
     parts = {"question": encoded.lengths("question")}
     if method.needs_rationales:
@@ -128,7 +136,7 @@ def overview(
         tokens={part: _spread(lengths) for part, lengths in parts.items()},
         unit=unit,
         shown=tuple(
-            Shown(tokens.ids[row], readings(encoded[row], method, text))
+            Shown(tokens.ids[row], written.get(tokens.ids[row]), readings(encoded[row], method, text))
             for row in range(min(shown, len(tokens)))
         ),
     )
@@ -154,7 +162,8 @@ def check_rationales(seen: Overview, method: Method, source: str) -> list[str]:
     if without >= MANY_WITHOUT * seen.rows:
         notes.append(
             f"WARNING: {without:,} of {seen.rows:,} rows of '{source}' have no rationale. {method.name} "
-            "learns only their answers. Have rationales written with `codi data annotate`, or leave those rows out."
+            "learns only their answers. Have rationales written with `codi data annotate`, or leave those "
+            "rows out."
         )
     if not method.reads_last_step and seen.unread and seen.unread + without >= NEARLY_ALL * seen.rows:
         notes.append(
@@ -183,7 +192,8 @@ def readings(row: Encoded, method: Method, text: TextEncoder) -> dict[str, str]:
     """An encoded row as it is read, by what reads it: in the first stage, and in the last of a curriculum."""
     first, last = method.stage_at(0, 1000), method.stage_at(_LAST, 1000)
     read = dict[str, str]()
-    for stage, name in {first: "", last: ", at last"}.items() if first != last else [(first, "")]:
+    stages = {first: ", first stage", last: ", last stage"} if first != last else {first: ""}
+    for stage, name in stages.items():
         staged = method.staged(row, stage, random.Random(0))
         segments = [key for key, value in staged.items() if isinstance(value, list) and key != "question"]
         for segment in segments:
@@ -233,8 +243,8 @@ def _one_line(text: str) -> str:
 
 
 def _spread(lengths: NDArray[np.int64]) -> Spread:
-    median, p95 = np.percentile(lengths, [50, 95])
-    return Spread(float(median), float(p95), int(lengths.max()))
+    median, p95 = np.percentile(lengths, [50, 95], method="inverted_cdf")  # of one of the rows
+    return Spread(int(median), int(p95), int(lengths.max()))
 
 
 def _names(steps: dict[int, int]) -> list[str]:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ def find(key: str) -> TokenisedSet | None:
             *(np.load(folder / f"_{name}.npy") for name in ("steps", "answers", "marks")),
             [LoadReport(**report) for report in rows["reports"]],
             rows["blank_steps"],
+            [Example(**row | {"steps": tuple(row["steps"])}) for row in rows["sample"]],
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         _say("The kept tokens in '%s' are damaged (%s): they are made again.", folder, error)
@@ -174,6 +175,7 @@ def keep(key: str, tokens: TokenisedSet, source: str) -> TokenisedSet:
             "ids": tokens.ids,
             "reports": [report.as_dict() for report in tokens.reports],
             "blank_steps": tokens.blank_steps,
+            "sample": [asdict(example) for example in tokens.sample],
         }
         (scratch / _ROWS).write_text(json.dumps(rows), encoding="utf-8")
         contents = {

@@ -23,6 +23,8 @@ from codi.data.sources import folded
 from codi.errors import CodiError
 from codi.methods.method import Method
 
+SAMPLE = 100
+"""Examples at the head of a set that are kept as they were written."""
 AHEAD = 4096
 """Rows whose texts are coded together."""
 DEFECTS: dict[type[CodiError], str] = {
@@ -39,7 +41,8 @@ class TokenisedSet:
 
     encoded: what the method reads; ids: the examples' names; steps: [rows] steps of each, as they were
     written; answers: [rows] tokens of each answer with its prompt; marks: [rows] of each question, see
-    `question_mark`; reports: what was left out, and why; blank_steps: steps without a word, left out.
+    `question_mark`; reports: what was left out, and why; blank_steps: steps without a word, left out; sample:
+    the first examples as they were written.
     """
 
     encoded: EncodedRows
@@ -49,6 +52,7 @@ class TokenisedSet:
     marks: NDArray[np.uint64]
     reports: list[LoadReport] = field(default_factory=list)
     blank_steps: int = 0
+    sample: list[Example] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,6 +121,7 @@ def tokenise(
         np.array([question_mark(example.question) for example in kept], dtype=np.uint64),
         [report] if report.dropped else [],
         blank,
+        kept[:SAMPLE],
     )
 
 
