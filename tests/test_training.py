@@ -15,16 +15,21 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 import tiny_runs
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
 from codi.data.sources import load_examples
-from codi.errors import CodiError, DataError, TrainingError
+from codi.data.text_format import TextFormat
+from codi.errors import CodiError, DataError, RecipeError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.codi import Codi
 from codi.methods.method import build_method
 from codi.training import preparation
 from codi.training import run as run_module
 from codi.training.batches import POOL, LengthGroupedBatches
-from codi.training.tokenisation import tokenise
 from codi.training.run import build_reasoner, train
+from codi.training.tokenisation import tokenise
 from codi.training.trainer import CodiTrainer
+from tiny_models import llama3_tokenizer
 from tiny_runs import configured, examples, run, tiny_settings, write_rows
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
@@ -186,6 +191,24 @@ def test_length_filter_is_counted(tmp_path: Path) -> None:
     [filtered] = [report for report in account if report["dropped"]]
     assert filtered["dropped"] == {f"longer than {limit} tokens": longer}
     assert any(f"longer than {limit} tokens" in line for line in said)
+
+
+def test_an_answer_that_melts_into_its_prompt_names_its_row(tmp_path: Path) -> None:
+    """One such row in a thousand must not stop a run that leaves bad rows out."""
+    melting = {"answer_prompt": "The answer is 1", "answer_separator": ""}
+    rows = [Example(f"r{n}", "Tom has 7 apples.", ("<<7+15=22>>", "<<22+1=23>>"), "-5") for n in range(5)]
+    rows[3] = replace(rows[3], id="latex-row", answer="2")  # LLaMA-3 reads 12 as one number
+    text = TextEncoder(llama3_tokenizer(), TextFormat(**melting))
+    with pytest.raises(
+        RecipeError, match=r"'latex-row': The tokenizer joins.*'2'.*data\.skip_bad_rows=true"
+    ):
+        tokenise(rows, Codi(), text)
+    tokens = tokenise(rows, Codi(), text, skip_bad_rows=True, source="mine.jsonl")
+    assert tokens.ids == ["r0", "r1", "r2", "r4"]
+    [report] = tokens.reports
+    assert report.describe() == (
+        "mine.jsonl: 5 rows read, 4 kept; left out: 1 answer that the tokenizer joins with its prompt"
+    )
 
 
 def test_rows_too_long_for_the_model_are_an_error(tmp_path: Path) -> None:
