@@ -199,9 +199,7 @@ def test_an_answer_that_melts_into_its_prompt_names_its_row(tmp_path: Path) -> N
     rows = [Example(f"r{n}", "Tom has 7 apples.", ("<<7+15=22>>", "<<22+1=23>>"), "-5") for n in range(5)]
     rows[3] = replace(rows[3], id="latex-row", answer="2")  # LLaMA-3 reads 12 as one number
     text = TextEncoder(llama3_tokenizer(), TextFormat(**melting))
-    with pytest.raises(
-        RecipeError, match=r"'latex-row': The tokenizer joins.*'2'.*data\.skip_bad_rows=true"
-    ):
+    with pytest.raises(RecipeError, match=r"'latex-row': The tokenizer joins.*'2'.*data\.skip_bad_rows=true"):
         tokenise(rows, Codi(), text)
     tokens = tokenise(rows, Codi(), text, skip_bad_rows=True, source="mine.jsonl")
     assert tokens.ids == ["r0", "r1", "r2", "r4"]
@@ -271,7 +269,10 @@ def test_best_validation_accuracy_picks_the_checkpoint(
     assert logged == [0.1, 0.7, 0.3, 0.7, 0.2]
     assert tiny_runs.same_weights(tmp_path / "out", tmp_path / "out" / "checkpoint-4")
     assert not tiny_runs.same_weights(tmp_path / "out", tmp_path / "out" / "checkpoint-9")
-    assert read == [("train.jsonl", "train"), ("validation.jsonl", "validation")]  # never the test split
+    assert sorted(read) == [
+        ("train.jsonl", "train"),
+        ("validation.jsonl", "validation"),
+    ]  # never the test split
 
 
 def test_validation_asks_the_model(tmp_path: Path) -> None:

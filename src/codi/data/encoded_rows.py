@@ -46,7 +46,8 @@ class EncodedRows(Sequence[Encoded]):
     @classmethod
     def gather(cls, rows: Iterable[Encoded]) -> EncodedRows:
         """From rows made one after the other; no more than one of them is held as lists."""
-        ids, ends, numbers, names = dict[str, Any](), dict[str, Any](), dict[str, Any](), ()
+        ids, ends, numbers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        names = tuple[str, ...]()
         for row in rows:
             if not names:
                 names = tuple(row)
@@ -145,4 +146,5 @@ class EncodedRows(Sequence[Encoded]):
 
 def _mapped(file: Path) -> Numbers:
     """An array in a file, as a plain one: slices of numpy's own kind of mapped array are slow to make."""
-    return np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    mapped: Numbers = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return mapped

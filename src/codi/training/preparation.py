@@ -56,8 +56,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         "skip_bad_rows": config.skip_bad_rows,
         "require_answer_number": scorer in NUMERIC_SCORERS,
     }
-    training = _TrainingRows(config, reasoner, {"columns": columns, **rules})
-    reports, validation = [training.report], list[Example]()
+    reports, validation = list[LoadReport](), list[Example]()
     if config.validation is not None:
         validation, validation_report = load_examples(
             config.validation, split=config.validation_split, limit=config.validation_limit,
@@ -68,8 +67,8 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         for example in validation:  # else the first evaluation would stop the run
             reasoner.question_ids(example.question, f"The validation question '{example.id}'")
         reports.append(validation_report)
-    tokens = training.tokens()
-    reports += tokens.reports[1:]
+    tokens = _training_tokens(config, reasoner, {"columns": columns, **rules})
+    reports = [tokens.reports[0], *reports, *tokens.reports[1:]]
     if validation and config.exclude_validation_questions:
         tokens, excluded = _without_questions(tokens, validation)
         reports.append(excluded)
@@ -88,48 +87,38 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     )
 
 
-class _TrainingRows:
-    """The training source: found among the kept sets, or read at once and tokenised when asked for."""
+def _training_tokens(config: DataConfig, reasoner: LatentReasoner, reading: dict[str, Any]) -> TokenisedSet:
+    """The training source as the method reads it: found among the kept sets, or read, tokenised and kept.
 
-    def __init__(self, config: DataConfig, reasoner: LatentReasoner, reading: dict[str, Any]) -> None:
-        self._config, self._reasoner = config, reasoner
-        self._reading = {"split": config.train_split, "limit": config.train_limit, **reading}
-        self._examples, self._kept, self._key = list[Example](), None, ""
-        self._identity = token_cache.source_identity(config.train)
-        if self._identity is not None:
-            self._look_up(self._identity)
-        if self._kept is not None:
-            self.report = replace(self._kept.reports[0], source=config.train)  # the same file, elsewhere
-            return
-        self._examples, self.report = load_examples(config.train, **self._reading)
-        if self._identity is None and len(self._examples) >= CACHE_ROWS:
-            self._look_up(token_cache.identity_of_rows(self._examples))
+    The first of its reports is the source's own. reading: how it is read, but for what is trained alone.
+    """
+    reading = {"split": config.train_split, "limit": config.train_limit, **reading}
+    method, text, form = reasoner.method, reasoner.text, config.rationale_form
 
-    def tokens(self) -> TokenisedSet:
-        """All rows as the method reads them; the first of their reports is the source's own."""
-        if self._kept is not None:
-            return self._kept
-        config = self._config
-        made = tokenise(
-            self._examples,
-            self._reasoner.method,
-            self._reasoner.text,
-            form=config.rationale_form,
-            skip_bad_rows=config.skip_bad_rows,
-            source=f"{config.train}, tokenised",
-        )
-        made.reports = [self.report, *made.reports]
-        self._examples = []
-        if len(made) < CACHE_ROWS or token_cache.source_identity(config.train) != self._identity:
-            return made  # the latter: the file was changed while it was read
-        return token_cache.keep(self._key, made, config.train)
+    def kept(identity: list[str] | None) -> tuple[str, TokenisedSet | None]:
+        if identity is None:
+            return "", None
+        key = token_cache.cache_key(method, text, form, config.train, reading, identity)
+        return key, token_cache.find(key)
 
-    def _look_up(self, identity: list[str]) -> None:
-        self._key = token_cache.cache_key(
-            self._reasoner.method, self._reasoner.text, self._config.rationale_form, self._config.train,
-            self._reading, identity,
-        )  # fmt: skip
-        self._kept = token_cache.find(self._key)
+    identity = token_cache.source_identity(config.train)
+    key, found = kept(identity)
+    if found is not None:
+        found.reports[0] = replace(found.reports[0], source=config.train)  # the same file, elsewhere
+        return found
+    examples, report = load_examples(config.train, **reading)
+    if identity is None and len(examples) >= CACHE_ROWS:
+        key, found = kept(token_cache.identity_of_rows(examples))
+        if found is not None:
+            return found
+    made = tokenise(
+        examples, method, text,
+        form=form, skip_bad_rows=config.skip_bad_rows, source=f"{config.train}, tokenised",
+    )  # fmt: skip
+    made.reports.insert(0, report)
+    if len(made) < CACHE_ROWS or token_cache.source_identity(config.train) != identity:
+        return made  # the latter: the file was changed while it was read
+    return token_cache.keep(key, made, config.train)
 
 
 def _without_questions(

@@ -42,7 +42,8 @@ from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
 
 RUN_FILES = (
     "run.yaml", "data.json", "data.md", "training.json", "codi.json", "config.json", "generation_config.json",
-    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md",
+    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "README.md",
 )  # fmt: skip
 """What a run writes beside its checkpoint folders and weights."""
 DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}

@@ -146,10 +146,13 @@ def find(key: str) -> TokenisedSet | None:
         found = TokenisedSet(
             EncodedRows.load(folder),
             rows["ids"],
-            *(np.load(folder / f"_{name}.npy") for name in ("steps", "answers", "marks")),
-            [LoadReport(**report) for report in rows["reports"]],
-            rows["blank_steps"],
-            [Example(**row | {"steps": tuple(row["steps"])}) for row in rows["sample"]],
+            rows["golds"],
+            steps=np.load(folder / "_steps.npy"),
+            answers=np.load(folder / "_answers.npy"),
+            marks=np.load(folder / "_marks.npy"),
+            reports=[LoadReport(**report) for report in rows["reports"]],
+            blank_steps=rows["blank_steps"],
+            sample=[Example(**row | {"steps": tuple(row["steps"])}) for row in rows["sample"]],
         )
     except (OSError, ValueError, LookupError, TypeError) as error:
         _say("The kept tokens in '%s' are damaged (%s): they are made again.", folder, error)
@@ -173,6 +176,7 @@ def keep(key: str, tokens: TokenisedSet, source: str) -> TokenisedSet:
             np.save(scratch / f"_{name}.npy", getattr(tokens, name))
         rows = {
             "ids": tokens.ids,
+            "golds": tokens.golds,
             "reports": [report.as_dict() for report in tokens.reports],
             "blank_steps": tokens.blank_steps,
             "sample": [asdict(example) for example in tokens.sample],

@@ -39,14 +39,15 @@ DEFECTS: dict[type[CodiError], str] = {
 class TokenisedSet:
     """A set of examples in the order of its source, ready to train on.
 
-    encoded: what the method reads; ids: the examples' names; steps: [rows] steps of each, as they were
-    written; answers: [rows] tokens of each answer with its prompt; marks: [rows] of each question, see
-    `question_mark`; reports: what was left out, and why; blank_steps: steps without a word, left out; sample:
-    the first examples as they were written.
+    encoded: what the method reads; ids: the examples' names; golds: their answers as they were written;
+    steps: [rows] steps of each, as they were written; answers: [rows] tokens of each answer with its prompt;
+    marks: [rows] of each question, see `question_mark`; reports: what was left out, and why; blank_steps:
+    steps without a word, left out; sample: the first examples as they were written.
     """
 
     encoded: EncodedRows
     ids: list[str]
+    golds: list[str]
     steps: NDArray[np.int64]
     answers: NDArray[np.int64]
     marks: NDArray[np.uint64]
@@ -63,6 +64,7 @@ class TokenisedSet:
             self,
             encoded=self.encoded.select(kept),
             ids=[self.ids[row] for row in kept],
+            golds=[self.golds[row] for row in kept],
             steps=self.steps[list(kept)],
             answers=self.answers[list(kept)],
             marks=self.marks[list(kept)],
@@ -116,6 +118,7 @@ def tokenise(
     return TokenisedSet(
         encoded,
         [example.id for example in kept],
+        [example.answer for example in kept],
         np.array([len(example.steps) for example in kept], dtype=np.int64),
         np.array([answers[example.answer] for example in kept], dtype=np.int64),
         np.array([question_mark(example.question) for example in kept], dtype=np.uint64),
