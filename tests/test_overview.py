@@ -229,6 +229,25 @@ def test_show_prints_the_same_as_training(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "data.md").read_text(encoding="utf-8") in shown
 
 
+def test_show_reads_as_the_recipe_does(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, rows=4)
+    file = tmp_path / "frage.jsonl"
+    row = {"Frage": "Tom?", "cot": "<<1+1=2>> dann <<2+1=3>>", "answer": "3", "question": "no"}
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    recipe = {
+        **settings,
+        "data": {"train": str(file), "columns": {"question": "Frage"}, "steps_rule": "equations"},
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    shown = invoke(str(file), "--show", "1", "--recipe", str(tmp_path / "mine.yaml"))
+    assert "steps     <<1+1=2>> | <<2+1=3>>" in shown
+    assert "teacher   Tom ? " in shown
+    other = invoke(
+        str(file), "--show", "1", "--recipe", str(tmp_path / "mine.yaml"), "--question-column", "question"
+    )
+    assert "teacher   no" in other
+
+
 def test_show_without_a_tokenizer_counts_words_and_needs_no_network(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "mine.jsonl", list(rows(STEPS, STEPS[:2])))
     shown = invoke(file, "--show", "1")

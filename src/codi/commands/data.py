@@ -99,10 +99,10 @@ def data(
     name, part, limit = _resolve(source, split, count, seed)
     columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
     read_as = None if show is None else data_show.recipe_of(recipe, method)
-    rule: Any = steps_rule or (read_as.data.steps_rule if read_as else "auto")
-    examples, report = load_examples(
-        name, split=part, columns=columns, limit=limit, skip_bad_rows=skip_bad_rows, steps_rule=rule
-    )
+    settings = {} if read_as is None else data_show.reading(name, read_as)
+    given = {"columns": columns, "skip_bad_rows": skip_bad_rows or None, "steps_rule": steps_rule}
+    settings |= {key: value for key, value in given.items() if value is not None}
+    examples, report = load_examples(name, split=part, limit=limit, **settings)
     typer.echo(report.describe())
     if show is not None and read_as is not None:
         typer.echo(data_show.shown(name, examples, read_as, tokenizer, show))

@@ -29,6 +29,19 @@ def recipe_of(recipe: str | None, method: str | None) -> RunConfig:
     return build_run_config({"method": {"name": method or METHOD}, "model": {}})
 
 
+def reading(source: str, config: RunConfig) -> dict[str, Any]:
+    """How the recipe reads rows, as arguments of `load_examples`."""
+    from codi.data.sources import GENERATORS, Columns
+
+    data = config.data
+    own = source.partition("?")[0] in GENERATORS
+    return {
+        "columns": Columns(**data.columns) if data.columns and not own else None,
+        "steps_rule": data.steps_rule,
+        "skip_bad_rows": data.skip_bad_rows,
+    }
+
+
 def shown(source: str, examples: list[Example], config: RunConfig, tokenizer: str | None, rows: int) -> str:
     """The overview of `examples` with `rows` of them written out, and what is to be said of them.
 

@@ -26,6 +26,7 @@ from codi.data.tokenizer_of_rows import bpe_tokenizer_of
 from codi.errors import UsageError
 from codi.experiments.bench_memory import peak_bytes
 from codi.experiments.bench_train import environment
+from codi.modeling.checkpoint import load_tokenizer
 from codi.training.preparation import CACHE_ROWS, prepare
 from codi.training.recipes import build_run_config
 from codi.training.run import build_reasoner
@@ -57,6 +58,8 @@ def bench_data(
         raise UsageError(f"--format is '{form}'; it must be one of {', '.join(FORMATS)}.")
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}.")
+    if tokenizer is not None:
+        load_tokenizer(tokenizer)  # says now what is wrong with it
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"train.{form}"
         _write(file, _rows(rows, rows_of, seed))
