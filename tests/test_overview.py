@@ -232,7 +232,7 @@ def test_show_prints_the_same_as_training(tmp_path: Path) -> None:
 def test_show_reads_as_the_recipe_does(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path, rows=4)
     file = tmp_path / "frage.jsonl"
-    row = {"Frage": "Tom?", "cot": "<<1+1=2>> dann <<2+1=3>>", "answer": "3", "question": "no"}
+    row = {"Frage": "Tom?", "cot": "<<1+1=2>> dann <<2+1=3>>", "answer": "3", "question": "How many?"}
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
     recipe = {
         **settings,
@@ -245,7 +245,7 @@ def test_show_reads_as_the_recipe_does(tmp_path: Path) -> None:
     other = invoke(
         str(file), "--show", "1", "--recipe", str(tmp_path / "mine.yaml"), "--question-column", "question"
     )
-    assert "teacher   no" in other
+    assert "teacher   How many ? " in other
 
 
 def test_show_without_a_tokenizer_counts_words_and_needs_no_network(tmp_path: Path) -> None:
