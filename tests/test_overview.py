@@ -176,6 +176,13 @@ def test_one_step_in_nearly_all_rows_is_said_loudly_where_it_is_left_out() -> No
     assert "keep_last_step=true" in note
     keeping = build_method({"name": "codi", "keep_last_step": True})
     assert check_rationales(seen(keeping, one), keeping, "mine.csv") == []
+    coconut = build_method({"name": "coconut"})
+    [note] = check_rationales(seen(coconut, one), coconut, "mine.csv")
+    assert note.startswith("WARNING: 19 of 20 rows of 'mine.csv' have one step, so coconut replaces whole")
+    for name in ("icot", "cot-sft"):  # to which it does not matter where a step ends
+        assert (
+            check_rationales(seen(build_method({"name": name}), one), build_method({"name": name}), "x") == []
+        )
     some = rows(*[STEPS[:1]] * 3, STEPS)
     assert check_rationales(seen(codi, some), codi, "mine.csv") == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,9 +190,7 @@ def test_a_change_of_the_code_that_reads_makes_another_set(
     text = word_encoder()
     key = token_cache.cache_key(Codi(), text, "whole", "a.jsonl", {}, ["x"])
     copy = tmp_path / "data"
-    copy.mkdir()
-    for file in Path(codi.data.__path__[0]).glob("*.py"):
-        (copy / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(codi.data.__path__[0], copy)
     monkeypatch.setattr(codi.data, "__path__", [str(copy)])
     assert token_cache.cache_key(Codi(), text, "whole", "a.jsonl", {}, ["x"]) == key
     with (copy / "steps.py").open("a", encoding="utf-8") as opened:

@@ -66,7 +66,8 @@ class Overview:
     """What a method reads of a set. Numbers only, but for `shown`.
 
     steps: rows by their number of steps, as they were written; unread: rows that have steps of which the
-    method reads none; blank_steps: steps without a word, left out; tokens: by part, in `unit`s.
+    method reads none; blank_steps: steps without a word, left out; tokens: by part, in `unit`s; stepwise:
+    whether the method goes by single steps.
     """
 
     method: str
@@ -76,6 +77,7 @@ class Overview:
     blank_steps: int
     tokens: dict[str, Spread]
     unit: str
+    stepwise: bool
     shown: tuple[Shown, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def overview(
         blank_steps=tokens.blank_steps,
         tokens={part: _spread(lengths) for part, lengths in parts.items()},
         unit=unit,
+        stepwise=set(encoded.lists()) > set(token_segments(encoded, method)),  # it says where steps end
         shown=tuple(
             Shown(tokens.ids[row], written.get(tokens.ids[row]), readings(encoded[row], method, text))
             for row in range(min(shown, len(tokens)))
@@ -172,6 +175,12 @@ def check_rationales(seen: Overview, method: Method, source: str) -> list[str]:
             "nothing for the thoughts to learn from. If the rationales have more steps than were found, say "
             "how to split them (data.steps_rule; `codi data SOURCE --show 3` shows what is found); to read "
             "the only step, set method.keep_last_step=true."
+        )
+    elif seen.stepwise and 0 < seen.steps.get(1, 0) >= NEARLY_ALL * seen.rows - without:
+        notes.append(
+            f"WARNING: {seen.steps[1]:,} of {seen.rows:,} rows of '{source}' have one step, so {method.name} "
+            "replaces whole rationales at once. If they have more steps than were found, say how to split "
+            "them (data.steps_rule; `codi data SOURCE --show 3` shows what is found)."
         )
     return notes
 

@@ -230,7 +230,7 @@ def _encoded_probes(method: Method, text: TextEncoder) -> str:
 
 def _code(method: Method) -> str:
     """The code that reads rows and codes them: the data floor, and the method's own modules."""
-    files = {file for folder in codi.data.__path__ for file in Path(folder).glob("*.py")}
+    files = {file for folder in codi.data.__path__ for file in Path(folder).rglob("*.py")}
     for kind in type(method).__mro__:
         file = getattr(sys.modules.get(kind.__module__), "__file__", None)
         if file is not None and issubclass(kind, Method):
