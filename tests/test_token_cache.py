@@ -159,6 +159,21 @@ def test_a_file_goes_by_its_content_not_by_its_date_or_place(
     assert list(after.encoded)[1:] == list(before.encoded)[1:]
 
 
+def test_a_source_that_cannot_be_told_goes_by_its_rows(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read each time, and tokenised once."""
+    settings = tiny_settings(tmp_path, rows=12)
+    monkeypatch.setattr(token_cache, "source_identity", lambda source: None)
+    plain = rows_of(prepared(settings))
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "tokenise", _refuse)
+        assert rows_of(prepared(settings)) == plain
+    write_rows(Path(settings["data"]["train"]), examples(13))
+    assert len(prepared(settings).ids) == 13
+    assert len(names(kept)) == 2
+
+
 def test_a_changed_encoding_is_never_answered_from_the_cache(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
