@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi.errors import UsageError
+from codi.errors import CodiError, UsageError
 from codi.experiments.bench_batches import random_batch, sampled_lengths
+from codi.experiments.bench_data import bench_data
 from codi.experiments.bench_generate import bench_generate, within_bound
 from codi.experiments.bench_train import METHODS, VARIANTS, bench_train
 from codi.generation.answer import Answer
@@ -96,3 +97,26 @@ def test_the_bound_on_passes() -> None:
     answer = Answer("q", "text", "7", thoughts=8, passes=9, answer_tokens=1)
     assert within_bound(answer, "latent", prompt_tokens=0)
     assert not within_bound(Answer("q", "text", "7", 8, 10, 1), "latent", prompt_tokens=0)
+
+
+def test_preparing_a_set_is_measured_in_a_process_of_its_own() -> None:
+    result = bench_data(rows=120)
+    assert json.loads(json.dumps(result)) == result
+    assert result["first_time"]["seconds"] > 0
+    assert result["first_time"]["rows_per_second"] == pytest.approx(120 / result["first_time"]["seconds"])
+    assert result["first_time"]["peak_bytes"] > 50 * 2**20  # torch is in it
+    assert result["from_the_cache"] is None  # so few rows are not kept
+    assert 30 < result["tokens"]["question"]["median"] < 70
+
+
+def test_rows_of_ones_own_and_settings_that_cannot_be_measured(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(
+        json.dumps({"question": "Mia has 3 apples.", "cot": "<<3+1=4>> <<4+1=5>>", "answer": "5"})
+    )
+    result = bench_data(rows=7, form="parquet", rows_of=file, method="coconut")
+    assert result["settings"]["rows_of"] == "mine.jsonl"
+    assert result["tokens"]["rationale"]["longest"] > 0
+    for wrong in ({"rows": 0}, {"form": "csv"}, {"rows": 3, "tokenizer": str(tmp_path / "none")}):
+        with pytest.raises(CodiError):
+            bench_data(**wrong)

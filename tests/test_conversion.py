@@ -151,6 +151,19 @@ def test_what_the_file_does_not_say_can_be_given(tmp_path: Path) -> None:
     assert reasoner.model.config.lora.alpha == 16
 
 
+def test_one_that_was_trained_in_a_chat_template_is_asked_in_it(tmp_path: Path) -> None:
+    source, base = published(tmp_path)
+    said = refused(source, "--output", tmp_path / "out", "--base", base, "--chat-template")
+    assert "the tokenizer has no chat template" in said
+    assert not (tmp_path / "out").exists()
+    (base / "chat_template.jinja").write_text("Ask: {{ messages[0]['content'] }} Reply:", encoding="utf-8")
+    loaded, _ = converted(source, base, tmp_path / "out", "--chat-template")
+    assert loaded.text_format.chat_template
+    assert loaded.text.question_text("Mia?") == "Ask: Mia? Reply:"
+    asked = loaded.tokenizer("Ask: Mia? Reply:", add_special_tokens=False)["input_ids"]
+    assert loaded.text.question("Mia?") == asked
+
+
 def test_a_rounded_base_is_the_rounded_base(tmp_path: Path) -> None:
     causal = make_base(tmp_path / "base", "gpt2")
     rounded = build_base(ModelConfig(base=str(tmp_path / "base"), base_rounded_to="bfloat16"))

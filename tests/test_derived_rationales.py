@@ -10,9 +10,14 @@ import pytest
 from codi.data.derived_rationales import derive
 from codi.data.example import Example
 from codi.errors import DataError, RecipeError
+from codi.methods.coconut import Coconut
+from codi.methods.codi import Codi
+from codi.methods.cot_sft import CotSft
 from codi.training.recipes import load_recipe
+from codi.training.tokenisation import tokenise
+from tiny_models import word_encoder
 
-PAPERS = Example("x", "Q", ("<<10*2=20>>", "<<1*7=7>>", "<<20+7=27>>", "<<36-27=9>>"), "9")
+PAPERS = Example("x", "How many?", ("<<10*2=20>>", "<<1*7=7>>", "<<20+7=27>>", "<<36-27=9>>"), "9")
 REAL = Path(__file__).parents[2] / "shared/data/gsm8k_aug_train_first3000.jsonl"
 
 
@@ -39,6 +44,34 @@ def test_operators_are_told_from_signs(step: str, short: str) -> None:
 
 def test_one_step_leaves_no_rationale() -> None:
     assert derive(Example("x", "Q", ("<<1+1=2>>",), "2"), "results").steps == ()
+
+
+def test_the_last_step_is_left_out_once_whoever_leaves_it_out() -> None:
+    """A rationale of n steps gives n - 1 results, to a method that reads all and to CODI's teacher alike."""
+    text = word_encoder()
+    for form, written in (("results", "20 7 27"), ("operators-and-results", "* 20 * 7 + 27")):
+        expected = text.rationale([written]) + text.answer("9").ids
+        for method in (CotSft(), CotSft(keep_last_step=False), Codi(), Codi(keep_last_step=True)):
+            [row] = tokenise([PAPERS], method, text, form=form).encoded
+            assert row["teacher"] == expected, (form, method)
+        [row] = tokenise([PAPERS], Coconut(), text, form=form).encoded
+        assert row["student"] == expected
+        assert len(row["step_ends"]) == 3
+
+
+def test_a_last_step_in_words_is_no_hindrance() -> None:
+    words = Example("x", "Q", ("<<1+1=2>>", "So he has 2."), "2")
+    assert derive(words, "results").steps == ("2",)
+    assert derive(words, "results", with_last_step=True).steps == ("2", "So he has 2.")
+
+
+def test_rows_without_equations_can_be_left_out_counted() -> None:
+    text, words = word_encoder(), Example("y", "How many?", ("He adds two.", "<<1+1=2>>"), "2")
+    with pytest.raises(DataError, match=r"'y'.*data\.skip_bad_rows=true"):
+        tokenise([PAPERS, words], Codi(), text, form="results")
+    tokens = tokenise([PAPERS, words], Codi(), text, form="results", skip_bad_rows=True)
+    assert tokens.ids == ["x"]
+    assert tokens.reports[0].dropped == {"step that is not one equation": 1}
 
 
 def test_what_has_no_equation_is_named() -> None:

@@ -27,10 +27,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 
 
 def encoder(tokenizer: Any, **changes: str) -> TextEncoder:
-    form = TextFormat(**changes)
-    return TextEncoder(
-        tokenizer, form.answer_prompt, form.answer_separator, form.answer_suffix, form.distillation_token
-    )
+    return TextEncoder(tokenizer, TextFormat(**changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[*TOKENIZERS, "gpt2"])
@@ -95,6 +92,45 @@ def test_a_prompt_that_ends_in_a_brace() -> None:
     assert text.decode(encoded.ids[: encoded.distillation + 1]) == "The answer is: {"
     assert text.decode(encoded.ids).strip() == "The answer is: {12}"
     assert text.value("The answer is: {12}") == "12"
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "value"),
+    [
+        (("so \\boxed{", "", "}"), "Well, so \\boxed{12}.", "12"),
+        (("so \\boxed{", "", "}"), "so \\boxed{\\frac{1}{2}}. All 3 of {them}.", "\\frac{1}{2}"),
+        (("so \\boxed{", "", "}"), "so \\boxed{3} or, so \\boxed{4} .", "4"),
+        (("so \\boxed{", "", "}"), "so \\boxed{12", "12"),  # cut off
+        (("so $\\boxed{", "", "}$"), "so $\\boxed{12}$!", "12"),
+        (("It is (", "", ")"), "It is (f(x)).", "f(x)"),
+        (("The answer is:", " ", " units"), "The answer is: 3.5 units.", "3.5"),
+        (("The answer is:", " ", "."), "The answer is: 3.5.", "3.5"),
+        (("The answer is:", " ", ""), "The answer is: New York", "New York"),
+        (("The answer is:", " ", ""), "The answer is : New York", "New York"),
+    ],
+)
+def test_what_follows_the_suffix_is_no_part_of_the_value(
+    form: tuple[str, str, str], written: str, value: str
+) -> None:
+    prompt, separator, suffix = form
+    text = encoder(
+        byte_level_tokenizer(), answer_prompt=prompt, answer_separator=separator, answer_suffix=suffix
+    )
+    assert text.value(written) == value
+
+
+def test_a_tokenizer_left_cutting_texts_short_does_not_cut_ours() -> None:
+    tokenizer = byte_level_tokenizer()
+    text = encoder(tokenizer)
+    plain = text.question("Tom has 7 apples."), text.answer("12")
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=20)
+    assert (text.question("Tom has 7 apples."), text.answer("12")) == plain
+
+
+def test_half_of_a_character_is_named() -> None:
+    with pytest.raises(DataError, match=r"half of a surrogate pair.*Tom \\ud83d has"):
+        encoder(byte_level_tokenizer()).question("Tom \ud83d has 7 apples.")
 
 
 def test_a_prompt_that_melts_into_the_answer_is_refused() -> None:

@@ -15,16 +15,21 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 import tiny_runs
+from codi.data.encoding import TextEncoder
+from codi.data.example import Example
 from codi.data.sources import load_examples
-from codi.errors import CodiError, DataError, TrainingError
+from codi.data.text_format import TextFormat
+from codi.errors import CodiError, DataError, RecipeError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.codi import Codi
 from codi.methods.method import build_method
 from codi.training import preparation
 from codi.training import run as run_module
 from codi.training.batches import POOL, LengthGroupedBatches
-from codi.training.preparation import PreparedData, tokenise
 from codi.training.run import build_reasoner, train
+from codi.training.tokenisation import tokenise
 from codi.training.trainer import CodiTrainer
+from tiny_models import llama3_tokenizer
 from tiny_runs import configured, examples, run, tiny_settings, write_rows
 
 TRAJECTORY = Path(__file__).with_name("trajectory.json")
@@ -175,7 +180,8 @@ def test_trajectory_of_fifty_steps(tmp_path: Path) -> None:
 def test_length_filter_is_counted(tmp_path: Path) -> None:
     settings = tiny_settings(tmp_path, rows=12, max_steps=1, save_strategy="no")
     reasoner = reasoner_of(settings)
-    lengths = sorted(preparation._length(row) for row in tokenise(examples(12), reasoner))
+    encoded = tokenise(examples(12), reasoner.method, reasoner.text).encoded
+    lengths = sorted(len(row["question"]) + max(len(row["teacher"]), len(row["student"])) for row in encoded)
     settings["data"]["max_tokens"] = limit = lengths[5]
     longer = sum(length > limit for length in lengths)
     assert 0 < longer < 12
@@ -185,6 +191,22 @@ def test_length_filter_is_counted(tmp_path: Path) -> None:
     [filtered] = [report for report in account if report["dropped"]]
     assert filtered["dropped"] == {f"longer than {limit} tokens": longer}
     assert any(f"longer than {limit} tokens" in line for line in said)
+
+
+def test_an_answer_that_melts_into_its_prompt_names_its_row(tmp_path: Path) -> None:
+    """One such row in a thousand must not stop a run that leaves bad rows out."""
+    melting = {"answer_prompt": "The answer is 1", "answer_separator": ""}
+    rows = [Example(f"r{n}", "Tom has 7 apples.", ("<<7+15=22>>", "<<22+1=23>>"), "-5") for n in range(5)]
+    rows[3] = replace(rows[3], id="latex-row", answer="2")  # LLaMA-3 reads 12 as one number
+    text = TextEncoder(llama3_tokenizer(), TextFormat(**melting))
+    with pytest.raises(RecipeError, match=r"'latex-row': The tokenizer joins.*'2'.*data\.skip_bad_rows=true"):
+        tokenise(rows, Codi(), text)
+    tokens = tokenise(rows, Codi(), text, skip_bad_rows=True, source="mine.jsonl")
+    assert tokens.ids == ["r0", "r1", "r2", "r4"]
+    [report] = tokens.reports
+    assert report.describe() == (
+        "mine.jsonl: 5 rows read, 4 kept; left out: 1 answer that the tokenizer joins with its prompt"
+    )
 
 
 def test_rows_too_long_for_the_model_are_an_error(tmp_path: Path) -> None:
@@ -209,29 +231,6 @@ def test_validation_questions_are_removed_from_training(tmp_path: Path) -> None:
     assert not {e.id for e in data.validation} & set(data.ids)
     assert len(data.ids) == 9
     assert any("question also in validation" in report.dropped for report in data.reports)
-
-
-def test_large_sets_are_tokenised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = tiny_settings(tmp_path)
-    reasoner, rows = reasoner_of(settings), examples(12)
-    plain = list(tokenise(rows, reasoner))
-    monkeypatch.setattr(preparation, "CACHE_ROWS", 10)
-    monkeypatch.setenv("CODI_CACHE", str(tmp_path / "cache"))
-    assert [dict(row) for row in tokenise(rows, reasoner)] == plain
-    [folder] = (tmp_path / "cache" / "tokenised").iterdir()  # nothing half-made beside it
-
-    method = type(reasoner.method)
-    with monkeypatch.context() as patch:
-        patch.setattr(method, "encode", _refuse)
-        assert [dict(row) for row in tokenise(rows, reasoner)] == plain
-
-    changed = [replace(rows[0], answer="7"), *rows[1:]]
-    assert tokenise(changed, reasoner)[0] != plain[0]
-    assert len(list(folder.parent.iterdir())) == 2
-
-
-def _refuse(*_: Any) -> None:
-    raise AssertionError("tokenised again")
 
 
 def test_training_on_a_cached_and_filtered_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +269,10 @@ def test_best_validation_accuracy_picks_the_checkpoint(
     assert logged == [0.1, 0.7, 0.3, 0.7, 0.2]
     assert tiny_runs.same_weights(tmp_path / "out", tmp_path / "out" / "checkpoint-4")
     assert not tiny_runs.same_weights(tmp_path / "out", tmp_path / "out" / "checkpoint-9")
-    assert read == [("train.jsonl", "train"), ("validation.jsonl", "validation")]  # never the test split
+    assert sorted(read) == [
+        ("train.jsonl", "train"),
+        ("validation.jsonl", "validation"),
+    ]  # never the test split
 
 
 def test_validation_asks_the_model(tmp_path: Path) -> None:
@@ -352,11 +354,9 @@ def test_a_learning_rate_far_too_high(tmp_path: Path) -> None:
 
 
 def test_trainer_keeps_its_own_account_of_rows(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path)
+    settings = tiny_settings(tmp_path, rows=6)
     reasoner = reasoner_of(settings)
-    rows = examples(6)
-    encoded = tokenise(rows, reasoner)
-    data = PreparedData(encoded, [preparation._length(r) for r in encoded], [e.id for e in rows], [1] * 6, [])
+    data = preparation.prepare(configured(settings).data, reasoner, "codi")
     arguments = run_module._arguments(configured(settings).training, tmp_path / "out", validating=False)
     loader = CodiTrainer(reasoner, arguments, data, None).get_train_dataloader()
     numbers = [int(number) for batch in loader for number in batch["number"]]

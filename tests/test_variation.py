@@ -17,8 +17,8 @@ from codi.cli import app
 from codi.data.example import Example
 from codi.data.problem_template import NotVariable, template
 from codi.data.quantities import decimal_text, mentions, spelled_out
-from codi.data.sources import load_examples
-from codi.data.variation import VariationReport, folded, variants, vary
+from codi.data.sources import folded, load_examples
+from codi.data.variation import VariationReport, variants, vary
 
 
 def problem(question: str, steps: str, answer: str = "") -> Example:

@@ -88,14 +88,7 @@ def fill_adapters(model: ThoughtModel) -> None:
 
 def word_encoder() -> TextEncoder:
     """The word-level tokenizer with the default text format."""
-    form = TextFormat()
-    return TextEncoder(
-        build_word_tokenizer(),
-        form.answer_prompt,
-        form.answer_separator,
-        form.answer_suffix,
-        form.distillation_token,
-    )
+    return TextEncoder(build_word_tokenizer(), TextFormat())
 
 
 def encoded_batch(method: Method, examples: tuple[Example, ...] = EXAMPLES) -> dict[str, Tensor]:

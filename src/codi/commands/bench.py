@@ -1,4 +1,4 @@
-"""`codi bench`: measure the speed and memory of training and of answering."""
+"""`codi bench`: measure the speed and memory of preparing data, of training and of answering."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import typer
 from codi.commands import options
 from codi.commands.console import check_output, find_device, note, print_table, progress, write_json
 
-app = typer.Typer(no_args_is_help=True, help="Measure the speed of training and of answering.")
+app = typer.Typer(
+    no_args_is_help=True, help="Measure the speed of preparing data, of training and of answering."
+)
 
 
 @app.command("train")
@@ -52,6 +54,30 @@ def train(
             on_progress=on_progress,
         )
     _report("Training step", results, output)
+
+
+@app.command("data")
+def data(
+    rows: Annotated[int, typer.Option(help="Rows of the file that is made.")] = 385_620,
+    form: Annotated[str, typer.Option("--format", help="Of that file: jsonl or parquet.")] = "jsonl",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id; by default a BPE learnt from the rows.")
+    ] = None,
+    rows_of: Annotated[
+        Path | None, typer.Option(help="A file whose rows are drawn; by default generated word problems.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Whose reading.")] = "codi",
+    seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 1,
+    output: options.JsonOutput = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """A training set read, checked and tokenised: the first time, and from what is kept of it."""
+    check_output(output, overwrite)
+
+    from codi.experiments.bench_data import bench_data
+
+    results = bench_data(rows=rows, form=form, tokenizer=tokenizer, rows_of=rows_of, method=method, seed=seed)
+    _report("Preparing a training set", results, output)
 
 
 @app.command("generate")

@@ -40,16 +40,21 @@ def convert(
     check: Annotated[
         bool, typer.Option(help="Compute with both layouts and compare: 8 bytes of memory a weight.")
     ] = True,
+    chat_template: Annotated[
+        bool,
+        typer.Option("--chat-template", help="It was trained on questions in the base's chat template."),
+    ] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Convert a published checkpoint of the authors' code, and check that it computes the same."""
     check_output(output, overwrite)
     _keep_apart(output, source, base)
 
+    from codi.data.encoding import TextEncoder
+    from codi.data.text_format import TextFormat
     from codi.generation.latent_reasoner import LatentReasoner
     from codi.methods.codi import Codi
     from codi.modeling import conversion
-    from codi.modeling.configuration import TextFormat
     from codi.modeling.published_files import find_weights, read_weights
 
     file = find_weights(source)
@@ -61,6 +66,8 @@ def convert(
     assert lora is not None
     note(f"{file}: LoRA of rank {lora.rank} on {', '.join(lora.targets)}; alpha taken as {lora_alpha:g}.")
     tokenizer = _tokenizer_of(named)
+    form = TextFormat(chat_template=chat_template)
+    TextEncoder(tokenizer, form)  # refuses a tokenizer that cannot do it, before anything is written
     if converted.changed:
         conversion.store_base(converted, output / "base")
         note(
@@ -71,7 +78,7 @@ def convert(
     elif converted.model.config.base_rounded_to:
         note(f"The base is that of '{named}', rounded to {converted.model.config.base_rounded_to}.")
     method = Codi(latents=latents, beta=PUBLISHED_BETA.get(conversion.known_base(weights) or "", 1.0))
-    LatentReasoner(converted.model, method, tokenizer, TextFormat()).save_pretrained(output)
+    LatentReasoner(converted.model, method, tokenizer, form).save_pretrained(output)
     converted.rows.save(output)
     del converted
     if not check:

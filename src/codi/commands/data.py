@@ -1,4 +1,4 @@
-"""`codi data`: write a split of a generator, a hub set or a file as JSON lines; `codi data annotate`."""
+"""`codi data`: write any source as JSON lines, or show what a method reads of it; `codi data annotate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from codi.commands import options
+from codi.commands import data_cache, options
 from codi.commands.console import check_output, note, print_table, progress
 from codi.commands.data_vary import vary
 from codi.errors import UsageError
@@ -36,6 +36,9 @@ app = typer.Typer(
 )
 
 
+app.command("cache")(data_cache.cache)
+
+
 @app.command(WRITE)
 def data(
     source: Annotated[
@@ -57,36 +60,61 @@ def data(
         bool, typer.Option("--skip-bad-rows", help="Count and leave out defective rows; do not stop at them.")
     ] = False,
     annotations: Annotated[
-        str, typer.Option(help="Calculator annotations <<48/2=24>> inside sentences: keep or remove.")
-    ] = "keep",
+        str | None, typer.Option(help="Calculator annotations <<48/2=24>> inside sentences: keep or remove.")
+    ] = None,
     question_column: options.QuestionColumn = None,
     answer_column: options.AnswerColumn = None,
     rationale_column: options.RationaleColumn = None,
     steps_column: options.StepsColumn = None,
+    show: Annotated[
+        int | None,
+        typer.Option(help="Print what a method reads of the source, with so many examples written out."),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="With --show: whose reading (codi by default).")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="With --show: a recipe or a run's run.yaml, for its method and text.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="With --show: hub id or folder of the tokenizer to count with.")
+    ] = None,
+    steps_rule: Annotated[
+        str | None, typer.Option(help="How a rationale in one text becomes steps (docs/own-data.md).")
+    ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the known splits and sets.")] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write the examples of any source as JSON lines."""
+    """Write the examples of any source as JSON lines, or show what a method reads of them."""
     if show_list:
         _print_sources()
         return
-    if source is None or output is None:
-        raise UsageError("Name a source and an --output file; `codi data --list` shows the known sources.")
+    if source is None or (output is None and show is None):
+        raise UsageError(
+            "Name a source and an --output file, or --show 3 to look at it; `codi data --list` shows the "
+            "known sources."
+        )
+    if show is None and (method or recipe or tokenizer):
+        raise UsageError("--method, --recipe and --tokenizer say how to --show a source. Add --show 3.")
     check_output(output, overwrite)
     if count is not None and count < 1:
         raise UsageError(f"--count must be at least 1, got {count}.")
 
+    from codi.commands import data_show
     from codi.data.sources import load_examples, write_jsonl
 
     name, part, limit = _resolve(source, split, count, seed)
     columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
-    examples, report = load_examples(
-        name, split=part, columns=columns, limit=limit, skip_bad_rows=skip_bad_rows,
-        annotations=annotations,
-    )  # fmt: skip
-    write_jsonl(examples, output)
+    read_as = None if show is None else data_show.recipe_of(recipe, method)
+    settings = {} if read_as is None else data_show.reading(name, read_as)
+    given = {"columns": columns, "skip_bad_rows": skip_bad_rows or None, "steps_rule": steps_rule}
+    given["annotations"] = annotations
+    settings |= {key: value for key, value in given.items() if value is not None}
+    examples, report = load_examples(name, split=part, limit=limit, **settings)
     typer.echo(report.describe())
-    typer.echo(f"{len(examples)} examples written to {output}")
+    if show is not None and read_as is not None:
+        typer.echo(data_show.shown(name, examples, read_as, tokenizer, show))
+    if output is not None:
+        write_jsonl(examples, output)
+        typer.echo(f"{len(examples)} examples written to {output}")
 
 
 app.command("vary")(vary)

@@ -55,8 +55,8 @@ def vary(
     check_output(output, overwrite)
 
     from codi.data.example import Example
-    from codi.data.sources import load_examples, write_jsonl
-    from codi.data.variation import VariationReport, folded
+    from codi.data.sources import folded, load_examples, write_jsonl
+    from codi.data.variation import VariationReport
     from codi.data.variation import vary as run
 
     columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
@@ -109,7 +109,7 @@ def vary(
 
 def _distinct(examples: list[Example], kept_out: set[str], named: str) -> list[Example]:
     """The problems that stand in no excluded set, each once; what goes is said."""
-    from codi.data.variation import folded
+    from codi.data.sources import folded
 
     distinct = {folded(example.question): example for example in reversed(examples)}
     if len(distinct) < len(examples):

@@ -6,8 +6,10 @@ So every row's question ends at the same position, and whatever follows starts t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,12 +25,12 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Ten
         if isinstance(value, int):
             batch[name] = torch.tensor(column, dtype=torch.long)
             continue
-        width = max(1, *(len(ids) for ids in column))
-        ids = torch.full((len(column), width), pad_id, dtype=torch.long)
-        mask = torch.zeros((len(column), width), dtype=torch.long)
-        for row, tokens in enumerate(column):
-            where = slice(width - len(tokens), width) if name == "question" else slice(0, len(tokens))
-            ids[row, where] = torch.tensor(tokens, dtype=torch.long)
-            mask[row, where] = 1
-        batch[f"{name}_ids"], batch[f"{name}_mask"] = ids, mask
+        lengths = np.array([len(ids) for ids in column])
+        places = np.arange(max(1, lengths.max()))
+        if name == "question":  # ends where the width ends
+            places = places[::-1]
+        mask = places < lengths[:, None]
+        ids = np.full(mask.shape, pad_id, dtype=np.int64)
+        ids[mask] = np.fromiter(chain.from_iterable(column), np.int64, lengths.sum())
+        batch[f"{name}_ids"], batch[f"{name}_mask"] = torch.from_numpy(ids), torch.from_numpy(mask).long()
     return batch

@@ -4,7 +4,8 @@
     results                20          7         27
     operators-and-results  * 20        * 7       + 27
 
-The last step's result is the answer, so it is left out of both. The question the table asks: is a model that
+The last step's result is the answer, so it is left out of both, and once only: a method that leaves the last
+step out by itself (CODI's teacher) is given it as it stands. The question the table asks: is a model that
 thinks continuously the same as one fine-tuned on what its thoughts decode to?
 """
 
@@ -25,23 +26,31 @@ _EQUATION = re.compile(r"<<(?P<left>[^=<>]+)=(?:[^<>]*=)?(?P<result>[^=<>]+)>>")
 _OPERATOR = re.compile(r"(?<=[\d)%.])\s*(//|\*\*|[-+*/^])")
 
 
-def derive(example: Example, form: str) -> Example:
-    """The example with its rationale in another form.
+class NotAnEquation(DataError):
+    """A step that is not one equation, so that it has no intermediate result."""
+
+
+def derive(example: Example, form: str, *, with_last_step: bool = False) -> Example:
+    """The example with its rationale in another form: n steps give n - 1 results.
+
+    with_last_step: keep the last step, as it is, for a method that reads rationales without it.
 
     Raises:
-        DataError: a step that is not one equation `<<left=result>>`, or an unknown form.
+        NotAnEquation: a step that is not one equation `<<left=result>>`.
+        DataError: an unknown form.
     """
     if form not in FORMS:
         raise DataError(f"data.rationale_form is '{form}'; it must be one of {', '.join(FORMS)}.")
     if form == "whole":
         return example
-    return replace(example, steps=tuple(_short(step, form, example.id) for step in example.steps[:-1]))
+    results = tuple(_short(step, form, example.id) for step in example.steps[:-1])
+    return replace(example, steps=results + (example.steps[-1:] if with_last_step else ()))
 
 
 def _short(step: str, form: str, where: str) -> str:
     found = _EQUATION.fullmatch(step.strip())
     if found is None:
-        raise DataError(
+        raise NotAnEquation(
             f"'{where}': the step '{step}' is not one equation <<left=result>>, so it has no intermediate "
             f"result. The form '{form}' needs rationales of equations, as GSM8k-Aug has them."
         )

@@ -45,6 +45,7 @@ __all__ = [
     "Columns",
     "Part",
     "exclude_questions",
+    "folded",
     "has_own_columns",
     "is_data_path",
     "is_source",
@@ -176,12 +177,12 @@ def exclude_questions(
 
     Questions are compared with white space folded. The report counts the removed ones under `reason`.
     """
-    taken = {_folded(other.question) for other in others}
+    taken = {folded(other.question) for other in others}
     report = LoadReport("training questions")
     kept = []
     for example in examples:
         report.read += 1
-        if _folded(example.question) in taken:
+        if folded(example.question) in taken:
             report.drop(reason)
         else:
             kept.append(example)
@@ -189,7 +190,8 @@ def exclude_questions(
     return kept, report
 
 
-def _folded(question: str) -> str:
+def folded(question: str) -> str:
+    """A question with its white space folded: what two questions are compared by."""
     return " ".join(question.split())
 
 

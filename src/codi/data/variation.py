@@ -38,6 +38,7 @@ from codi.data.problem_template import (
     value_of,
 )
 from codi.data.quantities import LARGEST_WORD, Mention, decimal_text
+from codi.data.sources import folded
 
 TRIES = 400
 """Draws for one variant, before there are no more; the first one gets five times as many."""
@@ -312,8 +313,3 @@ def _made(times: int, seed: int, example: Example) -> list[Example] | str:
     except NotVariable as reason:
         return str(reason)
     return list(variants(problem, times, random.Random(f"{seed} {example.question}")))
-
-
-def folded(question: str) -> str:
-    """A question with its white space folded, to compare it with others."""
-    return " ".join(question.split())

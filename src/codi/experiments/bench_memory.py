@@ -114,10 +114,10 @@ def _peak_in_fresh_process(
 
 def _resident_bytes() -> int:
     """Bytes this process holds now; where the system does not say, the most it ever held."""
-    return _status("VmRSS") or _peak_bytes()
+    return _status("VmRSS") or peak_bytes()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Most bytes this process ever held.
 
     The kernel's own mark where there is one: `ru_maxrss` starts, after a fork, at the parent's.
@@ -139,7 +139,7 @@ def _main() -> None:
     batch: dict[str, Tensor] = torch.load(asked.pop("batch"))
     variant, method = asked.pop("variant"), build_method(asked.pop("method"))
     before = _run(variant, method, batch=batch, **asked)
-    print(_peak_bytes() - before)
+    print(peak_bytes() - before)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from transformers.activations import NewGELUActivation
 
 from codi.data.encoding import TextEncoder
 from codi.data.sources import load_examples
+from codi.data.text_format import TextFormat
 from codi.errors import UsageError
 from codi.experiments.bench_batches import Lengths, lengths_of, random_batch, sampled_lengths
 from codi.experiments.bench_memory import measure_memory
@@ -34,7 +35,7 @@ from codi.methods.codi import Codi
 from codi.methods.icot import ICot
 from codi.methods.method import Method
 from codi.modeling.checkpoint import load_tokenizer
-from codi.modeling.configuration import LoraSettings, ModelConfig, TextFormat
+from codi.modeling.configuration import LoraSettings, ModelConfig
 from codi.modeling.model import ThoughtModel
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -263,14 +264,7 @@ def _optimizer(model: ThoughtModel) -> torch.optim.Optimizer:
 
 
 def _read_lengths(data: Path, tokenizer: str) -> Lengths:
-    form = TextFormat()
-    text = TextEncoder(
-        load_tokenizer(tokenizer),
-        form.answer_prompt,
-        form.answer_separator,
-        form.answer_suffix,
-        form.distillation_token,
-    )
+    text = TextEncoder(load_tokenizer(tokenizer), TextFormat())
     examples, _ = load_examples(str(data))
     return lengths_of([Codi().encode(example, text) for example in examples])
 

@@ -137,9 +137,19 @@ def seeds_of(table: Table, variant: str) -> tuple[int, ...]:
 # --- settings -----------------------------------------------------------------------------------------------
 
 
+LEARNT_LATER: dict[str, dict[str, Any]] = {
+    "text": {"chat_template": False, "system_prompt": ""},
+    "data": {"annotations": "keep"},
+}
+"""Settings that finished runs do not name, by section, as they were before the package had them."""
+
+
 def comparable(values: dict[str, Any]) -> dict[str, Any]:
     """JSON-ready settings; of the checkpoints that a run stands on, variant and seed alone."""
     settings: dict[str, Any] = json.loads(json.dumps(values))
+    for name, later in LEARNT_LATER.items():
+        section = settings.get(name) or {}
+        settings[name] = {key: one for key, one in section.items() if key not in later or one != later[key]}
     for section, key in ((settings, "start"), (settings["method"], "teacher")):
         if section.get(key):
             section[key] = "/".join(Path(section[key]).parts[-2:])

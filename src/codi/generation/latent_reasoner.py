@@ -15,12 +15,13 @@ import torch
 
 from codi.data.collation import collate
 from codi.data.encoding import TextEncoder
+from codi.data.text_format import TextFormat
 from codi.errors import CheckpointError, UsageError
 from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling, Written, decode
 from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
-from codi.modeling.configuration import ModelConfig, TextFormat, check_keys
+from codi.modeling.configuration import ModelConfig, check_keys
 from codi.modeling.context import Tokens
 from codi.modeling.merging import merged
 from codi.modeling.model import ThoughtModel
@@ -34,16 +35,7 @@ class LatentReasoner:
 
     def __init__(self, model: ThoughtModel, method: Method, tokenizer: Any, text_format: TextFormat) -> None:
         self.model, self.method, self.tokenizer, self.text_format = model, method, tokenizer, text_format
-        self.text = TextEncoder(
-            tokenizer,
-            text_format.answer_prompt,
-            text_format.answer_separator,
-            text_format.answer_suffix,
-            text_format.distillation_token,
-            text_format.question_suffix,
-            text_format.step_separator,
-            text_format.step_suffix,
-        )
+        self.text = TextEncoder(tokenizer, text_format)
         if len(tokenizer) > model.bot_id:
             raise CheckpointError(
                 f"The tokenizer has {len(tokenizer)} tokens but the base's embedding has {model.bot_id} "

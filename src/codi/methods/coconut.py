@@ -38,6 +38,8 @@ class Coconut(Method):
     name: ClassVar[str] = "coconut"
     modes: ClassVar[tuple[str, ...]] = ("latent",)
     terms: ClassVar[tuple[str, ...]] = ("student",)
+    needs_rationales: ClassVar[bool] = True
+    encoded_by: ClassVar[tuple[str, ...]] = ()
 
     c_thought: int = 2
     """Continuous thoughts that replace one step."""

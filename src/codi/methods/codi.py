@@ -39,6 +39,8 @@ class Codi(Method):
     name: ClassVar[str] = "codi"
     modes: ClassVar[tuple[str, ...]] = ("latent", "explicit")
     terms: ClassVar[tuple[str, ...]] = ("student", "distillation", "teacher")
+    needs_rationales: ClassVar[bool] = True
+    encoded_by: ClassVar[tuple[str, ...]] = ("keep_last_step",)
 
     latents: int = 6
     """Continuous thoughts; 0 leaves <bot><eot> alone."""

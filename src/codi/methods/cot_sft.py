@@ -28,6 +28,8 @@ class CotSft(Method):
     name: ClassVar[str] = "cot-sft"
     modes: ClassVar[tuple[str, ...]] = ("explicit",)
     terms: ClassVar[tuple[str, ...]] = ("teacher",)
+    needs_rationales: ClassVar[bool] = True
+    encoded_by: ClassVar[tuple[str, ...]] = ("keep_last_step",)
 
     keep_last_step: bool = True
     """False leaves out the step that states the answer, as CODI's teacher does: for a static teacher."""

@@ -37,6 +37,7 @@ class ICot(CotSft):
 
     name: ClassVar[str] = "icot"
     modes: ClassVar[tuple[str, ...]] = ("direct",)
+    encoded_by: ClassVar[tuple[str, ...]] = ("keep_last_step",)
 
     explicit_epochs: float = 0.0
     """Epochs with the whole rationale before removal begins; needed by a model with random weights."""

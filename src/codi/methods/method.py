@@ -51,6 +51,11 @@ class Method(ABC):
     """Ways to answer, the method's own first: `latent`, `explicit` (written rationale), `direct`."""
     terms: ClassVar[tuple[str, ...]]
     """Names of the loss terms that `loss` returns beside `loss`."""
+    needs_rationales: ClassVar[bool] = False
+    """Whether there is nothing to learn for it from rows without steps."""
+    encoded_by: ClassVar[tuple[str, ...] | None] = None
+    """The options that `encode` reads, named beside it; None counts them all, which is never wrong. Only a
+    change of these makes kept tokens useless."""
 
     @abstractmethod
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
@@ -100,12 +105,29 @@ class Method(ABC):
         """
         return []
 
+    @property
+    def reads_last_step(self) -> bool:
+        """Whether the last step of a rationale is read, as `encode` leaves it out in CODI's teacher."""
+        return bool(getattr(self, "keep_last_step", True))
+
     def thought_positions(self, latents: int | None = None) -> int:
         """Positions that stand between question and answer prompt, <bot> and <eot> counted.
 
         0 for a method that puts nothing there. latents: another number than trained.
         """
         return 0
+
+    def positions_before(self, segment: str, row: Encoded) -> int:
+        """Positions between the question and a segment of a row (`staged`), <bot> and <eot> counted."""
+        if segment != "student":
+            return 0
+        return 2 + int(row["thoughts"]) if "thoughts" in row else self.thought_positions()
+
+    def encoding_options(self) -> dict[str, Any]:
+        """The options that decide the tokens, by name."""
+        owner = next(kind for kind in type(self).__mro__ if "encode" in vars(kind))
+        names = vars(owner).get("encoded_by")  # what another class says is not about this `encode`
+        return {key: value for key, value in asdict(self).items() if names is None or key in names}
 
     @property
     def thinks(self) -> bool:

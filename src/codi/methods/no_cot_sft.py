@@ -28,6 +28,7 @@ class NoCotSft(Method):
     name: ClassVar[str] = "no-cot-sft"
     modes: ClassVar[tuple[str, ...]] = ("direct",)
     terms: ClassVar[tuple[str, ...]] = ("student",)
+    encoded_by: ClassVar[tuple[str, ...]] = ()
 
     def loss(
         self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None

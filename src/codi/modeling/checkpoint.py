@@ -24,10 +24,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 import codi
+from codi.data.text_format import TextFormat
 from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import CheckpointError, RecipeError
 from codi.modeling.backbone import check_head, fuse_activations, load_causal
-from codi.modeling.configuration import ModelConfig, TextFormat
+from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 
 CONFIGURATION, THOUGHTS, ADAPTER = "codi.json", "thoughts.safetensors", "adapter_model.safetensors"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from codi.data.text_format import TextFormat
 from codi.errors import RecipeError, nearest
+
+__all__ = ["LoraSettings", "ModelConfig", "TextFormat", "check_keys", "check_values"]
 
 
 @dataclass(frozen=True)
@@ -68,37 +71,6 @@ class ModelConfig:
             check_keys(values["lora"], LoraSettings, "model.lora")
             values["lora"] = LoraSettings(**values["lora"])
         return cls(**values)
-
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How an answer is written out (paper, section 3.4 and Appendix G)."""
-
-    answer_prompt: str = "The answer is:"
-    answer_separator: str = " "
-    """Between prompt and answer; empty for a prompt that ends in `{`."""
-    answer_suffix: str = ""
-    """After the answer, e.g. `}`."""
-    question_suffix: str = ""
-    """After the question; Coconut's published text has a line break there."""
-    step_separator: str = " "
-    """Between two steps."""
-    step_suffix: str = ""
-    """After every step; Coconut's published text has a line break there, and no separator."""
-    distillation_token: str = field(default="before-answer")
-    """`before-answer`: the token right before the first answer token (with LLaMA-3 that is the lone space);
-    `prompt-end`: the last token of the answer prompt, whatever follows it."""
-
-    def __post_init__(self) -> None:
-        if self.distillation_token not in ("before-answer", "prompt-end"):
-            raise RecipeError(
-                f"distillation_token is '{self.distillation_token}', "
-                "but it must be 'before-answer' or 'prompt-end'."
-            )
-        if not self.answer_prompt.strip():
-            raise RecipeError(
-                "answer_prompt is empty. Give the words before the answer, e.g. 'The answer is:'."
-            )
 
 
 def check_keys(values: dict[str, Any], target: type, where: str) -> None:

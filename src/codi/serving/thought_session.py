@@ -220,7 +220,7 @@ class ThoughtSession:
         ids = self.reasoner.question_ids(question, "The question", "latent")
         if "explicit" in self.reasoner.method.modes:
             self.reasoner.question_ids(question, "The question", "explicit")
-        source = question + text.question_suffix
+        source = text.question_text(question)
         coded = text.tokenizer(source, add_special_tokens=False, return_offsets_mapping=True)
         offsets: list[tuple[int, int]] = coded["offset_mapping"]
         opening = ids[: len(ids) - len(offsets)]

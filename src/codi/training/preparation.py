@@ -1,48 +1,55 @@
-"""From sources to tokenised examples: every row left out is counted; tokenising is done once and cached."""
+"""From sources to tokenised examples: every row left out is counted; tokenising is done once and kept."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import random
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from codi.data.collation import Encoded
-from codi.data.derived_rationales import derive
+from codi.data.columns import BLANK_STEP
 from codi.data.example import Example, LoadReport
-from codi.data.sources import Columns, exclude_questions, has_own_columns, load_examples
-from codi.errors import CodiError, DataError
+from codi.data.sources import Columns, has_own_columns, load_examples
+from codi.errors import DataError
 from codi.evaluation.scorers import check_gold_answers, get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.training import token_cache
+from codi.training.overview import Overview, check_rationales, longest_segment, overview, token_segments
 from codi.training.recipes import DataConfig
+from codi.training.tokenisation import TokenisedSet, question_mark, tokenise
 
 NUMERIC_SCORERS = ("codi", "coconut", "icot")
 MOST_UNKNOWN = 0.01
 """Share of training examples that may have words which the tokenizer does not know."""
 CACHE_ROWS = 50_000
-"""Sets below this size tokenise in seconds and are not cached on disk."""
+"""Sets below this size tokenise in seconds and are not kept on disk."""
 
 
 @dataclass
 class PreparedData:
-    """Tokenised training rows and the validation questions, with the account of what was left out."""
+    """Tokenised training rows and the validation questions, with the account of what was left out.
+
+    overview: what the method reads of the rows; notes: what a person should know of them.
+    """
 
     encoded: Sequence[Encoded]
     lengths: list[int]
     ids: list[str]
-    steps: list[int]
     validation: list[Example]
+    overview: Overview
     reports: list[LoadReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     group_by_length: bool = True
 
 
 def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
-    """Load, filter and tokenise. Raises DataError when nothing is left or a row cannot fit the model."""
+    """Load, tokenise and filter.
+
+    Raises DataError when nothing is left, a row cannot fit the model, or the rows have not what the method
+    learns from.
+    """
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {
         "steps_rule": config.steps_rule,
@@ -50,10 +57,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         "skip_bad_rows": config.skip_bad_rows,
         "require_answer_number": scorer in NUMERIC_SCORERS,
     }
-    examples, report = load_examples(
-        config.train, split=config.train_split, limit=config.train_limit, columns=columns, **rules
-    )
-    reports, validation = [report], list[Example]()
+    reports, validation = list[LoadReport](), list[Example]()
     if config.validation is not None:
         validation, validation_report = load_examples(
             config.validation, split=config.validation_split, limit=config.validation_limit,
@@ -64,113 +68,123 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         for example in validation:  # else the first evaluation would stop the run
             reasoner.question_ids(example.question, f"The validation question '{example.id}'")
         reports.append(validation_report)
-        if config.exclude_validation_questions:
-            examples, excluded = exclude_questions(examples, validation)
-            reports.append(excluded)
-    examples = [derive(example, config.rationale_form) for example in examples]
-    encoded = tokenise(examples, reasoner)
-    lengths = [_length(row) for row in encoded]
-    limit = config.max_tokens
-    if limit is not None and any(length > limit for length in lengths):
-        fits = [i for i, length in enumerate(lengths) if length <= limit]
-        filtered = LoadReport(f"{config.train}, length filter", read=len(encoded), kept=len(fits))
-        filtered.dropped[f"longer than {limit} tokens"] = len(encoded) - len(fits)
-        reports.append(filtered)
-        cached: Any = encoded  # a set on disk stays there
-        encoded = cached.select(fits) if hasattr(cached, "select") else [encoded[i] for i in fits]
-        lengths = [lengths[i] for i in fits]
-        examples = [examples[i] for i in fits]
-    if not examples:
+    tokens = _training_tokens(config, reasoner, {"columns": columns, **rules})
+    reports = [tokens.reports[0], *reports, *tokens.reports[1:]]
+    if validation and config.exclude_validation_questions:
+        tokens, excluded = _without_questions(tokens, validation)
+        reports.append(excluded)
+    if config.max_tokens is not None:
+        tokens, filtered = _up_to(tokens, config.max_tokens, config.train)
+        reports += [filtered] if filtered.dropped else []
+    if not len(tokens):
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
-    _check_room(reasoner, encoded, examples)
-    _check_words(reasoner, encoded, examples)
+    seen = overview(tokens, reasoner.method, reasoner.text)
+    notes = check_rationales(seen, reasoner.method, config.train)
+    _check_room(reasoner, tokens)
+    _check_words(reasoner, tokens)
+    lengths = [int(length) for length in _lengths(tokens)]
     return PreparedData(
-        encoded,
-        lengths,
-        [e.id for e in examples],
-        [len(e.steps) for e in examples],
-        validation,
-        reports,
-        config.group_by_length,
+        tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length
     )
 
 
-def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Encoded]:
-    """Segments of every example; large sets are kept on disk under CODI_CACHE (default ~/.cache/codi)."""
-    method, text = reasoner.method, reasoner.text
-    if len(examples) < CACHE_ROWS:
-        return [method.encode(example, text) for example in examples]
-    from datasets import Dataset, load_from_disk
-    from datasets.exceptions import DatasetGenerationError
+def _training_tokens(config: DataConfig, reasoner: LatentReasoner, reading: dict[str, Any]) -> TokenisedSet:
+    """The training source as the method reads it: found among the kept sets, or read, tokenised and kept.
 
-    identity = hashlib.sha256(json.dumps([method.as_dict(), text.fingerprint()], sort_keys=True).encode())
-    for example in examples:
-        identity.update(repr((example.question, example.steps, example.answer)).encode())
-    root = Path(os.environ.get("CODI_CACHE", Path.home() / ".cache" / "codi")) / "tokenised"
-    folder = root / identity.hexdigest()[:24]
-    if not folder.exists():
-        scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
-        try:
-            Dataset.from_generator(
-                lambda: (method.encode(example, text) for example in examples),
-                cache_dir=str(scratch / "build"),
-            ).save_to_disk(scratch / "rows")
-            (scratch / "rows").replace(folder)
-        except DatasetGenerationError as error:
-            if isinstance(error.__cause__, CodiError):  # ours, which says what to do
-                raise error.__cause__ from None
-            raise
-        except OSError:
-            if not folder.exists():  # another process was faster only if it is there
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    rows: Any = load_from_disk(str(folder))
-    return cast("Sequence[Encoded]", rows)
+    The first of its reports is the source's own. reading: how it is read, but for what is trained alone.
+    """
+    reading = {"split": config.train_split, "limit": config.train_limit, **reading}
+    method, text, form = reasoner.method, reasoner.text, config.rationale_form
 
+    def kept(identity: list[str] | None) -> tuple[str, TokenisedSet | None]:
+        if identity is None:
+            return "", None
+        key = token_cache.cache_key(method, text, form, config.train, reading, identity)
+        return key, token_cache.find(key)
 
-def _length(row: Encoded) -> int:
-    """Tokens of the question and the longest segment after it."""
-    after = [len(ids) for name, ids in row.items() if isinstance(ids, list) and name != "question"]
-    return len(row["question"]) + max(after, default=0)
+    identity = token_cache.source_identity(config.train)
+    key, found = kept(identity)
+    if found is not None:
+        found.reports[0] = replace(found.reports[0], source=config.train)  # the same file, elsewhere
+        return found
+    examples, report = load_examples(config.train, **reading)
+    if identity is None and len(examples) >= CACHE_ROWS:
+        key, found = kept(token_cache.identity_of_rows(examples))
+        if found is not None:
+            return found
+    made = tokenise(
+        examples, method, text,
+        form=form, skip_bad_rows=config.skip_bad_rows, source=f"{config.train}, tokenised",
+    )  # fmt: skip
+    made.blank_steps += report.noted.get(BLANK_STEP, 0)
+    made.reports.insert(0, report)
+    if len(made) < CACHE_ROWS or token_cache.source_identity(config.train) != identity:
+        return made  # the latter: the file was changed while it was read
+    return token_cache.keep(key, made, config.train)
 
 
-def _check_room(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples: list[Example]) -> None:
+def _without_questions(
+    tokens: TokenisedSet, validation: Sequence[Example]
+) -> tuple[TokenisedSet, LoadReport]:
+    """Without the rows whose question is one of validation's, white space folded."""
+    taken = np.array([question_mark(example.question) for example in validation], dtype=np.uint64)
+    kept = np.flatnonzero(~np.isin(tokens.marks, taken))
+    report = LoadReport("training questions", read=len(tokens), kept=len(kept))
+    if len(kept) == len(tokens):
+        return tokens, report
+    report.dropped["question also in validation"] = len(tokens) - len(kept)
+    return tokens.select(kept.tolist()), report
+
+
+def _up_to(tokens: TokenisedSet, limit: int, source: str) -> tuple[TokenisedSet, LoadReport]:
+    """Without the rows that are longer than the limit."""
+    kept = np.flatnonzero(_lengths(tokens) <= limit)
+    report = LoadReport(f"{source}, length filter", read=len(tokens), kept=len(kept))
+    if len(kept) == len(tokens):
+        return tokens, report
+    report.dropped[f"longer than {limit} tokens"] = len(tokens) - len(kept)
+    return tokens.select(kept.tolist()), report
+
+
+def _lengths(tokens: TokenisedSet) -> Any:
+    """[rows] Tokens of the question and the longest segment after it."""
+    if not len(tokens):
+        return np.zeros(0, dtype=np.int64)
+    return tokens.encoded.lengths("question") + longest_segment(tokens.encoded)
+
+
+def _check_room(reasoner: LatentReasoner, tokens: TokenisedSet) -> None:
     """Raise DataError when a row does not fit: Q and rationale, or Q, the thoughts and the answer."""
-    room = reasoner.model.longest_sequence
+    room, method, encoded = reasoner.model.longest_sequence, reasoner.method, tokens.encoded
     if room is None:
         return
-    thoughts = reasoner.method.thought_positions()
-    needed = [
-        len(row["question"])
-        + max(len(row.get("teacher", ())), thoughts + len(row["student"]) if "student" in row else 0)
-        for row in encoded
+    thoughts = method.thought_positions()
+    after = [
+        encoded.lengths(name) + (thoughts if name == "student" else 0)
+        for name in token_segments(encoded, method)
+        if name != "question"
     ]
-    if max(needed) <= room:
+    needed = encoded.lengths("question") + np.max(after, axis=0)
+    too_long = np.flatnonzero(needed > room)
+    if not len(too_long):
         return
-    example = next(e for e, tokens in zip(examples, needed, strict=True) if tokens > room)
     raise DataError(
-        f"{sum(tokens > room for tokens in needed)} training example(s) are too long for the model, which "
-        f"takes {room} tokens; the first is '{example.id}'. Set data.max_tokens={room - thoughts} to leave "
-        "them out (they will be counted)."
+        f"{len(too_long)} training example(s) are too long for the model, which takes {room} tokens; the "
+        f"first is '{tokens.ids[too_long[0]]}'. Set data.max_tokens={room - thoughts} to leave them out "
+        "(they will be counted)."
     )
 
 
-def _check_words(reasoner: LatentReasoner, encoded: Sequence[Encoded], examples: list[Example]) -> None:
+def _check_words(reasoner: LatentReasoner, tokens: TokenisedSet) -> None:
     """Raise DataError when the tokenizer does not know the words of more than 1 example in 100."""
     unknown = reasoner.text.unknown_id
     if unknown is None:
         return
-    start = reasoner.method.staged  # as it is trained on, tokens only
-    lost = [
-        example.id
-        for row, example in zip(encoded, examples, strict=True)
-        if any(isinstance(ids, list) and unknown in ids for ids in start(row, 0, random.Random(0)).values())
-    ]
-    if len(lost) > MOST_UNKNOWN * len(examples):
+    lost = tokens.encoded.rows_with(unknown, token_segments(tokens.encoded, reasoner.method))
+    if len(lost) > MOST_UNKNOWN * len(tokens):
         raise DataError(
-            f"{len(lost)} of {len(examples)} training examples have words or numbers that the tokenizer does "
-            f"not know; the first is '{lost[0]}'. The model would read them all as one unknown token. Give "
-            "the tokenizer of a pretrained model (tokenizer=HUB_ID_OR_FOLDER); 'word-problems' knows the "
-            "generated problems only."
+            f"{len(lost)} of {len(tokens)} training examples have words or numbers that the tokenizer does "
+            f"not know; the first is '{tokens.ids[lost[0]]}'. The model would read them all as one unknown "
+            "token. Give the tokenizer of a pretrained model (tokenizer=HUB_ID_OR_FOLDER); 'word-problems' "
+            "knows the generated problems only."
         )

@@ -17,10 +17,11 @@ import yaml
 from codi.data.columns import ANNOTATIONS
 from codi.data.derived_rationales import FORMS
 from codi.data.sources import Columns
+from codi.data.text_format import TextFormat
 from codi.errors import RecipeError, nearest
 from codi.evaluation.scorers import get_scorer
 from codi.methods.method import build_method
-from codi.modeling.configuration import ModelConfig, TextFormat, check_keys, check_values
+from codi.modeling.configuration import ModelConfig, check_keys, check_values
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 OUTPUT/
   run.yaml            the effective configuration
-  data.json           what was read, what was left out of it, and why
+  data.json           what was read, what was left out of it, and why; what the method reads, in numbers
+  data.md             the same numbers as a table, and the first examples as the method reads them
   training.json       losses, validation accuracy, the account of the data, versions
   checkpoint-N/       for resuming
   codi.json, ...      the best checkpoint, loadable with LatentReasoner.from_pretrained(OUTPUT)
@@ -40,8 +41,9 @@ from codi.training.shares import Share
 from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
 
 RUN_FILES = (
-    "run.yaml", "data.json", "training.json", "codi.json", "config.json", "generation_config.json",
-    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "README.md",
+    "run.yaml", "data.json", "data.md", "training.json", "codi.json", "config.json", "generation_config.json",
+    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "README.md",
 )  # fmt: skip
 """What a run writes beside its checkpoint folders and weights."""
 DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
@@ -84,6 +86,8 @@ def train(
     _require_same(config, data, last)
     for report in data.reports:
         say(report.describe())
+    seen = data.overview.describe()
+    say(seen)
     validating = bool(data.validation)
     validate = _validator(data.validation, config.scorer) if validating else None
     trainer = CodiTrainer(
@@ -99,8 +103,10 @@ def train(
         if processes.is_first():  # nothing of an earlier run is lost to a mistake found above
             _prepare_output(output, resume, overwrite)
             write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-            write_whole(output / "data.json", json.dumps(account, indent=2) + "\n")
-    for note in notes:
+            read = {"reports": account, "overview": data.overview.as_dict()}
+            write_whole(output / "data.json", json.dumps(read, indent=2) + "\n")
+            write_whole(output / "data.md", seen + "\n")
+    for note in (*data.notes, *notes):
         say(note)
     for callback in callbacks:
         trainer.add_callback(callback)
