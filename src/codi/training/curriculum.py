@@ -32,6 +32,11 @@ class Clock:
         epoch, within = divmod(update, self.epoch_updates)
         return epoch * self.epoch_steps + within * self.update_steps
 
+    def first_of_update(self, micro_batch: int) -> int:
+        """The first micro-batch of the optimiser step that a micro-batch belongs to."""
+        epoch, within = divmod(micro_batch, self.epoch_steps)
+        return epoch * self.epoch_steps + within - within % self.update_steps
+
 
 class Curriculum(TrainerCallback):
     """Follows the method's stages: each begins with a fresh optimiser and picks its best checkpoint anew.

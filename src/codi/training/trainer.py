@@ -23,10 +23,9 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from codi import processes
@@ -35,32 +34,38 @@ from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import Method
 from codi.modeling import checkpoint
-from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
+from codi.modeling.model import CHECKPOINTING_REFUSED
+from codi.storage import keep_through_power_cut
 from codi.training import sharding
 from codi.training.batches import LengthGroupedBatches
-from codi.training.callbacks import LastStep, LossBar
+from codi.training.callbacks import KnownBest, LastStep, LossBar
 from codi.training.curriculum import Clock, Curriculum
 from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
+from codi.training.resuming import (
+    COMPLETE,
+    Best,
+    Mark,
+    accuracies,
+    best_at_hand,
+    checkpoint_to_resume,
+    read_state,
+)
 from codi.training.shares import Share
-
-COMPLETE = "complete"
-"""Marker file with the seconds trained so far. A checkpoint folder without it was cut off while being
-written, and is not resumed from."""
 
 
 class MethodLoss(nn.Module):
-    """The wrapped forward: batch in, scalar losses out."""
+    """The wrapped forward: batch in, scalar losses out, by the method of the stage that the step is in."""
 
-    def __init__(self, model: ThoughtModel, method: Method) -> None:
+    def __init__(self, reasoner: LatentReasoner) -> None:
         super().__init__()
-        self.model, self.method = model, method
+        self.model, self.reasoner = reasoner.model, reasoner
 
     def forward(
         self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """See `Method.loss`."""
-        return self.method.loss(self.model, batch, divisors)
+        return self.reasoner.method.loss(self.model, batch, divisors)
 
 
 class CodiTrainer(Trainer):
@@ -79,10 +84,13 @@ class CodiTrainer(Trainer):
         share: Share | None = None,
     ) -> None:
         """share: what this process does of a step; `args` say the same. None for a process alone."""
-        if args.gradient_checkpointing:
-            raise TrainingError(CHECKPOINTING_REFUSED)
+        check_arguments(args, reasoner.method)
         self.reasoner, self.data, self.validate = reasoner, data, validate
         self.share = share or Share(args.train_batch_size, args.gradient_accumulation_steps)
+        self.clock = Clock(
+            epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
+        )
+        self.rows_mark = ""
         self.term_sums: dict[str, float] = {}
         self.term_steps = 0
         self.began = time.perf_counter()
@@ -94,37 +102,40 @@ class CodiTrainer(Trainer):
             )
         super().__init__(
             optimizers=(made, None),  # the Trainer makes what is None
-            model=MethodLoss(reasoner.model, reasoner.method),
+            model=MethodLoss(reasoner),
             args=args,
-            train_dataset=_Staged(
-                data, reasoner.method, args.seed, -(-len(data.lengths) // self.share.batch)
-            ),
+            train_dataset=_Staged(data, reasoner.method, args.seed, self.clock),
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
         sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
-        self.clock = Clock(
-            epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
-        )
         self.add_callback(Curriculum(reasoner, self.clock))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
             self.add_callback(LossBar)
 
-    def run(self, last: Path | None) -> float:
-        """Train, on from a checkpoint if given, and load the best weights. Returns the run's seconds."""
+    def run(self, last: Path | None, say: Callable[[str], None] = print) -> float:
+        """Train, on from a checkpoint if given, and load the best weights. Returns the run's seconds.
+
+        Says when the best checkpoint so far is not in the run's folder.
+        """
         self.began = time.perf_counter()
         if last is None:
             self.train()
             return time.perf_counter() - self.began
-        self.began -= float((last / COMPLETE).read_text(encoding="utf-8") or 0)
-        state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        self.began -= Mark.of(last).seconds
+        state = read_state(last)
         self.first_epoch = state.global_step // self.clock.epoch_updates
+        best = Best()
+        if self.args.load_best_model_at_end:
+            best = best_at_hand(state, last.parent, self._stage_began(state.global_step), say)
         if state.global_step < state.max_steps:
+            self.add_callback(KnownBest(best))
             self.train(resume_from_checkpoint=str(last))
         else:  # killed after its last step; the Trainer would take one more
+            best.into(state)
             self.state = state
             last_step = self.clock.micro_batch(state.global_step - 1)
             stage = self.reasoner.method.stage_at(last_step, self.clock.epoch_steps)
@@ -132,6 +143,26 @@ class CodiTrainer(Trainer):
             self._load_from_checkpoint(str(last))
             self._load_best_model()
         return time.perf_counter() - self.began
+
+    def _stage_began(self, update: int) -> int:
+        """The optimiser steps that were done when the stage began which the last of `update` steps is in."""
+        method, epoch_steps = self.reasoner.method, self.clock.epoch_steps
+        stages = [method.stage_at(self.clock.micro_batch(done), epoch_steps) for done in range(update)]
+        return next((done for done in range(update, 0, -1) if stages[done - 1] != stages[-1]), 0)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy of the weights that are held at the end: the chosen checkpoint's, or the last
+        step's where none was chosen; None where they were not measured."""
+        if self.best_checkpoint is not None:
+            return self.state.best_metric
+        return accuracies(self.state).get(self.state.global_step)
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """Name of the checkpoint whose weights are held at the end; None for those of the last step."""
+        chosen = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        return Path(chosen).name if chosen else None
 
     @property
     def planned_epochs(self) -> float:
@@ -282,13 +313,17 @@ class CodiTrainer(Trainer):
         """
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         self.check_weights()
+        if self.args.should_save:  # a damaged one of that step may be there
+            (folder / COMPLETE).unlink(missing_ok=True)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
             processes.everyones(None)  # complete once all have written theirs
             if self.args.should_save:
-                seconds = time.perf_counter() - self.began
-                (folder / COMPLETE).write_text(f"{seconds:.3f}\n", encoding="utf-8")
+                keep_through_power_cut(folder)
+                mark = Mark(time.perf_counter() - self.began, self.share.processes, self.rows_mark)
+                (folder / COMPLETE).write_text(mark.text(), encoding="utf-8")
+                keep_through_power_cut(folder, COMPLETE)
                 rotate_checkpoints(
                     output_dir=str(folder.parent),
                     save_total_limit=limit,
@@ -336,21 +371,28 @@ def _fills_in(numbers: Tensor) -> bool:
 class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
     """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
 
-    def __init__(self, data: PreparedData, method: Method, seed: int, epoch_steps: int) -> None:
-        self.data, self.method, self.seed, self.epoch_steps = data, method, seed, epoch_steps
+    def __init__(self, data: PreparedData, method: Method, seed: int, clock: Clock) -> None:
+        self.data, self.method, self.seed, self.clock = data, method, seed, clock
 
     def __len__(self) -> int:
         return len(self.data.lengths)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         number, step = key
-        stage = self.method.stage_at(step, self.epoch_steps)
+        # A stage lasts whole optimiser steps, so that rows, loss and optimiser are in the same one.
+        stage = self.method.stage_at(self.clock.first_of_update(step), self.clock.epoch_steps)
         rng = random.Random(f"{self.seed}-{step}-{number}")
         row = self.data.encoded[number if number >= 0 else ~number]
         return {**self.method.staged(row, stage, rng), "number": number}
 
 
-def checkpoint_to_resume(output: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    folders = [folder for folder in output.glob("checkpoint-*") if (folder / COMPLETE).exists()]
-    return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+def check_arguments(args: TrainingArguments, method: Method) -> None:
+    """Raise TrainingError for what the Trainer can do and this package cannot."""
+    if args.gradient_checkpointing:
+        raise TrainingError(CHECKPOINTING_REFUSED)
+    if args.auto_find_batch_size and method.stage_at(0, 1000) != method.stage_at(10**9, 1000):
+        raise TrainingError(
+            f"training.auto_find_batch_size was asked for, but the stages of {method.name} are counted in "
+            "batches: after a smaller one was found they would begin elsewhere. Leave it out, and set "
+            "training.per_device_train_batch_size (with gradient_accumulation_steps) to what fits."
+        )
