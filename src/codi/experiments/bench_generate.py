@@ -35,7 +35,9 @@ def bench_generate(
 
     Every question is asked of the three in turn. `within_bound` says whether each answer took at most
     latents + 2 + answer tokens sequential passes (for written rationales: rationale, prompt and answer
-    tokens + 2). base: where the base of both is now, if it has moved. Raises UsageError when `latent` has no latents or `questions` is below 1.
+    tokens + 2). base: where the base of both is now, if it has moved.
+
+    Raises UsageError when `latent` has no latents or `questions` is below 1.
     """
     if questions < 1:
         raise UsageError(f"questions is {questions}; it must be 1 or more.")

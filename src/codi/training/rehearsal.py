@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 from torch import nn
 from transformers import Trainer, TrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
-from codi.errors import TrainingError
+from codi.errors import TrainingError, nearest
 
 REFUSALS = (TypeError, ValueError, ImportError, RuntimeError, OSError, AttributeError, LookupError)
 """What transformers and accelerate raise over settings that cannot be used here."""
@@ -52,12 +55,18 @@ def rehearse(args: TrainingArguments, *, own_optimizer: bool = False) -> None:
 
 def _check_tracker(name: str | None) -> None:
     """Raise TrainingError when an experiment tracker is not known, or not installed."""
-    try:
-        for callback in get_reporting_integration_callbacks(name):  # type: ignore[no-untyped-call]
-            callback()
-    except REFUSALS as error:
-        extra = "'codi[tensorboard]'" if name == "tensorboard" else str(name)
+    if name is None or name == "none":
+        return
+    if name not in INTEGRATION_TO_CALLBACK:
+        known = sorted(INTEGRATION_TO_CALLBACK)
         raise TrainingError(
-            f"training.report_to names '{name}', which cannot be used: {' '.join(str(error).split())} "
-            f"Install it (pip install {extra}), name another, or leave it out (training.report_to=none)."
-        ) from error
+            f"training.report_to names '{name}', which is not supported.{nearest(name, known)} "
+            f"Known trackers: {', '.join(known)}; or none."
+        )
+    # Asked first: some trackers' callbacks complain once more when a half-made one is dropped.
+    if name != "flyte" and name not in get_available_reporting_integrations():
+        extra = "'codi[tensorboard]'" if name == "tensorboard" else name
+        raise TrainingError(
+            f"training.report_to names '{name}', which is not installed here. Install it (pip install "
+            f"{extra}), name another, or leave it out (training.report_to=none)."
+        )
