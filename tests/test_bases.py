@@ -396,6 +396,22 @@ def orphan(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, 
     return folder / "codi", folder / "new"
 
 
+def test_a_base_with_a_relative_path_in_another_working_folder(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`bases/mine` could be a hub id, too: both are said."""
+    shutil.copytree(base, tmp_path / "bases/mine")
+    monkeypatch.chdir(tmp_path)
+    model = ThoughtModel(ModelConfig(base="bases/mine", lora=LORA))
+    reasoner = LatentReasoner(model, Codi(latents=2), byte_level_tokenizer(), TextFormat())
+    reasoner.save_pretrained(tmp_path / "codi")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"(?s)no folder in '.*elsewhere' and could not be.*--base"):
+        LatentReasoner.from_pretrained(tmp_path / "codi", device="cpu")
+    assert LatentReasoner.from_pretrained(tmp_path / "codi", device="cpu", base="../bases/mine")
+
+
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "generate": lambda c, _: ["generate", c, QUESTION, "--max-new-tokens", 2],
     "eval": lambda c, out: ["eval", c, "--benchmark", out / "rows.jsonl", "--latency-questions", 0,

@@ -94,8 +94,7 @@ def test_best_checkpoint_is_of_the_last_stage(tmp_path: Path) -> None:
 
 
 def test_a_loss_may_depend_on_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The method that computes the loss is that of the stage which rows and optimiser are in, also where a stage
-    begins in the middle of an accumulation."""
+    """The method that computes the loss is in the stage that the rows are in, wherever that begins."""
     seen: list[tuple[int | None, set[int]]] = []
     plain = Coconut.loss
 

@@ -196,10 +196,14 @@ def _over_base(path: Path, config: ModelConfig, base: str | None) -> ThoughtMode
         if base is not None:
             raise
         recorded = str(config.base)
-        gone = is_path(recorded) and not Path(recorded).expanduser().exists()
-        reason = ", which is gone" if gone else f": {error}"
+        reason = f": {error}"
+        if not Path(recorded).expanduser().exists():
+            reason = ", which is gone." if is_path(recorded) else (
+                f", which is no folder in '{Path.cwd()}' and could not be fetched from the hub."
+            )  # fmt: skip
         raise BaseMoved(
-            f"The checkpoint '{path}' holds LoRA adapters alone; its base was at '{config.base}'{reason}\n"
+            f"'{path}' holds LoRA adapters alone, and their base could not be loaded. It was at '{recorded}'"
+            f"{reason}\n"
             "Say where the base is now with --base FOLDER_OR_HUB_ID (in Python base=...); its weights must "
             "be the recorded ones."
         ) from error

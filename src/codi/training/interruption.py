@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from codi import processes
 from codi.errors import Interrupted
 from codi.training.resuming import checkpoint_to_resume
 
@@ -19,7 +20,8 @@ def kept_on_interrupt(output: Path) -> Iterator[None]:
     """SIGTERM ends what is inside as Ctrl-C does; either raises Interrupted, with what `output` holds."""
     before: Any = None
     takes_signals = (
-        threading.current_thread() is threading.main_thread()
+        processes.count() == 1  # a launcher ends several, which may be waiting for one another, at once
+        and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     )
     if takes_signals:

@@ -64,7 +64,8 @@ def _check_tracker(name: str | None) -> None:
             f"Known trackers: {', '.join(known)}; or none."
         )
     # Asked first: some trackers' callbacks complain once more when a half-made one is dropped.
-    if name != "flyte" and name not in get_available_reporting_integrations():
+    available = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    if name != "flyte" and name not in available:
         extra = "'codi[tensorboard]'" if name == "tensorboard" else name
         raise TrainingError(
             f"training.report_to names '{name}', which is not installed here. Install it (pip install "
