@@ -15,6 +15,8 @@ from transformers.integrations.integration_utils import (
 )
 
 from codi.errors import TrainingError, nearest
+from codi.methods.method import Method
+from codi.modeling.model import CHECKPOINTING_REFUSED
 
 REFUSALS = (TypeError, ValueError, ImportError, RuntimeError, OSError, AttributeError, LookupError)
 """What transformers and accelerate raise over settings that cannot be used here."""
@@ -70,4 +72,16 @@ def _check_tracker(name: str | None) -> None:
         raise TrainingError(
             f"training.report_to names '{name}', which is not installed here. Install it (pip install "
             f"{extra}), name another, or leave it out (training.report_to=none)."
+        )
+
+
+def check_arguments(args: TrainingArguments, method: Method) -> None:
+    """Raise TrainingError for what the Trainer can do and this package cannot."""
+    if args.gradient_checkpointing:
+        raise TrainingError(CHECKPOINTING_REFUSED)
+    if args.auto_find_batch_size and method.stage_at(0, 1000) != method.stage_at(10**9, 1000):
+        raise TrainingError(
+            f"training.auto_find_batch_size was asked for, but the stages of {method.name} are counted in "
+            "batches: after a smaller one was found they would begin elsewhere. Leave it out, and set "
+            "training.per_device_train_batch_size (with gradient_accumulation_steps) to what fits."
         )

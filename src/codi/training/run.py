@@ -38,7 +38,7 @@ from codi.storage import write_whole
 from codi.training.interruption import kept_on_interrupt
 from codi.training.preparation import PreparedData, prepare
 from codi.training.recipes import RunConfig
-from codi.training.rehearsal import one_message, rehearse
+from codi.training.rehearsal import check_arguments, one_message, rehearse
 from codi.training.resuming import (
     COMPLETE,
     Mark,
@@ -50,7 +50,7 @@ from codi.training.resuming import (
 )
 from codi.training.shares import Share
 from codi.training.starting import build_reasoner, start_from
-from codi.training.trainer import CodiTrainer, check_arguments
+from codi.training.trainer import CodiTrainer
 
 RUN_FILES = (
     "run.yaml", "data.json", "training.json", "codi.json", "config.json", "generation_config.json",

@@ -113,8 +113,9 @@ def _section(value: dict[str, Any], kind: Any, name: str) -> dict[str, Any]:
 def _word_of(value: bool, kind: Any) -> Any:
     """A boolean that another YAML reader made of `no`: the word again, where only the word is a choice."""
     kinds = _alternatives(kind)
-    words = [one.value for one in kinds if isinstance(one, type) and issubclass(one, Enum) for one in one]
-    fitting = [word for word in words if str(word).lower() in (YES if value else NO)]
+    choices = [one for one in kinds if isinstance(one, type) and issubclass(one, Enum)]
+    words = [str(choice.value) for one in choices for choice in one]
+    fitting = [word for word in words if word.lower() in (YES if value else NO)]
     return fitting[0] if fitting and bool not in kinds else value
 
 

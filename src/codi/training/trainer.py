@@ -8,7 +8,6 @@ copies whatever tensors it returns.
 from __future__ import annotations
 
 import math
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -32,16 +31,15 @@ from codi import processes
 from codi.data.collation import collate
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.methods.method import Method
 from codi.modeling import checkpoint
-from codi.modeling.model import CHECKPOINTING_REFUSED
 from codi.storage import keep_through_power_cut
 from codi.training import sharding
 from codi.training.batches import LengthGroupedBatches
 from codi.training.callbacks import KnownBest, LastStep, LossBar
-from codi.training.curriculum import Clock, Curriculum
+from codi.training.curriculum import Clock, Curriculum, StagedRows, stage_began
 from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
+from codi.training.rehearsal import check_arguments
 from codi.training.resuming import (
     COMPLETE,
     Best,
@@ -104,7 +102,7 @@ class CodiTrainer(Trainer):
             optimizers=(made, None),  # the Trainer makes what is None
             model=MethodLoss(reasoner),
             args=args,
-            train_dataset=_Staged(data, reasoner.method, args.seed, self.clock),
+            train_dataset=StagedRows(data, reasoner.method, args.seed, self.clock),
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
@@ -130,7 +128,8 @@ class CodiTrainer(Trainer):
         self.first_epoch = state.global_step // self.clock.epoch_updates
         best = Best()
         if self.args.load_best_model_at_end:
-            best = best_at_hand(state, last.parent, self._stage_began(state.global_step), say)
+            since = stage_began(self.reasoner.method, self.clock, state.global_step)
+            best = best_at_hand(state, last.parent, since, say)
         if state.global_step < state.max_steps:
             self.add_callback(KnownBest(best))
             self.train(resume_from_checkpoint=str(last))
@@ -143,12 +142,6 @@ class CodiTrainer(Trainer):
             self._load_from_checkpoint(str(last))
             self._load_best_model()
         return time.perf_counter() - self.began
-
-    def _stage_began(self, update: int) -> int:
-        """The optimiser steps that were done when the stage began which the last of `update` steps is in."""
-        method, epoch_steps = self.reasoner.method, self.clock.epoch_steps
-        stages = [method.stage_at(self.clock.micro_batch(done), epoch_steps) for done in range(update)]
-        return next((done for done in range(update, 0, -1) if stages[done - 1] != stages[-1]), 0)
 
     @property
     def accuracy(self) -> float | None:
@@ -179,7 +172,7 @@ class CodiTrainer(Trainer):
         batches = LengthGroupedBatches(self.data.lengths, share.batch, seed, self.data.group_by_length, share)
         batches.set_epoch(self.first_epoch)
         loader: DataLoader[Any] = DataLoader(
-            cast("_Staged", self.train_dataset),
+            cast("StagedRows", self.train_dataset),
             batch_sampler=batches,
             collate_fn=self._collate,
             num_workers=self.args.dataloader_num_workers,
@@ -366,33 +359,3 @@ class CodiTrainer(Trainer):
 def _fills_in(numbers: Tensor) -> bool:
     """Whether a batch only keeps this process in step with the others; see `Share.own`."""
     return int(numbers[0]) < 0
-
-
-class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
-    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
-
-    def __init__(self, data: PreparedData, method: Method, seed: int, clock: Clock) -> None:
-        self.data, self.method, self.seed, self.clock = data, method, seed, clock
-
-    def __len__(self) -> int:
-        return len(self.data.lengths)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        number, step = key
-        # A stage lasts whole optimiser steps, so that rows, loss and optimiser are in the same one.
-        stage = self.method.stage_at(self.clock.first_of_update(step), self.clock.epoch_steps)
-        rng = random.Random(f"{self.seed}-{step}-{number}")
-        row = self.data.encoded[number if number >= 0 else ~number]
-        return {**self.method.staged(row, stage, rng), "number": number}
-
-
-def check_arguments(args: TrainingArguments, method: Method) -> None:
-    """Raise TrainingError for what the Trainer can do and this package cannot."""
-    if args.gradient_checkpointing:
-        raise TrainingError(CHECKPOINTING_REFUSED)
-    if args.auto_find_batch_size and method.stage_at(0, 1000) != method.stage_at(10**9, 1000):
-        raise TrainingError(
-            f"training.auto_find_batch_size was asked for, but the stages of {method.name} are counted in "
-            "batches: after a smaller one was found they would begin elsewhere. Leave it out, and set "
-            "training.per_device_train_batch_size (with gradient_accumulation_steps) to what fits."
-        )
