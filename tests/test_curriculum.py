@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from codi.errors import CheckpointError, RecipeError
+from codi.errors import CheckpointError, RecipeError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.coconut import Coconut
 from codi.methods.method import build_method
@@ -91,6 +91,46 @@ def test_best_checkpoint_is_of_the_last_stage(tmp_path: Path) -> None:
     assert LatentReasoner.from_pretrained(tmp_path / "run").method == Coconut(
         explicit_epochs=1, epochs_per_stage=1, max_stage=1, stage=2
     )
+
+
+def test_a_loss_may_depend_on_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method that computes the loss is in the stage that the rows are in, wherever that begins."""
+    seen: list[tuple[int | None, set[int]]] = []
+    plain = Coconut.loss
+
+    def watched(method: Coconut, model: Any, batch: dict[str, torch.Tensor], divisors: Any = None) -> Any:
+        seen.append((method.stage, set(batch["thoughts"].tolist())))
+        return plain(method, model, batch, divisors)
+
+    monkeypatch.setattr(Coconut, "loss", watched)
+    method = {
+        "name": "coconut",
+        "explicit_epochs": 0.6,
+        "epochs_per_stage": 1,
+        "max_stage": 1,
+        "c_thought": 2,
+    }
+    settings = settings_of(tmp_path, method, max_steps=9, gradient_accumulation_steps=2, save_strategy="no")
+    run(settings, tmp_path / "run")
+    assert {stage for stage, _ in seen} == {0, 1, 2}
+    assert all(thoughts == {0 if stage == 0 else 2} for stage, thoughts in seen)
+    stages = [stage for stage, _ in seen]
+    assert stages == sorted(stages)  # type: ignore[type-var]
+
+
+def test_the_first_micro_batch_of_a_step() -> None:
+    clock = Clock(epoch_steps=5, update_steps=2)
+    assert [clock.first_of_update(number) for number in range(10)] == [0, 0, 2, 2, 4, 5, 5, 7, 7, 9]
+
+
+@pytest.mark.parametrize("method", [COCONUT, ICOT], ids=["coconut", "icot"])
+def test_a_curriculum_refuses_batches_of_another_size(tmp_path: Path, method: dict[str, Any]) -> None:
+    settings = settings_of(tmp_path, method, max_steps=18, auto_find_batch_size=True)
+    settings["data"]["train"] = "never-read.jsonl"
+    with pytest.raises(TrainingError, match=r"auto_find_batch_size.*per_device_train_batch_size"):
+        run(settings, tmp_path / "run")
+    fixed = settings_of(tmp_path, method | {"stage": 1}, max_steps=1, auto_find_batch_size=True)
+    assert run(fixed, tmp_path / "run")["steps"] == 1  # no stage begins
 
 
 # --- starting from a checkpoint -----------------------------------------------------------------------------

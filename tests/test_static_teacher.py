@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tiny_models import (
     tiny_model,
     word_encoder,
 )
-from tiny_runs import run, tiny_settings, weights
+from tiny_runs import Interrupt, run, tiny_settings, weights
 
 
 @pytest.fixture
@@ -82,3 +83,70 @@ def test_missing_teachers_are_named(tmp_path: Path) -> None:
         run(settings | {"method": {"name": "codi-static-teacher"}}, tmp_path / "run")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         run(settings | {"method": {"name": "codi-static-teacher", "teacher": "./none"}}, tmp_path / "run")
+
+
+def static(teacher: Path) -> dict[str, Any]:
+    return {"name": "codi-static-teacher", "teacher": str(teacher), "latents": 2}
+
+
+def test_a_teacher_that_reads_other_token_ids_is_refused(tmp_path: Path) -> None:
+    """Before any data is read; the ids of one token are named."""
+    settings = tiny_settings(tmp_path, max_steps=1, save_strategy="no")
+    run(settings | {"method": {"name": "cot-sft"}}, tmp_path / "teacher")
+    file = tmp_path / "teacher/tokenizer.json"
+    state = json.loads(file.read_text())
+    vocabulary = state["model"]["vocab"]
+    vocabulary["pens"], vocabulary["buys"] = vocabulary["buys"], vocabulary["pens"]
+    file.write_text(json.dumps(state))
+    settings["data"]["train"] = "never-read.jsonl"
+    with pytest.raises(RecipeError, match=r"another tokenizer.*'buys' is token \d+ for the teacher and \d+"):
+        run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "student")
+    state["model"]["vocab"] |= {
+        "buys": vocabulary["pens"],
+        "pens": vocabulary["buys"],
+        "extra": len(vocabulary),
+    }
+    file.write_text(json.dumps(state))
+    with pytest.raises(
+        RecipeError, match=r"'extra' is token \d+ for the teacher and of none for the student"
+    ):
+        run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "student")
+
+
+def test_a_teacher_that_cuts_text_otherwise_is_refused(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, max_steps=1, save_strategy="no")
+    run(settings | {"method": {"name": "cot-sft"}}, tmp_path / "teacher")
+    file = tmp_path / "teacher/tokenizer.json"
+    state = json.loads(file.read_text())
+    state["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    file.write_text(json.dumps(state))
+    with pytest.raises(RecipeError, match="cuts text into other tokens"):
+        run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "student")
+
+
+def test_a_teacher_of_another_shape_is_refused_before_data_is_read(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, max_steps=1, save_strategy="no")
+    run(settings | {"method": {"name": "cot-sft"}}, tmp_path / "teacher")
+    settings["model"]["base_config"]["n_embd"] = 16
+    settings["data"]["train"] = "never-read.jsonl"
+    with pytest.raises(RecipeError, match="2 layers of width 32, the student 2 of 16"):
+        run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "student")
+
+
+def test_the_teacher_is_freed_when_the_run_ends(tmp_path: Path) -> None:
+    """However it ends: otherwise it would stay on the GPU."""
+    settings = tiny_settings(tmp_path, max_steps=2, save_strategy="no")
+    run(settings | {"method": {"name": "cot-sft", "keep_last_step": False}}, tmp_path / "teacher")
+    during: list[int] = []
+
+    class Look(Interrupt):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            during.append(load_teacher.cache_info().currsize)
+            super().on_step_end(args, state, control, **kwargs)
+
+    run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "student", callbacks=[Look(9)])
+    assert during == [1, 1]
+    assert load_teacher.cache_info().currsize == 0
+    with pytest.raises(KeyboardInterrupt):
+        run(settings | {"method": static(tmp_path / "teacher")}, tmp_path / "cut", callbacks=[Look(1)])
+    assert load_teacher.cache_info().currsize == 0

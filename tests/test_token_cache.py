@@ -105,7 +105,6 @@ def _refuse(*_: Any, **__: Any) -> None:
         {"data": {"steps_rule": "sentences"}},
         {"data": {"train_limit": 11}},
         {"data": {"rationale_form": "results"}},
-        {"data": {"columns": {"question": "id", "answer": "answer", "steps": "steps"}}},
     ],
     ids=str,
 )

@@ -1,6 +1,7 @@
 """The command line, `codi`. Each command stands in `codi.commands` and imports torch only when it runs.
 
-Exit codes: 0 done; 2 an error meant for the reader, whose message alone is printed; 130 interrupted.
+Exit codes: 0 done; 2 an error meant for the reader, whose message alone is printed; 130 interrupted (143 by
+SIGTERM).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from codi.commands.reproduce import reproduce
 from codi.commands.serve import serve
 from codi.commands.train import quickstart, train
 from codi.commands.ui import ui
-from codi.errors import CodiError
+from codi.errors import CodiError, Interrupted
 
 
 class _Commands(TyperGroup):
@@ -44,6 +45,13 @@ class _Commands(TyperGroup):
             name = f"'{error.filename}': " if error.filename else ""
             complain(f"{name}{error.strerror or error}. What was finished before is kept.")
             raise typer.Exit(2) from error
+        except EOFError as error:  # typer would say "Aborted!" and nothing else
+            complain(f"a file that was being read ends too early ({error or 'nothing is left in it'}).")
+            raise typer.Exit(2) from error
+        except Interrupted as error:
+            if processes.is_first():
+                complain(str(error))
+            raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             complain("interrupted. What was finished before is kept.")
             raise typer.Exit(130) from error

@@ -44,6 +44,14 @@ class UsageError(CodiError):
     """A flag or argument cannot be used."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Someone ended the work from outside. The message says what was kept; exit_code: of the process."""
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the known word closest to `name`, or an empty string when none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -1,7 +1,8 @@
-"""Small files written whole or not at all, so that a reader never meets half of one."""
+"""Files that are there whole or not at all: small ones written in one go, large ones brought to the disk."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from codi.errors import DataError
@@ -24,3 +25,16 @@ def write_whole(path: Path, text: str) -> None:
             f"'{path}' could not be written: {error.strerror or error}. Free some space, fix the folder's "
             "rights, or choose another output."
         ) from error
+
+
+def keep_through_power_cut(folder: Path, name: str = "*") -> None:
+    """Wait until the files of a folder (those called `name`) are on the disk, not only on their way to it.
+
+    Raises OSError when the disk refuses.
+    """
+    for path in (*(file for file in folder.glob(name) if file.is_file()), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

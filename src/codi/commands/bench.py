@@ -87,6 +87,7 @@ def generate(
     questions: Annotated[int, typer.Option(help="Questions asked of each, one at a time.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Batch of the throughput measurement.")] = 64,
     device: options.Device = None,
+    base: options.Base = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
     output: options.JsonOutput = None,
@@ -101,6 +102,7 @@ def generate(
     results = bench_generate(
         latent=latent,
         explicit=explicit,
+        base=base,
         questions=questions,
         device=device,
         seed=seed,
@@ -116,6 +118,7 @@ def probe(
     questions: Annotated[int, typer.Option(help="Questions looked at, one at a time.")] = 50,
     problems: Annotated[int, typer.Option(help="Problems whose thoughts are decoded, in batches.")] = 1000,
     device: options.Device = None,
+    base: options.Base = None,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
     output: options.JsonOutput = None,
     overwrite: options.Overwrite = False,
@@ -127,7 +130,7 @@ def probe(
     from codi.experiments.bench_probe import bench_probe
 
     results = bench_probe(
-        checkpoint=checkpoint, questions=questions, problems=problems, device=device, seed=seed
+        checkpoint=checkpoint, base=base, questions=questions, problems=problems, device=device, seed=seed
     )
     _report("Looking at thoughts", results, output)
 
@@ -137,6 +140,7 @@ def page(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that thinks.")],
     tabs: Annotated[int, typer.Option(help="Tabs opened, one after the other.")] = 10,
     device: options.Device = None,
+    base: options.Base = None,
     output: options.JsonOutput = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -146,7 +150,8 @@ def page(
 
     from codi.experiments.bench_page import bench_page
 
-    _report("The page in Chromium", bench_page(checkpoint=checkpoint, tabs=tabs, device=device), output)
+    results = bench_page(checkpoint=checkpoint, base=base, tabs=tabs, device=device)
+    _report("The page in Chromium", results, output)
 
 
 @app.command("serve")
@@ -158,6 +163,7 @@ def serve(
     overload_seconds: Annotated[float, typer.Option(help="How long it gets ten times too much.")] = 60,
     max_waiting: Annotated[int, typer.Option(help="Questions that may wait.")] = 256,
     device: options.Device = None,
+    base: options.Base = None,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
     output: options.JsonOutput = None,
     overwrite: options.Overwrite = False,
@@ -170,6 +176,7 @@ def serve(
 
     results = bench_serve(
         checkpoint=checkpoint,
+        base=base,
         clients=clients,
         requests=requests,
         sequential=sequential,

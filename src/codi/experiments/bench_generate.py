@@ -26,6 +26,7 @@ def bench_generate(
     explicit: Path,
     questions: int = 100,
     device: str | None = None,
+    base: str | None = None,
     seed: int = 1,
     batch_size: int = 64,
     bf16: bool = False,
@@ -34,16 +35,18 @@ def bench_generate(
 
     Every question is asked of the three in turn. `within_bound` says whether each answer took at most
     latents + 2 + answer tokens sequential passes (for written rationales: rationale, prompt and answer
-    tokens + 2). Raises UsageError when `latent` has no latents or `questions` is below 1.
+    tokens + 2). base: where the base of both is now, if it has moved.
+
+    Raises UsageError when `latent` has no latents or `questions` is below 1.
     """
     if questions < 1:
         raise UsageError(f"questions is {questions}; it must be 1 or more.")
-    codi = LatentReasoner.from_pretrained(latent, device=device)
+    codi = LatentReasoner.from_pretrained(latent, device=device, base=base)
     if not codi.method.thinks:
         raise UsageError(
             f"'{latent}' is a {codi.method.name} model, which has no latents. Give a CODI checkpoint."
         )
-    cot = LatentReasoner.from_pretrained(explicit, device=device)
+    cot = LatentReasoner.from_pretrained(explicit, device=device, base=base)
     systems = {
         "latent": (codi, "latent"),
         "explicit": (codi, "explicit"),

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 WAIT_MS = 30_000
 
 
-def bench_page(*, checkpoint: Path, tabs: int = 10, device: str | None = None) -> dict[str, Any]:
+def bench_page(
+    *, checkpoint: Path, tabs: int = 10, device: str | None = None, base: str | None = None
+) -> dict[str, Any]:
     """Milliseconds to load the page, to its first answer, to all answers, and to the answer after a change.
 
     Raises UsageError without Playwright or Chromium, for a count below 1, or when the page does not start.
@@ -46,7 +48,7 @@ def bench_page(*, checkpoint: Path, tabs: int = 10, device: str | None = None) -
     from codi.generation.latent_reasoner import default_device
 
     taken: dict[str, list[float]] = {}
-    with _served(checkpoint, device) as address, sync_playwright() as started:
+    with _served(checkpoint, device, base) as address, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for _ in range(tabs):
             page = browser.new_page()
@@ -66,10 +68,10 @@ def bench_page(*, checkpoint: Path, tabs: int = 10, device: str | None = None) -
 
 
 @contextmanager
-def _served(checkpoint: Path, device: str | None) -> Iterator[str]:
+def _served(checkpoint: Path, device: str | None, base: str | None) -> Iterator[str]:
     """The page's address, while `codi ui` runs."""
     command = [sys.executable, "-m", "codi", "ui", str(checkpoint), "--port", "0"]
-    command += ["--device", device] if device else []
+    command += (["--device", device] if device else []) + (["--base", base] if base else [])
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

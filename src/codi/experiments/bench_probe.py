@@ -23,6 +23,7 @@ from codi.interpretability.thinking import finish, in_batches, think_through
 def bench_probe(
     *,
     checkpoint: Path,
+    base: str | None = None,
     questions: int = 50,
     problems: int = 1000,
     batch_size: int = 64,
@@ -36,7 +37,7 @@ def bench_probe(
     """
     if min(questions, problems, batch_size) < 1:
         raise UsageError(f"questions is {questions}, problems is {problems}; both must be 1 or more.")
-    reasoner = LatentReasoner.from_pretrained(checkpoint, device=device)
+    reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
     examples, _ = load_examples(f"word-problems?seed={seed}&count={max(questions, problems)}", split="test")
     texts = [format_question(example.question) for example in examples]
 

@@ -38,6 +38,7 @@ NAME = "served"
 def bench_serve(
     *,
     checkpoint: Path,
+    base: str | None = None,
     clients: int = 32,
     requests: int = 2000,
     sequential: int = 200,
@@ -56,10 +57,10 @@ def bench_serve(
     examples, _ = load_examples(f"word-problems?seed={seed}&count={min(requests, 1000)}", split="test")
     questions = [format_question(example.question) for example in examples]
     say("the answers as `codi generate` gives them")
-    reasoner = LatentReasoner.from_pretrained(checkpoint, device=device)
+    reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
     expected = [answer.text for answer in reasoner.answer(questions)]
     del reasoner
-    with _served(checkpoint, device, max_waiting) as (address, process):
+    with _served(checkpoint, device, max_waiting, base) as (address, process):
         say(f"{sequential} requests one at a time")
         one = asyncio.run(_closed_loop(address, questions[:sequential] * (sequential // len(questions) + 1),
                                        sequential, 1))  # fmt: skip
@@ -173,10 +174,13 @@ async def _overload(
 
 
 @contextmanager
-def _served(checkpoint: Path, device: str | None, max_waiting: int) -> Iterator[tuple[str, psutil.Process]]:
+def _served(
+    checkpoint: Path, device: str | None, max_waiting: int, base: str | None
+) -> Iterator[tuple[str, psutil.Process]]:
     """The server's address and process, while it runs."""
     command = [sys.executable, "-m", "codi", "serve", str(checkpoint), "--port", "0", "--name", NAME,
-               "--max-waiting", str(max_waiting), *(["--device", device] if device else [])]  # fmt: skip
+               "--max-waiting", str(max_waiting), *(["--device", device] if device else []),
+               *(["--base", base] if base else [])]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

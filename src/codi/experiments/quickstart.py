@@ -155,7 +155,7 @@ def _overrides(job: Settings) -> list[str]:
 def _refuse_other_settings(jobs: list[Settings]) -> None:
     """An interrupted quickstart goes on only as it was begun: else systems of two runs would be compared."""
     from codi.training.recipes import load_recipe
-    from codi.training.run import refuse_changed_settings
+    from codi.training.resuming import refuse_changed_settings
 
     for job in jobs:
         refuse_changed_settings(load_recipe(RECIPE, _overrides(job)), job.output)

@@ -121,7 +121,9 @@ def cot_shift(
     kept, encoded = _encode(reasoner, method, examples)
     teacher = reasoner.model
     if isinstance(method, StaticTeacher):
+        method.check_start(reasoner.model, reasoner.text)
         teacher = load_teacher(method.teacher, str(reasoner.model.device))
+        method.release()  # held by its name here, and freed with it
     measured: list[Tensor] = []
     for batch in in_batches(len(kept), batch_size):
         rows = collate([encoded[number] for number in batch], reasoner.text.pad_id)

@@ -11,7 +11,7 @@ import pkgutil
 import random
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -110,6 +110,14 @@ class Method(ABC):
         """Whether the last step of a rationale is read, as `encode` leaves it out in CODI's teacher."""
         return bool(getattr(self, "keep_last_step", True))
 
+    def check_start(self, model: ThoughtModel, text: TextEncoder) -> None:
+        """Raise CodiError where something that the method brings does not fit; before any data is read."""
+        return
+
+    def release(self) -> None:
+        """Let go of what the method held in memory for a run that has ended."""
+        return
+
     def thought_positions(self, latents: int | None = None) -> int:
         """Positions that stand between question and answer prompt, <bot> and <eot> counted.
 
@@ -173,6 +181,12 @@ def build_method(values: dict[str, Any]) -> Method:
         )
     check_keys(options, METHODS[name], f"method ({name})")
     return METHODS[name](**options)
+
+
+def method_kinds(name: Any) -> dict[str, Any]:
+    """The kinds of a method's options, by name; nothing for a name that is no method's."""
+    _import_all()
+    return {"name": str, **(get_type_hints(METHODS[str(name)]) if str(name) in METHODS else {})}
 
 
 def _import_all() -> None:

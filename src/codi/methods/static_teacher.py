@@ -20,13 +20,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from codi.errors import RecipeError
+from codi.data.encoding import TextEncoder
+from codi.errors import CheckpointError, RecipeError
 from codi.methods.codi import Codi
 from codi.methods.method import Batch, append, predicted_after, prepend, register
 from codi.modeling import checkpoint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
+
+_PROBE = "Tom has 12 apples, he's buying 3.5 more: <<12+3.5=15.5>>. 1,530 % of it. The answer is: 15"
+"""Text that both tokenizers must cut alike."""
 
 
 @register
@@ -49,12 +53,6 @@ class StaticTeacher(Codi):
         n = divisors or self.divisors(batch)
         question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
         frozen = load_teacher(self.teacher, str(model.device))
-        if (frozen.hidden_size, frozen.layers) != (model.hidden_size, model.layers):
-            raise RecipeError(
-                f"The static teacher '{self.teacher}' has {frozen.layers} layers of width "
-                f"{frozen.hidden_size}, the student {model.layers} of {model.hidden_size}: they cannot be "
-                "compared layer by layer."
-            )
         with torch.no_grad():
             teacher = frozen.read(r, after=frozen.read(question).context, hidden_states=True)
 
@@ -69,15 +67,51 @@ class StaticTeacher(Codi):
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
         return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
 
-    def check_run(
-        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
-    ) -> list[str]:
-        """Says what a second model costs. Raises RecipeError without a teacher."""
+    def check_start(self, model: ThoughtModel, text: TextEncoder) -> None:
+        """The teacher must read the student's token ids as the student does, and have its shape.
+
+        Raises RecipeError where it does not or where no teacher is named, CheckpointError without one.
+        """
         if not self.teacher:
             raise RecipeError(
                 "A static teacher needs a checkpoint. Train one with method.name=cot-sft "
                 "method.keep_last_step=false, and give its folder as method.teacher."
             )
+        tokenizer = checkpoint.load_tokenizer(str(checkpoint.locate(self.teacher)))
+        theirs, ours = tokenizer.get_vocab(), text.tokenizer.get_vocab()
+        other = next((token for token in sorted(ours) if theirs.get(token) != ours[token]), None)
+        if other is None and len(theirs) != len(ours):
+            other = next(token for token in sorted(theirs) if token not in ours)
+        if other is not None:
+            raise RecipeError(
+                f"The static teacher '{self.teacher}' has another tokenizer than the student: {other!r} is "
+                f"token {theirs.get(other, 'of none')} for the teacher and {ours.get(other, 'of none')} for "
+                "the student, so the teacher would read other words. Train both with the same tokenizer=..."
+            )
+        cut, wanted = (
+            one(_PROBE, add_special_tokens=False)["input_ids"] for one in (tokenizer, text.tokenizer)
+        )
+        if cut != wanted:
+            raise RecipeError(
+                f"The tokenizer of the static teacher '{self.teacher}' cuts text into other tokens than the "
+                "student's. Train both with the same tokenizer=..."
+            )
+        frozen = load_teacher(self.teacher, "cpu")
+        if (frozen.hidden_size, frozen.layers) != (model.hidden_size, model.layers):
+            raise RecipeError(
+                f"The static teacher '{self.teacher}' has {frozen.layers} layers of width "
+                f"{frozen.hidden_size}, the student {model.layers} of {model.hidden_size}: they cannot be "
+                "compared layer by layer."
+            )
+
+    def release(self) -> None:
+        """Free the teacher: it would stay on the GPU for as long as the process lives."""
+        load_teacher.cache_clear()
+
+    def check_run(
+        self, config: ModelConfig, started: bool, epochs: float, epoch_steps: int = 1000
+    ) -> list[str]:
+        """Says what a second model costs."""
         frozen = load_teacher(self.teacher, "cpu")
         weights = sum(weight.numel() for weight in frozen.parameters())
         size = sum(weight.numel() * weight.element_size() for weight in frozen.parameters())
@@ -102,5 +136,11 @@ def load_teacher(folder: str, device: str) -> ThoughtModel:
     """The frozen teacher. Raises CheckpointError when it cannot be loaded."""
     path = checkpoint.locate(folder)
     saved = checkpoint.read_configuration(path)
-    model = checkpoint.load_model(path, ModelConfig.from_dict(saved["model"]))
+    try:
+        model = checkpoint.load_model(path, ModelConfig.from_dict(saved["model"]))
+    except checkpoint.BaseMoved as error:
+        raise CheckpointError(
+            f"{error}\nA static teacher is given whole: codi merge {folder} --base FOLDER --output MERGED, "
+            "and method.teacher=MERGED."
+        ) from error
     return model.requires_grad_(False).eval().to(device)

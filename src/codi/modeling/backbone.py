@@ -7,8 +7,9 @@ never by the name of a model family.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +17,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, nearest
+from codi.modeling.bases import Base, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
+
+UNREADABLE = (
+    OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError, EOFError,
+    SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What transformers and the readers below it raise over files that they cannot make sense of."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,32 +67,136 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
     return causal  # type: ignore[no-any-return]
 
 
-def load_causal(path: str | Path | None, dtype: str, revision: str = "main") -> tuple[Any, dict[str, Any]]:
+def load_causal(
+    path: str | Path | None, dtype: str, revision: str = "main", gguf_file: str | None = None
+) -> tuple[Any, dict[str, Any]]:
     """A causal LM, and transformers' account of missing and unexpected weights.
 
-    Raises what transformers raises.
+    gguf_file: name of the file in `path` to read; its weights are held dequantised. Raises UNREADABLE.
     """
     automatic: Any = AutoModelForCausalLM  # its annotations leave out what output_loading_info returns
+    options: dict[str, Any] = {}
+    if gguf_file is not None:
+        import transformers
+
+        options["gguf_file"] = gguf_file
+        if hasattr(transformers, "GgufConfig"):  # else it is dequantised without being told
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     causal, info = automatic.from_pretrained(
-        path, revision=revision, dtype=DTYPES[dtype], output_loading_info=True
+        path, revision=revision, dtype=DTYPES[dtype], output_loading_info=True, **options
     )
     return causal, info
 
 
 def _from_pretrained(config: ModelConfig) -> Any:
+    assert config.base is not None
+    base = look_at(config.base, config.base_revision, config.gguf_file)
+    if base.adapter is None:
+        if config.merge_adapter:
+            raise RecipeError(
+                f"model.merge_adapter is set, but '{config.base}' is no adapter: it has no "
+                "adapter_config.json. Leave model.merge_adapter out."
+            )
+        return _plain(base, config.dtype)
+    if not config.merge_adapter:
+        raise refuse_adapter(base)
+    # Always in float32, whatever holds the result: the same weights, and one fingerprint, in every dtype.
+    return _merged(base, seen=()).to(DTYPES[config.dtype])
+
+
+def _plain(base: Base, dtype: str) -> Any:
+    """Raises CheckpointError when it cannot be loaded whole."""
+    name = f"{base.where}/{base.gguf_file}" if base.gguf_file else base.where
     try:
-        causal, info = load_causal(config.base, config.dtype, revision=config.base_revision or "main")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The base model '{config.base}' could not be loaded: {str(error).splitlines()[0]}\n"
-            "Give a directory that holds the model, or connect to the hub and check the name."
-        ) from error
+        causal, info = load_causal(base.where, dtype, base.revision or "main", base.gguf_file)
+    except UNREADABLE as error:
+        raise CheckpointError(f"The base model '{name}' could not be loaded: {_why(base, error)}") from error
     if info["missing_keys"]:
         raise CheckpointError(
-            f"The base model '{config.base}' lacks weights: {sorted(info['missing_keys'])[:5]}. "
+            f"The base model '{name}' lacks weights: {sorted(info['missing_keys'])[:5]}. "
             "It would have been filled with random values; use a complete causal-LM checkpoint."
         )
     return causal
+
+
+def _why(base: Base, error: BaseException) -> str:
+    """The reason that a library gives, and the way out."""
+    reason = first_line(error)
+    if base.gguf_file is not None:
+        return (
+            f"{reason}\nWhere transformers cannot read the file's architecture, give the model itself "
+            "(config.json and safetensors) as model.base; a damaged file fetch again."
+        )
+    if isinstance(error, pickle.UnpicklingError | EOFError):
+        return (
+            "its pytorch_model.bin is damaged, or holds more than tensors, which are all that is read from a "
+            "pickle. Give the model as safetensors."
+        )
+    return f"{reason}\nGive a directory that holds the model, or connect to the hub and check the name."
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows its first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _merged(base: Base, seen: tuple[str, ...]) -> Any:
+    """The base of a PEFT adapter with the adapter multiplied in: a plain causal LM in float32.
+
+    Raises CheckpointError when adapter or base are not there, or do not fit together.
+    """
+    if base.adapter is None:
+        return _plain(base, "float32")
+    from peft import PeftConfig, PeftModel
+
+    over, name = base.under_adapter, base.where
+    if over in seen or over == name:
+        raise CheckpointError(f"The adapter '{name}' names itself as its base ({over}).")
+    try:
+        below = look_at(over, base.adapter.get("revision"))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The adapter '{name}' was trained over '{over}', which cannot be used: {error}\nWhere that base "
+            "is elsewhere now, write its place into adapter_config.json as base_model_name_or_path."
+        ) from error
+    causal = _merged(below, (*seen, name))
+    try:
+        settings = PeftConfig.from_pretrained(name, revision=base.revision)
+        if settings.is_prompt_learning:
+            raise CheckpointError(
+                f"The adapter '{name}' ({settings.peft_type}) is a learned prompt: it has no weights that "
+                "could be merged into the base."
+            )
+        settings.inference_mode = True
+        _make_room(causal, name, base.revision)
+        adapted = PeftModel(causal, settings, autocast_adapter_dtype=False)
+        loaded = adapted.load_adapter(name, "default", revision=base.revision, autocast_adapter_dtype=False)
+        wrong = {"missing": loaded.missing_keys, "unexpected": loaded.unexpected_keys}
+        if any(wrong.values()):
+            told = "; ".join(f"{kind}: {sorted(keys)[:3]}" for kind, keys in wrong.items() if keys)
+            raise CheckpointError(
+                f"The adapter '{name}' does not fit its base '{over}': {told}. Give the base that it was "
+                "trained over (base_model_name_or_path in its adapter_config.json)."
+            )
+        merged = cast("Any", adapted).merge_and_unload(safe_merge=True)
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"The adapter '{name}' could not be merged into '{over}': {first_line(error)}"
+        ) from error
+    return merged.requires_grad_(True)
+
+
+def _make_room(causal: Any, adapter: str, revision: str | None) -> None:
+    """Give the base the vocabulary rows that an adapter brings of its own, where it was trained with more."""
+    from peft.utils import load_peft_weights
+
+    rows = [
+        tensor.shape[0]
+        for name, tensor in load_peft_weights(adapter, device="cpu", revision=revision).items()
+        if name.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight", "lm_head.weight"))
+    ]
+    if rows and rows[0] != causal.get_input_embeddings().weight.shape[0]:
+        causal.resize_token_embeddings(rows[0], mean_resizing=False)
 
 
 @torch.no_grad()

@@ -21,38 +21,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
 import codi
 from codi.data.text_format import TextFormat
-from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import CheckpointError, RecipeError
-from codi.modeling.backbone import check_head, fuse_activations, load_causal
+from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_activations, load_causal
+from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
 
-CONFIGURATION, THOUGHTS, ADAPTER = "codi.json", "thoughts.safetensors", "adapter_model.safetensors"
+CONFIGURATION, THOUGHTS, ADAPTER = CODI_CONFIG, "thoughts.safetensors", "adapter_model.safetensors"
 
 
-def load_tokenizer(name: str) -> Any:
-    """`word-problems`, a hub id, or a directory with a tokenizer (vocab.json and merges.txt will do)."""
-    if name == "word-problems":
-        return build_word_tokenizer()
-    path = Path(name)
-    if path.is_dir() and not (path / "tokenizer.json").exists() and (path / "merges.txt").exists():
-        end = "<|endoftext|>"
-        return GPT2Tokenizer.from_pretrained(name, eos_token=end, bos_token=None, unk_token=end)
-    try:
-        if (path / CONFIGURATION).exists():
-            # As it was saved. AutoTokenizer goes by the model type beside it and may rebuild the pipeline
-            # (Qwen2's class puts its own pre-tokenizer over a word-level one).
-            return PreTrainedTokenizerFast.from_pretrained(name)
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"The tokenizer '{name}' could not be loaded: {str(error).splitlines()[0]}\n"
-            "Give a directory that holds it, or connect to the hub and check the name."
-        ) from error
+class BaseMoved(CheckpointError):
+    """The base of a LoRA checkpoint is not where it was."""
 
 
 def locate(directory: str | Path) -> Path:
@@ -72,7 +55,7 @@ def fetch(name: str, patterns: list[str] | None = None) -> Path:
 
     Raises CheckpointError when `name` is no hub id, or the hub does not give it.
     """
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if name.count("/") != 1 or is_path(name):
         raise CheckpointError(
             f"There is no checkpoint at '{name}'. Give the folder of a trained model, or a hub id."
         )
@@ -150,7 +133,9 @@ def save(
         path.mkdir(parents=True, exist_ok=True)
         # Without its configuration a folder is no checkpoint: one that a kill leaves half done is refused.
         (path / CONFIGURATION).unlink(missing_ok=True)
-        for file in sorted(scratch.iterdir(), key=lambda file: file.name == CONFIGURATION):
+        written = sorted(scratch.iterdir(), key=lambda file: file.name == CONFIGURATION)
+        _remove_other_weights(path, {file.name for file in written})
+        for file in written:
             file.replace(path / file.name)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -159,6 +144,15 @@ def save(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_other_weights(path: Path, written: set[str]) -> None:
+    """Remove weights that an earlier model left in the folder: they would be loaded with the new ones."""
+    parts = "model-?????-of-?????.safetensors"
+    for pattern in ("model.safetensors", parts, "model.safetensors.index.json", ADAPTER, ADAPTER_CONFIG):
+        for file in path.glob(pattern):
+            if file.name not in written:
+                file.unlink()
 
 
 def thought_weights(model: ThoughtModel) -> dict[str, Tensor]:
@@ -183,10 +177,37 @@ def load_model(path: Path, config: ModelConfig, base: str | None = None) -> Thou
         model.config = config
         _load_thoughts(path, model)
     else:
-        model = ThoughtModel(replace(config, base=base or config.base))
+        model = _over_base(path, config, base)
         check_base(path, config, model.config)
         load_weights(path, model)
     return model
+
+
+def _over_base(path: Path, config: ModelConfig, base: str | None) -> ThoughtModel:
+    """The untrained model over the recorded base, or over `base`, where it is now."""
+    try:
+        if base is None or base == config.base:
+            return ThoughtModel(config)
+        now = look_at(base)
+        kept = config.gguf_file if config.gguf_file and (Path(base) / config.gguf_file).is_file() else None
+        merge = config.merge_adapter if now.adapter is not None else None
+        moved = replace(config, base=base, base_revision=None, gguf_file=kept, merge_adapter=merge)
+        return ThoughtModel(moved)
+    except CheckpointError as error:
+        if base is not None:
+            raise
+        recorded = str(config.base)
+        reason = f": {error}"
+        if not Path(recorded).expanduser().exists():
+            reason = ", which is gone." if is_path(recorded) else (
+                f", which is no folder in '{Path.cwd()}' and could not be fetched from the hub."
+            )  # fmt: skip
+        raise BaseMoved(
+            f"'{path}' holds LoRA adapters alone, and their base could not be loaded. It was at '{recorded}'"
+            f"{reason}\n"
+            "Say where the base is now with --base FOLDER_OR_HUB_ID (in Python base=...); its weights must "
+            "be the recorded ones."
+        ) from error
 
 
 def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
@@ -197,7 +218,7 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
         raise CheckpointError(
             f"'{path}' was trained on another base. Expected '{recorded.base}' with {expected[0]} vocabulary "
             f"rows and weights {expected[1]}; found '{found.base}' with {got[0]} rows and weights {got[1]}. "
-            "Point at the right base with base=..., or restore it."
+            "Point at the right base with --base (in Python base=...), or restore it."
         )
 
 
@@ -227,12 +248,15 @@ def _load_thoughts(path: Path, model: ThoughtModel) -> None:
 
 
 def _whole_base(path: Path, config: ModelConfig) -> Any:
+    if (path / ADAPTER_CONFIG).exists():  # transformers would put the adapter over the weights unasked
+        raise CheckpointError(
+            f"'{path}' was saved as a whole model, but an {ADAPTER_CONFIG} lies beside it, of another model. "
+            "Move that file away."
+        )
     try:
         causal, info = load_causal(path, config.dtype)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The weights in '{path}' could not be loaded: {str(error).splitlines()[0]}"
-        ) from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"The weights in '{path}' could not be loaded: {first_line(error)}") from error
     wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "unexpected_keys") if info[kind]}
     if wrong:
         raise CheckpointError(f"The weights in '{path}' do not fit its configuration: {wrong}.")
@@ -278,6 +302,7 @@ def check_vocabulary(path: Path, expected: str, found: str) -> None:
 __all__ = [
     "RecipeError",
     "fetch",
+    "load_base_tokenizer",
     "load_model",
     "load_tokenizer",
     "load_weights",

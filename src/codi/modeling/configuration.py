@@ -31,9 +31,13 @@ class ModelConfig:
     """
 
     base: str | None = None
-    """Hub id or directory of a pretrained causal LM."""
+    """Hub id or directory of a pretrained causal LM, or a .gguf file."""
     base_revision: str | None = None
     """Hub revision (branch, tag or commit) of `base`."""
+    gguf_file: str | None = None
+    """Name of a GGUF file in `base` (a directory or hub id); it is held dequantised."""
+    merge_adapter: bool | None = None
+    """`base` is a PEFT adapter, to be multiplied into the base that it names; otherwise one is refused."""
     base_config: dict[str, Any] | None = None
     """A transformers configuration (with `model_type`) for a model that starts from random weights."""
     dtype: str = "float32"
@@ -73,22 +77,27 @@ class ModelConfig:
         return cls(**values)
 
 
-def check_keys(values: dict[str, Any], target: type, where: str) -> None:
-    """Raise RecipeError when `values` has a key or a kind of value that the dataclass does not take."""
+def check_keys(values: dict[str, Any], target: type, where: str, kinds: dict[str, Any] | None = None) -> None:
+    """Raise RecipeError when `values` has a key or a kind of value that the dataclass does not take.
+
+    kinds: of the values to check, where not all those of the dataclass are wanted.
+    """
     known = [f.name for f in fields(target)]
     for key in values:
         if key not in known:
             raise RecipeError(
                 f"Unknown key '{key}' in {where}.{nearest(key, known)} Known keys: {', '.join(known)}."
             )
-    check_values(values, get_type_hints(target), where)
+    check_values(values, get_type_hints(target) if kinds is None else kinds, where)
 
 
 def check_values(values: dict[str, Any], kinds: dict[str, Any], where: str) -> None:
     """Raise RecipeError when a value is not of the kind (a type annotation) given for its key."""
     for key, value in values.items():
         if key in kinds and not _is_a(value, kinds[key]):
-            raise RecipeError(f"{where}: '{key}' is {value!r}; it must be {_described(kinds[key])}.")
+            number = kinds[key] is str and isinstance(value, int | float)
+            quoted = f""" Put it in quotes: '"{value}"'.""" if number else ""
+            raise RecipeError(f"{where}: '{key}' is {value!r}; it must be {_described(kinds[key])}.{quoted}")
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

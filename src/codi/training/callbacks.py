@@ -1,4 +1,4 @@
-"""What the training loop calls between its steps: the last step's validation, and the bar."""
+"""What the training loop calls between its steps: the last step's validation, the best so far, the bar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
+
+from codi.training.resuming import Best
 
 
 class LastStep(TrainerCallback):
@@ -15,6 +17,17 @@ class LastStep(TrainerCallback):
         """Ask for it on top of what the schedule asks for."""
         if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
             control.should_evaluate = control.should_save = True
+
+
+class KnownBest(TrainerCallback):
+    """Gives a run that goes on the best checkpoint so far, as it was found in the run's own folder."""
+
+    def __init__(self, best: Best) -> None:
+        self.best = best
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """In place of what the checkpoint recorded: a path on the machine and from the folder of then."""
+        self.best.into(state)
 
 
 class LossBar(ProgressCallback):

@@ -6,13 +6,17 @@ resumed in the middle of a stage, or right between two, goes on as if it had nev
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.method import Method
+from codi.training.preparation import PreparedData
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,35 @@ class Clock:
         """The first micro-batch of an optimiser step, both counted from 0."""
         epoch, within = divmod(update, self.epoch_updates)
         return epoch * self.epoch_steps + within * self.update_steps
+
+    def first_of_update(self, micro_batch: int) -> int:
+        """The first micro-batch of the optimiser step that a micro-batch belongs to."""
+        epoch, within = divmod(micro_batch, self.epoch_steps)
+        return epoch * self.epoch_steps + within - within % self.update_steps
+
+
+def stage_began(method: Method, clock: Clock, updates: int) -> int:
+    """The optimiser steps that were done when the stage began which the last of `updates` steps is in."""
+    stages = [method.stage_at(clock.micro_batch(done), clock.epoch_steps) for done in range(updates)]
+    return next((done for done in range(updates, 0, -1) if stages[done - 1] != stages[-1]), 0)
+
+
+class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
+
+    def __init__(self, data: PreparedData, method: Method, seed: int, clock: Clock) -> None:
+        self.data, self.method, self.seed, self.clock = data, method, seed, clock
+
+    def __len__(self) -> int:
+        return len(self.data.lengths)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        number, step = key
+        # A stage lasts whole optimiser steps, so that rows, loss and optimiser are in the same one.
+        stage = self.method.stage_at(self.clock.first_of_update(step), self.clock.epoch_steps)
+        rng = random.Random(f"{self.seed}-{step}-{number}")
+        row = self.data.encoded[number if number >= 0 else ~number]
+        return {**self.method.staged(row, stage, rng), "number": number}
 
 
 class Curriculum(TrainerCallback):

@@ -8,11 +8,10 @@ value.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, get_type_hints
 
 from codi.data.columns import ANNOTATIONS
 from codi.data.derived_rationales import FORMS
@@ -20,8 +19,9 @@ from codi.data.sources import Columns
 from codi.data.text_format import TextFormat
 from codi.errors import RecipeError, nearest
 from codi.evaluation.scorers import get_scorer
-from codi.methods.method import build_method
+from codi.methods.method import build_method, method_kinds
 from codi.modeling.configuration import ModelConfig, check_keys, check_values
+from codi.training.settings import NOTHING, Typed, read_as, read_section, read_yaml
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,6 @@ class RunConfig:
         return asdict(self)
 
 
-TRAINING_KINDS = {
-    "seed": int,
-    "max_steps": int,
-    "num_train_epochs": float,
-    "learning_rate": float,
-    "per_device_train_batch_size": int,
-}
-"""Of those settings that are used before the Trainer itself checks them."""
-SECTIONS = {"model": ModelConfig, "text": TextFormat, "data": DataConfig}
-
-
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
     folder = resources.files("codi.training") / "recipes"
@@ -123,10 +112,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunCon
     An override of `method.name` drops the options that the recipe sets for its own method, so that a baseline
     is one override away; options given as overrides are kept.
     """
-    try:
-        values = yaml.safe_load(recipe_text(name_or_path))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"The recipe '{name_or_path}' is not valid YAML: {error}") from error
+    values = read_yaml(recipe_text(name_or_path), f"The recipe '{name_or_path}'")
     if not isinstance(values, dict):
         raise RecipeError(
             f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'."
@@ -145,20 +131,26 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunCon
 
 def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunConfig:
     """Check every key and build the typed configuration. Raises RecipeError."""
-    check_keys(values, RunConfig, where)
+    check_keys(values, RunConfig, where, kinds={})
+    values = {
+        key: read_yaml(value, f"The value of '{key}', {value!r},") if isinstance(value, Typed) else value
+        for key, value in values.items()
+    }
     for section in ("method", "model"):
         if not isinstance(values.get(section), dict):
             raise RecipeError(f"{where} has no section '{section}'.")
-    values = dict(values)
-    values["method"] = _numbers(values["method"])
+    kinds = get_type_hints(RunConfig)
+    method = values.pop("method")
+    values["method"] = read_section(method, method_kinds(method.get("name")), "method")
     build_method(values["method"])  # says now, not after the data is loaded, what is wrong with it
-    values["model"] = ModelConfig.from_dict(_numbers(values["model"]))
-    for section in ("text", "data"):
-        given = values.get(section) or {}
+    values["model"] = ModelConfig.from_dict(read_as(values["model"], ModelConfig, "model"))
+    for section, target in (("text", TextFormat), ("data", DataConfig)):
+        given = read_as(values.get(section) or {}, target, section)
+        check_values({section: given}, {section: target}, where)
         if section == "text":  # `text.answer_separator=` means none
             given = {key: "" if value is None else value for key, value in given.items()}
-        check_keys(given, SECTIONS[section], section)
-        values[section] = SECTIONS[section](**given)
+        check_keys(given, target, section)
+        values[section] = target(**given)
     check_keys(values["data"].columns or {}, Columns, "data.columns")
     if values["data"].rationale_form not in FORMS:
         raise RecipeError(
@@ -168,47 +160,45 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         raise RecipeError(
             f"data.annotations is '{values['data'].annotations}'; it must be one of {', '.join(ANNOTATIONS)}."
         )
+    for key in ("tokenizer", "start", "optimizer", "scorer"):
+        if key in values:
+            values[key] = read_as(values[key], kinds[key], key)
+    check_values(values, {key: kinds[key] for key in ("tokenizer", "start", "optimizer", "scorer")}, where)
     get_scorer(values.get("scorer", "codi"))
     if values.get("optimizer") not in (None, "muon"):
         raise RecipeError(
             f"optimizer is '{values['optimizer']}'; it must be muon, or left out to take training.optim."
         )
-    if values.get("optimizer") and "optim" in (values.get("training") or {}):
+    values["training"] = _training(values.get("training") or {}, where)
+    if values.get("optimizer") and "optim" in values["training"]:
         raise RecipeError(
             "Both optimizer=muon and training.optim are set, and only one can be used. "
             "Leave training.optim out, or turn Muon off with optimizer=null."
         )
-    known = _training_keys()
-    values["training"] = _numbers(values.get("training") or {})
-    for key in values["training"]:
-        if key not in known:
-            raise RecipeError(
-                f"Unknown key '{key}' in training.{nearest(key, known)} "
-                "It takes transformers' TrainingArguments."
-            )
-    check_values(values["training"], TRAINING_KINDS, "training")
     return RunConfig(**values)
 
 
-def _training_keys() -> list[str]:
+def _training(values: Any, where: str) -> dict[str, Any]:
+    """The section of the Trainer's own settings, each by the kind that TrainingArguments gives it."""
+    check_values({"training": values}, {"training": dict[str, Any]}, where)
+    kinds = _training_kinds()
+    for key in values:
+        if key not in kinds:
+            raise RecipeError(
+                f"Unknown key '{key}' in training.{nearest(key, sorted(kinds))} "
+                "It takes transformers' TrainingArguments."
+            )
+    read = read_section(values, kinds, "training")
+    check_values(read, kinds, "training")
+    return read
+
+
+@cache
+def _training_kinds() -> dict[str, Any]:
     from transformers import TrainingArguments
 
-    return [f.name for f in fields(TrainingArguments) if f.init]
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """`_number` on every value of a section and of the sections in it."""
-    return {key: _numbers(v) if isinstance(v, dict) else _number(v) for key, v in values.items()}
-
-
-def _number(value: Any) -> Any:
-    """YAML reads `3e-3` as text; a number was meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    hints = get_type_hints(TrainingArguments)
+    return {f.name: hints[f.name] for f in fields(TrainingArguments) if f.init}
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -221,12 +211,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
     target = values
     for section in sections:
         inner = target.get(section)
-        if inner is None:
-            inner = target[section] = {}
+        if isinstance(inner, Typed):  # given whole by an override before this one
+            inner = read_yaml(inner, f"The value of '{section}', {str(inner)!r},")
+        if inner is None or (isinstance(inner, Typed) and inner.lower() in NOTHING):
+            inner = {}
         if not isinstance(inner, dict):
             raise RecipeError(f"'{path}': '{section}' is a single value, not a section.")
+        target[section] = inner
         target = inner
-    try:
-        target[key] = _number(yaml.safe_load(text)) if text else None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"The value of '{path}', {text!r}, is not valid YAML.") from error
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    target[key] = read_yaml(text, f"The value of '{path}', {text!r},") if quoted else Typed(text)

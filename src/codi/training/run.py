@@ -11,11 +11,13 @@ OUTPUT/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +29,29 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 import codi
 from codi import processes
 from codi.data.example import Example
-from codi.errors import CheckpointError, TrainingError
+from codi.errors import TrainingError
 from codi.evaluation.scorers import get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
-from codi.modeling.checkpoint import check_base, load_tokenizer, load_weights, locate, read_configuration
+from codi.modeling.checkpoint import check_base, check_vocabulary, read_configuration
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.model import ThoughtModel
 from codi.storage import write_whole
+from codi.training.interruption import kept_on_interrupt
 from codi.training.preparation import PreparedData, prepare
 from codi.training.recipes import RunConfig
+from codi.training.rehearsal import check_arguments, one_message, rehearse
+from codi.training.resuming import (
+    COMPLETE,
+    Mark,
+    checkpoints,
+    holds_run,
+    refuse_changed_settings,
+    weights_faults,
+    whole_checkpoint,
+)
 from codi.training.shares import Share
-from codi.training.trainer import COMPLETE, CodiTrainer, checkpoint_to_resume
+from codi.training.starting import build_reasoner, start_from
+from codi.training.trainer import CodiTrainer
 
 RUN_FILES = (
     "run.yaml", "data.json", "data.md", "training.json", "codi.json", "config.json", "generation_config.json",
@@ -73,71 +86,130 @@ def train(
     Under torchrun every process calls it, and process 0 speaks and writes for all.
     Raises TrainingError when `output` holds a run and neither `resume` nor `overwrite` is given.
     """
-    arguments = {**DEFAULTS, **config.training}
-    share = _share(arguments)
-    processes.join(float(arguments.get("ddp_timeout", 1800)))
+    with kept_on_interrupt(output):
+        return _train(config, output, resume, overwrite, say, callbacks)
+
+
+def _train(
+    config: RunConfig,
+    output: Path,
+    resume: bool,
+    overwrite: bool,
+    say: Callable[[str], None],
+    callbacks: Sequence[TrainerCallback],
+) -> TrainingResult:
+    share = _share(config.training)
+    processes.join(float(config.training.get("ddp_timeout", 1800)))
     if not processes.is_first():
         say = _say_nothing
-    with processes.together():
-        last = _checkpoint_of(config, output, resume, overwrite)
-        set_seed(int(arguments["seed"]))  # before any weight is made
-        reasoner = build_reasoner(config)
-    data = processes.first_alone(lambda: prepare(config.data, reasoner, config.scorer))
-    _require_same(config, data, last)
-    for report in data.reports:
-        say(report.describe())
-    seen = data.overview.describe()
-    say(seen)
-    validating = bool(data.validation)
-    validate = _validator(data.validation, config.scorer) if validating else None
-    trainer = CodiTrainer(
-        reasoner, _arguments(arguments, output, validating, share), data, validate,
-        muon=config.optimizer == "muon", share=share,
-    )  # fmt: skip
-    started = config.model.base is not None or config.start is not None
-    notes = reasoner.method.check_run(
-        config.model, started, trainer.planned_epochs, trainer.clock.epoch_steps
-    )
-    account = [report.as_dict() for report in data.reports]
-    with processes.together():
-        if processes.is_first():  # nothing of an earlier run is lost to a mistake found above
-            _prepare_output(output, resume, overwrite)
-            write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-            read = {"reports": account, "overview": data.overview.as_dict()}
-            write_whole(output / "data.json", json.dumps(read, indent=2) + "\n")
-            write_whole(output / "data.md", seen + "\n")
-    for note in (*data.notes, *notes):
-        say(note)
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
-    say(
-        f"{reasoner.method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, "
-        f"device {trainer.args.device}{_in_words(share)}"
-    )
-    if share.processes > 1:
-        set_seed(int(arguments["seed"]) + share.number)  # else all would drop the same units out
-    with processes.speaking_for_itself():
-        seconds = trainer.run(last)
-    best, steps = trainer.state.best_metric, trainer.state.global_step
-    trainer.check_weights()
-    trainer.save_model(str(output))
-    if trainer.is_world_process_zero():
-        summary = {
-            "codi_version": codi.__version__,
-            "versions": versions(),
-            "device": str(trainer.args.device),
-            "processes": share.processes,
-            "steps": steps,
-            "train_seconds": seconds,
-            "validation_accuracy": best,
-            "best_checkpoint": Path(trainer.state.best_model_checkpoint or "").name or None,
-            "data": account,
-            "history": trainer.state.log_history,
-        }
-        write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
-    processes.everyones(None)  # the output is there before any of them returns
-    return TrainingResult(output, steps, seconds, best)
+    method = build_method(config.method)
+    with ExitStack() as afterwards:
+        with processes.together():  # what can be refused before anything is loaded is refused here
+            settings = _checked_settings(config, output, share)
+            last = _checkpoint_of(config, output, resume, overwrite, say, settings)
+        if resume and last is None and _is_finished(output):
+            say(f"The run in '{output}' is finished and keeps no checkpoints: nothing is left to do.")
+            return _result_of(output)
+        afterwards.callback(method.release)
+        with processes.together():
+            set_seed(settings.seed)  # before any weight is made
+            reasoner = build_reasoner(config)
+            method.check_start(reasoner.model, reasoner.text)
+            if last is not None:
+                _require_same_model(last, reasoner)
+        data = processes.first_alone(lambda: prepare(config.data, reasoner, config.scorer))
+        _require_same(config, data, last)
+        for report in data.reports:
+            say(report.describe())
+        seen = data.overview.describe()
+        say(seen)
+        trainer = _trainer(config, reasoner, settings, data, share)
+        if last is not None:
+            _require_same_rows(last, trainer.rows_mark, output)
+        started = config.model.base is not None or config.start is not None
+        notes = method.check_run(config.model, started, trainer.planned_epochs, trainer.clock.epoch_steps)
+        account = [report.as_dict() for report in data.reports]
+        with processes.together():
+            if processes.is_first():  # nothing of an earlier run is lost to a mistake found above
+                _prepare_output(output, resume, overwrite)
+                write_whole(output / "run.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+                read = {"reports": account, "overview": data.overview.as_dict()}
+                write_whole(output / "data.json", json.dumps(read, indent=2) + "\n")
+                write_whole(output / "data.md", seen + "\n")
+        for note in (*data.notes, *notes):
+            say(note)
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainable = sum(p.numel() for p in reasoner.model.parameters() if p.requires_grad)
+        say(
+            f"{method.name}: {trainable:,} trainable weights, {len(data.lengths):,} examples, "
+            f"device {trainer.args.device}{_in_words(share)}"
+        )
+        if share.processes > 1:
+            set_seed(settings.seed + share.number)  # else all would drop the same units out
+        with processes.speaking_for_itself():
+            seconds = trainer.run(last, say)
+        trainer.check_weights()
+        trainer.save_model(str(output))
+        if trainer.is_world_process_zero():
+            _write_account(output, trainer, account, seconds)
+        processes.everyones(None)  # the output is there before any of them returns
+        return TrainingResult(output, trainer.state.global_step, seconds, trainer.accuracy)
+
+
+def _checked_settings(config: RunConfig, output: Path, share: Share) -> TrainingArguments:
+    """The Trainer's arguments, tried out. Raises TrainingError when they cannot be used here."""
+    validating = config.data.validation is not None and config.data.validation_limit != 0
+    settings = _arguments({**DEFAULTS, **config.training}, output, validating, share)
+    check_arguments(settings, build_method(config.method))
+    rehearse(settings, own_optimizer=config.optimizer == "muon")
+    return settings
+
+
+def _trainer(
+    config: RunConfig, reasoner: LatentReasoner, settings: TrainingArguments, data: PreparedData, share: Share
+) -> CodiTrainer:
+    validate = _validator(data.validation, config.scorer) if data.validation else None
+    with one_message("Training cannot be set up with these settings"):
+        trainer = CodiTrainer(
+            reasoner, settings, data, validate, muon=config.optimizer == "muon", share=share
+        )
+    trainer.rows_mark = mark_of_rows(data)
+    return trainer
+
+
+def _write_account(output: Path, trainer: CodiTrainer, account: list[dict[str, Any]], seconds: float) -> None:
+    """training.json. Its accuracy is that of the weights that were saved."""
+    summary = {
+        "codi_version": codi.__version__,
+        "versions": versions(),
+        "device": str(trainer.args.device),
+        "processes": trainer.share.processes,
+        "steps": trainer.state.global_step,
+        "train_seconds": seconds,
+        "validation_accuracy": trainer.accuracy,
+        "best_checkpoint": trainer.best_checkpoint,
+        "data": account,
+        "history": trainer.state.log_history,
+    }
+    write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _is_finished(output: Path) -> bool:
+    """Whether a run has written everything that it leaves behind."""
+    return (output / "training.json").exists() and not weights_faults(output)
+
+
+def _result_of(output: Path) -> TrainingResult:
+    """What a finished run gave. Raises TrainingError when its account is damaged."""
+    file = output / "training.json"
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        return TrainingResult(
+            output, summary["steps"], summary["train_seconds"], summary["validation_accuracy"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{file} is damaged ({error}). Start anew with --overwrite.") from error
 
 
 def _share(arguments: dict[str, Any]) -> Share:
@@ -163,11 +235,10 @@ def _say_nothing(_: str) -> None:
 
 def _require_same(config: RunConfig, data: PreparedData, last: Path | None) -> None:
     """Raise UsageError when the processes would train on different things."""
-    sample = range(0, len(data.ids), max(1, len(data.ids) // 1000))  # of the tokens; all ids and lengths
     processes.require_same(
         {
             "settings": config.as_dict(),
-            "training data": [data.ids, data.lengths, [data.encoded[i] for i in sample]],
+            "training data": mark_of_rows(data),
             "validation questions": [(e.question, e.answer) for e in data.validation],
             "checkpoints in the output folder": None if last is None else last.name,
         },
@@ -176,108 +247,68 @@ def _require_same(config: RunConfig, data: PreparedData, last: Path | None) -> N
     )
 
 
-def build_reasoner(config: RunConfig) -> LatentReasoner:
-    """An untrained reasoner as configured; the caller has set the seed."""
-    name = config.tokenizer or config.model.base
-    if name is None:
+def mark_of_rows(data: PreparedData) -> str:
+    """A short identity of the training rows: all ids and lengths, and the tokens of a thousand."""
+    sample = range(0, len(data.ids), max(1, len(data.ids) // 1000))
+    values = [data.ids, data.lengths, [data.encoded[number] for number in sample]]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _require_same_rows(last: Path, rows: str, output: Path) -> None:
+    """Raise TrainingError when a run would go on with other rows than it began with."""
+    before = Mark.of(last).rows
+    if before and before != rows:
         raise TrainingError(
-            "A base built from a configuration needs a tokenizer: set 'tokenizer' in the recipe."
+            f"The run in '{output}' began with other training rows: the data (or how this version of codi "
+            "reads it) has changed since, and going on would give another model. Put the data back, or start "
+            "anew with --overwrite."
         )
-    tokenizer = load_tokenizer(name)
-    model = config.model
-    if model.base_config is not None:
-        if model.lora is not None:
-            raise TrainingError(
-                "LoRA was asked for over a base built from a configuration. Its random base would be stored "
-                "nowhere: train all weights (model.lora=null), or give a saved base (model.base=...)."
-            )
-        special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-        model = ModelConfig.from_dict(
-            model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
-        )
-    reasoner = LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
-    has_thoughts = config.start is not None and start_from(config.start, reasoner)
-    if config.model.thought_tokens_from is not None and not has_thoughts:
-        reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
-    return reasoner
 
 
-def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
-    """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
-
-    Returns whether projection and thought tokens came with them.
-
-    The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
-    method thinks and both have them. Raises CheckpointError when the two do not fit together.
-    """
-    path = locate(checkpoint)
-    saved = read_configuration(path)
-    found, model = ModelConfig.from_dict(saved["model"]), reasoner.model
-    if (found.lora is None) != (model.config.lora is None):
-        raise CheckpointError(
-            f"The run cannot start from '{checkpoint}': one of them uses LoRA and the other does not."
-        )
-    if found.base_vocabulary_rows != model.bot_id:
-        raise CheckpointError(
-            f"The run cannot start from '{checkpoint}': it has {found.base_vocabulary_rows} vocabulary rows, "
-            f"the run's base {model.bot_id}."
-        )
-    if load_tokenizer(str(path)).get_vocab() != reasoner.tokenizer.get_vocab():
-        raise CheckpointError(
-            f"The run cannot start from '{checkpoint}': its tokenizer gives tokens other ids than the run's. "
-            "Give the same one: tokenizer=" + str(path)
-        )
-    if found.lora is not None:
-        check_base(path, found, model.config)
-    thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
-    load_weights(path, model, thoughts=thinks)
-    return thinks
+def _require_same_model(last: Path, reasoner: LatentReasoner) -> None:
+    """Raise CheckpointError when a LoRA run would go on over another base, or with other token ids."""
+    saved = read_configuration(last)
+    if reasoner.model.config.lora is not None:
+        check_base(last, ModelConfig.from_dict(saved["model"]), reasoner.model.config)
+    check_vocabulary(last, saved["vocabulary"], reasoner.text.fingerprint())
 
 
-def _checkpoint_of(config: RunConfig, output: Path, resume: bool, overwrite: bool) -> Path | None:
+def _checkpoint_of(
+    config: RunConfig,
+    output: Path,
+    resume: bool,
+    overwrite: bool,
+    say: Callable[[str], None],
+    settings: TrainingArguments,
+) -> Path | None:
     """The checkpoint to resume from, if any; refuses a folder that holds another run."""
-    holds_run = _holds_run(output)
-    if holds_run and not (resume or overwrite):
+    if holds_run(output) and not (resume or overwrite):
         raise TrainingError(
             f"'{output}' already holds a run. Use --resume to go on with it, or --overwrite to start anew."
         )
-    last = checkpoint_to_resume(output) if resume else None
-    if last is not None:
-        refuse_changed_settings(config, output)
-    return last
-
-
-def refuse_changed_settings(config: RunConfig, output: Path) -> None:
-    """Raise TrainingError when `output` holds a run that was started with other settings."""
-    if not (output / "run.yaml").exists():
-        return
-    before = yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8")) or {}
-    now = yaml.safe_load(yaml.safe_dump(config.as_dict()))
-    changed = sorted(key for key in now if now[key] != before.get(key))
-    if changed:
-        raise TrainingError(
-            f"'{output}' was started with other settings in: {', '.join(changed)}. "
-            "Go on with the same settings (see its run.yaml), or start anew with --overwrite."
-        )
-
-
-def _holds_run(output: Path) -> bool:
-    return (output / "run.yaml").exists() or (output / "codi.json").exists()
+    if not resume:
+        return None
+    refuse_changed_settings(config, output)
+    return whole_checkpoint(output, say, processes.count(), scaled=settings.fp16)
 
 
 def _prepare_output(output: Path, resume: bool, overwrite: bool) -> None:
     """Make the folder: empty where a run is overwritten, without half-written checkpoints on resuming."""
-    if overwrite and not resume and _holds_run(output):
+    if overwrite and not resume and holds_run(output):
         _remove_run(output)
     output.mkdir(parents=True, exist_ok=True)
-    for folder in output.glob("checkpoint-*"):
-        if resume and not (folder / COMPLETE).exists():
+    if not resume:
+        return
+    for folder in checkpoints(output):
+        if not (folder / COMPLETE).exists():
             shutil.rmtree(folder)  # cut off while being written
+    for scratch in output.glob(".*.saving"):
+        shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
 
 
 def _remove_run(output: Path) -> None:
     """Remove what a run writes, and nothing else that someone keeps in the folder."""
-    for pattern in ("checkpoint-*", "tensorboard", "runs"):
+    for pattern in ("checkpoint-*", ".checkpoint-*.saving", "tensorboard", "runs"):
         for folder in output.glob(pattern):
             shutil.rmtree(folder)
     for pattern in ("*.safetensors", "*.safetensors.index.json", *RUN_FILES):
@@ -292,13 +323,13 @@ def _arguments(
     if share is not None and share.processes > 1:
         values["per_device_train_batch_size"] = share.own_batch
         values["gradient_accumulation_steps"] = share.own_accumulation
-    if validating:
+    if validating and values.get("eval_strategy") != "no":
         values.setdefault("eval_strategy", "epoch")
         values.setdefault("save_strategy", values["eval_strategy"])
         if "eval_steps" in values:
             values.setdefault("save_steps", values["eval_steps"])
-        values |= {
-            "load_best_model_at_end": True,
+        values |= {  # without checkpoints there is none to choose: the last step's weights are kept
+            "load_best_model_at_end": values["save_strategy"] != "no",
             "metric_for_best_model": "eval_accuracy",
             "greater_is_better": True,
         }
@@ -309,10 +340,8 @@ def _arguments(
     values |= {"output_dir": str(output), "logging_nan_inf_filter": False, "remove_unused_columns": False}
     if "tensorboard" in (values.get("report_to") or ()):  # a name or a list of names
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard")
-    try:
+    with one_message("The training settings do not work together"):
         arguments = TrainingArguments(**values)
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"The training settings do not work together: {error}") from error
     if arguments.n_gpu > 1:  # one process uses one GPU; the Trainer would take all, through DataParallel
         arguments._n_gpu = 1
     return arguments
@@ -344,3 +373,6 @@ def versions() -> dict[str, str]:
         "peft": peft.__version__,
         "accelerate": accelerate.__version__,
     }
+
+
+__all__ = ["TrainingResult", "build_reasoner", "start_from", "train", "versions"]

@@ -8,7 +8,6 @@ copies whatever tensors it returns.
 from __future__ import annotations
 
 import math
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -23,44 +22,48 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from codi import processes
 from codi.data.collation import collate
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.methods.method import Method
 from codi.modeling import checkpoint
-from codi.modeling.model import CHECKPOINTING_REFUSED, ThoughtModel
+from codi.storage import keep_through_power_cut
 from codi.training import sharding
 from codi.training.batches import LengthGroupedBatches
-from codi.training.callbacks import LastStep, LossBar
-from codi.training.curriculum import Clock, Curriculum
+from codi.training.callbacks import KnownBest, LastStep, LossBar
+from codi.training.curriculum import Clock, Curriculum, StagedRows, stage_began
 from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
+from codi.training.rehearsal import check_arguments
+from codi.training.resuming import (
+    COMPLETE,
+    Best,
+    Mark,
+    accuracies,
+    best_at_hand,
+    checkpoint_to_resume,
+    read_state,
+)
 from codi.training.shares import Share
-
-COMPLETE = "complete"
-"""Marker file with the seconds trained so far. A checkpoint folder without it was cut off while being
-written, and is not resumed from."""
 
 
 class MethodLoss(nn.Module):
-    """The wrapped forward: batch in, scalar losses out."""
+    """The wrapped forward: batch in, scalar losses out, by the method of the stage that the step is in."""
 
-    def __init__(self, model: ThoughtModel, method: Method) -> None:
+    def __init__(self, reasoner: LatentReasoner) -> None:
         super().__init__()
-        self.model, self.method = model, method
+        self.model, self.reasoner = reasoner.model, reasoner
 
     def forward(
         self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """See `Method.loss`."""
-        return self.method.loss(self.model, batch, divisors)
+        return self.reasoner.method.loss(self.model, batch, divisors)
 
 
 class CodiTrainer(Trainer):
@@ -79,10 +82,13 @@ class CodiTrainer(Trainer):
         share: Share | None = None,
     ) -> None:
         """share: what this process does of a step; `args` say the same. None for a process alone."""
-        if args.gradient_checkpointing:
-            raise TrainingError(CHECKPOINTING_REFUSED)
+        check_arguments(args, reasoner.method)
         self.reasoner, self.data, self.validate = reasoner, data, validate
         self.share = share or Share(args.train_batch_size, args.gradient_accumulation_steps)
+        self.clock = Clock(
+            epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
+        )
+        self.rows_mark = ""
         self.term_sums: dict[str, float] = {}
         self.term_steps = 0
         self.began = time.perf_counter()
@@ -94,37 +100,41 @@ class CodiTrainer(Trainer):
             )
         super().__init__(
             optimizers=(made, None),  # the Trainer makes what is None
-            model=MethodLoss(reasoner.model, reasoner.method),
+            model=MethodLoss(reasoner),
             args=args,
-            train_dataset=_Staged(
-                data, reasoner.method, args.seed, -(-len(data.lengths) // self.share.batch)
-            ),
+            train_dataset=StagedRows(data, reasoner.method, args.seed, self.clock),
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
             data_collator=self._collate,
         )
         sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
-        self.clock = Clock(
-            epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
-        )
         self.add_callback(Curriculum(reasoner, self.clock))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
             self.add_callback(LossBar)
 
-    def run(self, last: Path | None) -> float:
-        """Train, on from a checkpoint if given, and load the best weights. Returns the run's seconds."""
+    def run(self, last: Path | None, say: Callable[[str], None] = print) -> float:
+        """Train, on from a checkpoint if given, and load the best weights. Returns the run's seconds.
+
+        Says when the best checkpoint so far is not in the run's folder.
+        """
         self.began = time.perf_counter()
         if last is None:
             self.train()
             return time.perf_counter() - self.began
-        self.began -= float((last / COMPLETE).read_text(encoding="utf-8") or 0)
-        state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+        self.began -= Mark.of(last).seconds
+        state = read_state(last)
         self.first_epoch = state.global_step // self.clock.epoch_updates
+        best = Best()
+        if self.args.load_best_model_at_end:
+            since = stage_began(self.reasoner.method, self.clock, state.global_step)
+            best = best_at_hand(state, last.parent, since, say)
         if state.global_step < state.max_steps:
+            self.add_callback(KnownBest(best))
             self.train(resume_from_checkpoint=str(last))
         else:  # killed after its last step; the Trainer would take one more
+            best.into(state)
             self.state = state
             last_step = self.clock.micro_batch(state.global_step - 1)
             stage = self.reasoner.method.stage_at(last_step, self.clock.epoch_steps)
@@ -132,6 +142,20 @@ class CodiTrainer(Trainer):
             self._load_from_checkpoint(str(last))
             self._load_best_model()
         return time.perf_counter() - self.began
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy of the weights that are held at the end: the chosen checkpoint's, or the last
+        step's where none was chosen; None where they were not measured."""
+        if self.best_checkpoint is not None:
+            return self.state.best_metric
+        return accuracies(self.state).get(self.state.global_step)
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """Name of the checkpoint whose weights are held at the end; None for those of the last step."""
+        chosen = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        return Path(chosen).name if chosen else None
 
     @property
     def planned_epochs(self) -> float:
@@ -148,7 +172,7 @@ class CodiTrainer(Trainer):
         batches = LengthGroupedBatches(self.data.lengths, share.batch, seed, self.data.group_by_length, share)
         batches.set_epoch(self.first_epoch)
         loader: DataLoader[Any] = DataLoader(
-            cast("_Staged", self.train_dataset),
+            cast("StagedRows", self.train_dataset),
             batch_sampler=batches,
             collate_fn=self._collate,
             num_workers=self.args.dataloader_num_workers,
@@ -282,13 +306,17 @@ class CodiTrainer(Trainer):
         """
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         self.check_weights()
+        if self.args.should_save:  # a damaged one of that step may be there
+            (folder / COMPLETE).unlink(missing_ok=True)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
             processes.everyones(None)  # complete once all have written theirs
             if self.args.should_save:
-                seconds = time.perf_counter() - self.began
-                (folder / COMPLETE).write_text(f"{seconds:.3f}\n", encoding="utf-8")
+                keep_through_power_cut(folder)
+                mark = Mark(time.perf_counter() - self.began, self.share.processes, self.rows_mark)
+                (folder / COMPLETE).write_text(mark.text(), encoding="utf-8")
+                keep_through_power_cut(folder, COMPLETE)
                 rotate_checkpoints(
                     output_dir=str(folder.parent),
                     save_total_limit=limit,
@@ -331,26 +359,3 @@ class CodiTrainer(Trainer):
 def _fills_in(numbers: Tensor) -> bool:
     """Whether a batch only keeps this process in step with the others; see `Share.own`."""
     return int(numbers[0]) < 0
-
-
-class _Staged(torch.utils.data.Dataset[dict[str, Any]]):
-    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
-
-    def __init__(self, data: PreparedData, method: Method, seed: int, epoch_steps: int) -> None:
-        self.data, self.method, self.seed, self.epoch_steps = data, method, seed, epoch_steps
-
-    def __len__(self) -> int:
-        return len(self.data.lengths)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        number, step = key
-        stage = self.method.stage_at(step, self.epoch_steps)
-        rng = random.Random(f"{self.seed}-{step}-{number}")
-        row = self.data.encoded[number if number >= 0 else ~number]
-        return {**self.method.staged(row, stage, rng), "number": number}
-
-
-def checkpoint_to_resume(output: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    folders = [folder for folder in output.glob("checkpoint-*") if (folder / COMPLETE).exists()]
-    return max(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
