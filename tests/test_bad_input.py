@@ -86,7 +86,7 @@ def test_missing_file(tmp_path: Path, codi_checkpoint: Path) -> None:
 
 
 def test_missing_column(tmp_path: Path, codi_checkpoint: Path) -> None:
-    path = write_rows(tmp_path / "mine.jsonl", {"prompt": "How many?", "answer": "3"})
+    path = write_rows(tmp_path / "mine.jsonl", {"ask": "How many?", "answer": "3"})
     for message in (
         refused("data", path, "--output", tmp_path / "out.jsonl"),
         refused("data", path, "--output", tmp_path / "out.jsonl", "--question-column", "qestion"),
@@ -94,7 +94,7 @@ def test_missing_column(tmp_path: Path, codi_checkpoint: Path) -> None:
         refused("generate", codi_checkpoint, "--file", path),
     ):
         assert "mine.jsonl" in message
-        assert "'prompt'" in message
+        assert "'ask'" in message
         assert "question" in message or "qestion" in message
 
 

@@ -73,7 +73,7 @@ def test_known_layouts(tmp_path: Path, row: dict[str, Any], example: Example, en
         ("9280000000001.25", "9280000000001.25"), ("123456789012345678901", "123456789012345678901"),
         ("0.1000000000000000055", "0.1000000000000000055"), ("1e3", "1000"), ("1e-7", "0.0000001"),
         ("0", "0"), ("0.0", "0"), ("100.0", "100"), ("1e999999", "1E+999999"), ('"18.0"', "18.0"),
-        ('"1,000"', "1,000"), ("true", "True"),
+        ('"1,000"', "1,000"), ("true", "true"), ("false", "false"),
     ],
 )  # fmt: skip
 def test_numbers_keep_their_exact_value(tmp_path: Path, written: str, answer: str) -> None:
@@ -175,10 +175,11 @@ def test_limit_stops_reading(tmp_path: Path) -> None:
         ("in.txt", "Q?||a||b #### 2\n", r"in\.txt, line 1: .* more than once"),
         ("in.tsv", "question\tanswer\n", r"is empty"),
         ("in.xlsx", "PK", r"ending '\.xlsx'.* Save the sheet as 'CSV UTF-8'.*\.jsonl, \.json, \.csv"),
-        ("in.jsonl", '{"prompt": "Q", "answer": "1"}\n',
-         r"no column recognised as the question .*found: 'prompt', 'answer'"),
+        ("in.jsonl", '{"ask": "Q", "answer": "1"}\n',
+         r"no column recognised as the question .*found: 'ask', 'answer'"),
         ("in.csv", "question,result\nQ,1\n", r"no column recognised as the answer .*'question', 'result'"),
-        ("in.csv", "instruction,input,answer\nQ,1,2\n", r"several .*question: 'instruction', 'input'"),
+        ("in.csv", "problem,query,answer\nQ,1,2\n", r"several .*question: 'problem', 'query'"),
+        ("in.csv", "question,response,target\nQ,1,2\n", r"several .*answer: 'target', 'response'"),
         ("in.jsonl", '{"question": "Q", "answer": "1"}\n{"question": " ", "answer": "1"}\n',
          r"in\.jsonl, line 2: empty question.*skip_bad_rows"),
         ("in.jsonl", '{"question": "Q", "answer": "1"}\n{"answer": "1"}\n', r"line 2: empty question"),

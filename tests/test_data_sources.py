@@ -160,14 +160,14 @@ def test_word_problems_refuse_columns_and_unknown_splits() -> None:
 
 def test_written_examples_are_read_back(tmp_path: Path) -> None:
     examples = [
-        Example("a", " Q?\n“é” \u2028 \ud800", ("<<1+2=3>>", "It is 3.5. Mr. X", "", " x "), "-3.50"),
-        Example("7", "R? 1 || 2", (), "1,000 #### x"),
+        Example("a", " Q?\n“é” \u2028 \ud800", ("<<1+2=3>>", "It is 3.5. Mr. X", " x "), "-3.50"),
+        Example("7", "R? 1 || 2", (), "1,000 # x"),
     ]
     path = tmp_path / "new" / "out.jsonl"
     write_jsonl(examples, path)
     assert load_examples(str(path))[0] == examples
     assert json.loads(path.read_text(encoding="utf-8").split("\n")[1]) == {
-        "id": "7", "question": "R? 1 || 2", "steps": [], "answer": "1,000 #### x"
+        "id": "7", "question": "R? 1 || 2", "steps": [], "answer": "1,000 # x"
     }  # fmt: skip
     assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
 
@@ -225,6 +225,23 @@ def test_real_files(name: str, rows: int, without_steps: int) -> None:
     assert (examples[0].id, examples[-1].id) == (f"{name}:1", f"{name}:{rows}")
     if letters:
         assert {example.answer for example in examples} == set("ABCDE")
+
+
+ONLY_THE_ANSWER = {"gsm8k_train:1298", "gsm8k_train:5416"}
+"""Real rows whose last step is "The answer is 8." or "The answer is therefore 3."."""
+
+
+@pytest.mark.parametrize("name", ["gsm8k_train", "gsm8k_train_eq", "gsm8k_test", "gsm8k_aug_train_first3000"])
+def test_real_rows_are_kept_to_the_letter(name: str) -> None:
+    path = SHARED / f"{name}.jsonl"
+    if not path.exists():
+        pytest.skip(f"no {path.name} here")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    examples, report = load_examples(str(path))
+    assert report.noted == {}
+    for row, example in zip(rows, examples, strict=True):
+        steps = tuple(row["cot"][:-1] if example.id in ONLY_THE_ANSWER else row["cot"])
+        assert (example.question, example.steps, example.answer) == (row["question"], steps, row["answer"])
 
 
 def test_real_training_without_its_validation_questions() -> None:

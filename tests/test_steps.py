@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codi.data.steps import STEPS_RULES, split_steps
+from codi.data.steps import STEPS_RULES, split_steps, without_annotations
 from codi.errors import UsageError
 
 
@@ -83,3 +83,73 @@ def test_unknown_rule_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'sentence'.*Did you mean 'sentences'\?") as raised:
         split_steps("a", "sentence")  # type: ignore[arg-type]
     assert all(rule in str(raised.value) for rule in STEPS_RULES)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        # What stands between equations
+        ("<<3+4=7>>,<<7*2=14>>", ("<<3+4=7>>", "<<7*2=14>>")),
+        ("<<3+4=7>>; <<7*2=14>>\n", ("<<3+4=7>>", "<<7*2=14>>")),
+        ("3+4=7, 7*2=14", ("3+4=7", "7*2=14")),
+        ("3+4=7,7*2=14", ("3+4=7", "7*2=14")),
+        ("3 + 4 = 7; 7 * 2 = 14;", ("3 + 4 = 7", "7 * 2 = 14")),
+        ("3+4=7 7*2=14", ("3+4=7", "7*2=14")),
+        ("3+4=7\n7*2=14", ("3+4=7", "7*2=14")),
+        ("1,500+2,500=4,000, 4,000/2=2,000", ("1,500+2,500=4,000", "4,000/2=2,000")),
+        ("($5+$4)*2=$18, 18*50%=9", ("($5+$4)*2=$18", "18*50%=9")),
+        ("-3 + 5 = 2, 2 × 6 = 12", ("-3 + 5 = 2", "2 × 6 = 12")),
+        ("We get 3+4=7, 7*2=14", ("We get 3+4=7, 7*2=14",)),
+        # Numbered lines and bullets
+        ("1. Add 2 and 3.\n2. Double\n   the sum.", ("Add 2 and 3.", "Double the sum.")),
+        ("1) 2+3=5\n2) 5*2=10", ("2+3=5", "5*2=10")),
+        ("1) 2+3=5 2) 5*2=10", ("2+3=5", "5*2=10")),
+        ("Step 1: Add.\nStep 2: Double.\n\nSo it is 10.", ("Add.", "Double.", "So it is 10.")),
+        ("**Step 1: Add**\n2+3=5\n\n**Step 2: Double**\n5*2=10", ("Add 2+3=5", "Double 5*2=10")),
+        ("### Step 1\nAdd.\n### Step 2\nDouble.", ("Add.", "Double.")),
+        ("- Add 2 and 3.\n- Double it.", ("Add 2 and 3.", "Double it.")),
+        ("48\n- 30\n= 18", ("48", "- 30", "= 18")),
+        ("2. So 5.\n4. So 6.", ("2. So 5.", "4. So 6.")),
+        # Other alphabets
+        ("他有3个。又买了4个！一共7个。", ("他有3个。", "又买了4个！", "一共7个。")),
+        ("彼は「はい。」と言った。次に3。", ("彼は「はい。」と言った。", "次に3。")),
+        ("वह 3 लेता है। फिर 4।", ("वह 3 लेता है।", "फिर 4।")),
+        ("كم؟ لديه 3. إذن 7.", ("كم؟", "لديه 3.", "إذن 7.")),
+        ("اس کے پاس 3 ہیں۔ اب 7۔", ("اس کے پاس 3 ہیں۔", "اب 7۔")),
+        ("Он взял 3. Потом 4.", ("Он взял 3.", "Потом 4.")),
+        # LaTeX, HTML, Windows
+        ("We have $x = 3. y = 4$ here. So 7.", ("We have $x = 3. y = 4$ here.", "So 7.")),
+        ("We have $3^2 = 9.$ Thus 10.", ("We have $3^2 = 9.$", "Thus 10.")),
+        ("He has $5. She has $6. So $11.", ("He has $5.", "She has $6.", "So $11.")),
+        ("Then\n\\[\nx = 3. \\\\\ny = 4\n\\]\nSo 7.", ("Then", "\\[ x = 3. \\\\ y = 4 \\]", "So 7.")),
+        ("$\\begin{pmatrix}1\\\\2\\end{pmatrix}$ is it.\nSo 3.",
+         ("$\\begin{pmatrix}1\\\\2\\end{pmatrix}$ is it.", "So 3.")),
+        ("a = 3 \\\\\nb = 4 \\\\ c = 7", ("a = 3", "b = 4", "c = 7")),
+        ("We have\n\\begin{align*}\nx &= 3*4 \\\\\n &= 12, \\\\\ny &= 13\n\\end{align*}\nThus 13.",
+         ("We have", "x = 3*4 = 12,", "y = 13", "Thus 13.")),
+        ("3+4 is 7.\\nThen 14, as x \\neq 7.", ("3+4 is 7.", "Then 14, as x \\neq 7.")),
+        ("3+4 is 7.<br>Then 14.<br/>", ("3+4 is 7.", "Then 14.")),
+        ("3+4 is 7.\r\nThen 14.\r\n\r\n", ("3+4 is 7.", "Then 14.")),
+        ("3+4 is 7.\u2028Then 14.", ("3+4 is 7.", "Then 14.")),
+        ("<br>\u200b\n", ()),
+    ],
+)  # fmt: skip
+def test_layouts(text: str, steps: tuple[str, ...]) -> None:
+    assert split_steps(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("step", "plain"),
+    [
+        ("She sold 48/2 = <<48/2=24>>24 clips.", "She sold 48/2 = 24 clips."),
+        ("That is 80,000+50,000=$<<80000+50000=130000>>130,000.", "That is 80,000+50,000=$130,000."),
+        ("It is <<.5*4=2.00>>$2.00 a day.", "It is $2.00 a day."),
+        ("So 48/2 = <<48/2=24>> clips.", "So 48/2 = 24 clips."),
+        ("So it is 24<<48/2=24>> clips.", "So it is 24 clips."),
+        ("<<48/2=24>>", "<<48/2=24>>"),
+        ("No annotation.", "No annotation."),
+    ],
+)
+def test_annotations_are_left_out_of_sentences(step: str, plain: str) -> None:
+    assert without_annotations(step) == plain
+    assert without_annotations(plain) == plain

@@ -55,6 +55,9 @@ def data(
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Count and leave out defective rows; do not stop at them.")
     ] = False,
+    annotations: Annotated[
+        str, typer.Option(help="Calculator annotations <<48/2=24>> inside sentences: keep or remove.")
+    ] = "keep",
     question_column: options.QuestionColumn = None,
     answer_column: options.AnswerColumn = None,
     rationale_column: options.RationaleColumn = None,
@@ -77,8 +80,9 @@ def data(
     name, part, limit = _resolve(source, split, count, seed)
     columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
     examples, report = load_examples(
-        name, split=part, columns=columns, limit=limit, skip_bad_rows=skip_bad_rows
-    )
+        name, split=part, columns=columns, limit=limit, skip_bad_rows=skip_bad_rows,
+        annotations=annotations,
+    )  # fmt: skip
     write_jsonl(examples, output)
     typer.echo(report.describe())
     typer.echo(f"{len(examples)} examples written to {output}")

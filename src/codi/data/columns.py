@@ -1,136 +1,64 @@
-"""Which column of a row is the question, the rationale and the answer, and how a row becomes an example.
+"""How a row becomes an example: its columns are read, and the answer and the rationale taken apart.
 
-Layouts recognised without options:
+    question, cot | rationale | steps, answer     GSM8k-Aug, Coconut's JSON, what `write_jsonl` writes
+    question, answer with '####'                  openai/gsm8k, GSM-Symbolic
+    query, response                               MetaMathQA: marker lines at the end
+    problem, solution (, answer)                  NuminaMath, OpenR1, OpenMathInstruct: `\\boxed{}`
+    instruction (+ input), output                 Alpaca
+    messages | conversations                      chats, with reasoning in `<think>` or in its own field
+    question, options | choices, answer           AQuA-RAT, ARC, MMLU, CommonsenseQA
+    Body + Question, Answer                       SVAMP as published
 
-    question, cot | rationale, answer      GSM8k-Aug, GSM8k-Aug-NL, CommonsenseQA with rationales
-    question, steps, answer                Coconut's JSON, whynlp/gsm8k-aug, what `write_jsonl` writes
-    question, answer with '####'           openai/gsm8k: rationale, then '####', then the answer
-    question_concat | Body + Question, Answer     SVAMP on the hub and as published
-    question, final_ans                    MultiArith
-    instruction, response                  GSM-Hard (juyoung-trl)
-    input, target                          GSM-Hard (reasoning-machines)
-    question, choices, answerKey           CommonsenseQA on the hub and as published
+What a row cannot give is a `RowDefect`, which names its reason.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from codi.data.example import Example
-from codi.data.steps import StepsRule, split_steps
-from codi.errors import DataError, nearest
+from codi.data.answer_text import (
+    MISSING_ANSWER,
+    SHORT,
+    answer_defect,
+    may_hold_marker,
+    same_answer,
+    tidy,
+)  # fmt: skip
+from codi.data.answers import Separated, separate, without_statement
+from codi.data.choices import Choices, choices_of, letter_shown, read_choices, refuse_unread_options
+from codi.data.conversations import UNREADABLE as UNREADABLE_TURNS
+from codi.data.conversations import is_conversation, read_conversation, reply_text
+from codi.data.example import Example, RowDefect
+from codi.data.layout import Columns, Layout, resolve_layout
+from codi.data.rationale_lines import VISIBLE
+from codi.data.steps import StepsRule, split_steps, without_annotations
+from codi.data.values import is_missing, value_text
+from codi.data.written_lists import looks_like_list, written_list
 
-_QUESTION = ("question", "question_concat", "instruction", "input")
-_RATIONALE = ("cot", "rationale")
-_STEPS = ("steps",)
-_ANSWER = ("answer", "Answer", "final_ans", "response", "target", "answerKey")
-_ID = ("id", "ID")
+__all__ = ["MISSING_ANSWER", "Columns", "Layout", "RowDefect", "example_from_row", "resolve_layout"]
+
+ANNOTATIONS = ("keep", "remove")
+"""What becomes of `<<48/2=24>>` inside a sentence."""
 
 EMPTY_QUESTION = "empty question"
-MISSING_ANSWER = "missing answer"
 NO_NUMBER = "answer without a number"
+OTHER_ANSWER = "rationale that ends in another answer"
+PLACEHOLDERS = "question with placeholders in place of its numbers"
+UNREADABLE_STEPS = "list of steps that cannot be read"
+
+BLANK_STEP = "blank steps left out"
+SYSTEM_MESSAGE = "system messages put before the question"
+WRITTEN_OTHERWISE = "rationales that may end in another answer"
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns to read; None leaves a column to be recognised.
-
-    Attributes:
-        question: text of the question.
-        rationale: the reasoning as one text, split into steps by the steps rule.
-        steps: the reasoning as a list of steps, kept as it stands.
-        answer: the final answer.
-    """
-
-    question: str | None = None
-    rationale: str | None = None
-    steps: str | None = None
-    answer: str | None = None
+# MAWPS, as some have it: "Ann has N_00 pens".
+_PLACEHOLDER = re.compile(r"\bN_0\d\b")
 
 
-class RowDefect(Exception):
-    """A row that makes no example; the message is the reason it is counted under."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The columns of one source. `body` is text put before the question, `choices` its answer options."""
-
-    question: str
-    answer: str
-    rationale: str | None = None
-    steps: str | None = None
-    body: str | None = None
-    choices: str | None = None
-    id: str | None = None
-
-
-def resolve_layout(found: Sequence[str], asked: Columns | None, where: str) -> Layout:
-    """Match the columns `found` in `where` with those asked for and those of the known layouts.
-
-    Raises:
-        DataError: a column asked for is not there, none can be recognised, or several could be meant.
-    """
-    asked = asked or Columns()
-    for role in ("question", "rationale", "steps", "answer"):
-        name = getattr(asked, role)
-        if name is not None and name not in found:
-            raise DataError(
-                f"{where} has no column '{name}', asked for as the {role}.{nearest(name, found)} "
-                f"Columns found: {_listed(found)}."
-            )
-    body = None
-    question = asked.question
-    if question is None and {"Body", "Question"} <= set(found):
-        body, question = "Body", "Question"
-    elif question is None and "question_concat" in found and "Answer" in found:
-        question = "question_concat"
-    question = question or _recognise("question", _QUESTION, found, where)
-    rationale, steps = asked.rationale, asked.steps
-    if rationale is None and steps is None:
-        steps = next((name for name in _STEPS if name in found), None)
-        rationale = None if steps else next((name for name in _RATIONALE if name in found), None)
-    elif rationale is not None and steps is not None:
-        raise DataError(
-            f"Both a rationale column ('{rationale}') and a steps column ('{steps}') were asked for in "
-            f"{where}. Ask for one of them."
-        )
-    return Layout(
-        question=question,
-        answer=asked.answer or _recognise("answer", _ANSWER, found, where),
-        rationale=rationale,
-        steps=steps,
-        body=body,
-        choices="choices" if "choices" in found else None,
-        id=next((name for name in _ID if name in found), None),
-    )
-
-
-def _recognise(role: str, names: Sequence[str], found: Sequence[str], where: str) -> str:
-    matching = [name for name in names if name in found]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise DataError(
-            f"{where} has several columns that could be the {role}: {_listed(matching)}. "
-            f"Name it: --{role}-column on the command line, data.columns.{role}=NAME in training."
-        )
-    raise DataError(
-        f"{where} has no column recognised as the {role} (known: {_listed(names)}). "
-        f"Columns found: {_listed(found)}. Name it: "
-        f"--{role}-column on the command line, data.columns.{role}=NAME in training."
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
+def _unnoted(_: str) -> None:
+    """Where nobody counts."""
 
 
 def example_from_row(
@@ -138,128 +66,239 @@ def example_from_row(
     layout: Layout,
     *,
     fallback_id: str,
-    where: str,
     steps_rule: StepsRule,
+    annotations: str = "keep",
     require_answer_number: bool = False,
+    note: Callable[[str], None] = _unnoted,
 ) -> Example:
     """The example that `row` holds. Questions and listed steps are kept to the letter.
 
+    Args:
+        annotations: 'remove' leaves the calculator annotations out of sentences.
+        require_answer_number: whether an answer without a digit is a defect.
+        note: counts what is worth knowing about a row that is kept.
+
     Raises:
-        RowDefect: the question is empty, the answer missing, or without a digit where one is required.
-        DataError: a value has a type that cannot be read; the message starts with `where`.
+        RowDefect: the row makes no example; the message says why, and shows the text at fault.
     """
-    question = _question(row, layout, where)
+    question, choices, reply = _asked(row, layout, note)
     if not question.strip():
         raise RowDefect(EMPTY_QUESTION)
-    answer = _text(row.get(layout.answer), f"{where}: the answer")
-    steps: tuple[str, ...] = ()
-    if layout.steps is not None:
-        steps = _listed_steps(row.get(layout.steps), f"{where}: the steps", steps_rule)
-    elif layout.rationale is not None:
-        steps = _steps_of_rationale(row.get(layout.rationale), f"{where}: the rationale", steps_rule)
-    elif "####" in answer:
-        rationale, _, answer = answer.rpartition("####")
-        steps = split_steps(rationale.strip(), steps_rule)
-        answer = _without_thousands_commas(answer.strip())
-    answer = answer.strip()
-    if not answer:
-        raise RowDefect(MISSING_ANSWER)
+    if "N_0" in question and _PLACEHOLDER.search(question):
+        raise RowDefect(PLACEHOLDERS, question, "Put the numbers into the question")
+    if layout.choices:
+        choices = read_choices(row, layout.choices)
+    given = _first_given(row, layout.answers)
+    in_conversation = given is row.get(layout.question) and reply is not None
+    answer, solution = _answer(reply if in_conversation else given, choices)
+    rationale = _first_given(row, layout.rationales)
+    if rationale is None and reply and not in_conversation:
+        rationale = reply
+    if rationale is not None:
+        steps, stated = _steps(rationale, (answer, given), steps_rule, note)
+        _compare(stated, answer, choices, note)
+    else:
+        steps = _split(solution.rationale, steps_rule) if solution is not None else ()
+    if annotations == "remove":
+        steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
-        raise RowDefect(NO_NUMBER)
-    own_id = _text(row.get(layout.id), f"{where}: the id") if layout.id is not None else ""
+        raise RowDefect(NO_NUMBER, answer)
+    if choices is not None:
+        question = choices.written_into(question)
+    else:
+        answer = letter_shown(answer, question)
+    if choices is None and len(answer) == 1:
+        refuse_unread_options(row, layout.reads, answer, question)
+    own_id = value_text(row.get(layout.id), "id") if layout.id is not None else ""
     return Example(own_id or fallback_id, question, steps, answer)
 
 
-def _question(row: Mapping[str, Any], layout: Layout, where: str) -> str:
-    value: Any = row.get(layout.question)
-    choices: Any = row.get(layout.choices) if layout.choices else None
-    if isinstance(value, Mapping):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
-        value, choices = value.get("stem"), value.get("choices")
-    if value is not None and not isinstance(value, str) and not _is_nan(value):
-        raise DataError(f"{where}: the question is not text but {type(value).__name__}. Make it text.")
-    question = value if isinstance(value, str) else ""
-    if layout.body is not None:
-        body = _text(row.get(layout.body), f"{where}: the body").strip()
-        # SVAMP's bodies lack the full stop that its joined column has.
-        body = body if not body or body.endswith((".", "!", "?", ",")) else f"{body}."
-        question = f"{body} {question}".strip() if question.strip() else ""
-    if choices is not None and question.strip():
-        question = f"Question: {question}\nChoices:\n{_choices(choices, where)}"
-    return question
+def _first_given(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
+    """The first value that is not missing or blank; None without one."""
+    for column in columns:
+        value = row.get(column)
+        if value is None or (isinstance(value, str) and not value.strip()) or is_missing(value):
+            continue
+        if not (isinstance(value, list | tuple | dict) and not value):
+            return value
+    return None
 
 
-def _choices(choices: Any, where: str) -> str:
-    """Answer options, one on a line: `A: bank`."""
-    if isinstance(choices, Mapping):  # the hub's form: two lists
-        pairs = list(zip(choices.get("label") or (), choices.get("text") or (), strict=False))
-    elif isinstance(choices, list) and all(isinstance(choice, Mapping) for choice in choices):
-        pairs = [(choice.get("label"), choice.get("text")) for choice in choices]
-    else:
-        pairs = []
-    if not pairs or any(label is None or text is None for label, text in pairs):
-        raise DataError(
-            f"{where}: the choices cannot be read. Give {{'label': [..], 'text': [..]}}, or a list of "
-            "{'label', 'text'}."
-        )
-    return "\n".join(f"{label}: {text}" for label, text in pairs)
+def _asked(
+    row: Mapping[str, Any], layout: Layout, note: Callable[[str], None]
+) -> tuple[str, Choices | None, str | None]:
+    """The question, the options it brings with it, and the reply where it is a conversation."""
+    value = row.get(layout.question)
+    choices: Choices | None = None
+    reply: str | None = None
+    if isinstance(value, dict):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
+        options = value.get("choices")
+        choices = None if options is None else choices_of(options)
+        value = value.get("stem")
+    elif not isinstance(value, str) or value.startswith("[") or layout.question in layout.answers:
+        if is_conversation(value):
+            value, reply, told = read_conversation(value)
+            if told:
+                note(SYSTEM_MESSAGE)
+        elif is_missing(value):
+            value = ""
+        elif isinstance(value, str) and layout.question in layout.answers:
+            raise RowDefect(UNREADABLE_TURNS, value, "Give a list of turns, or name the answer's column")
+        elif not isinstance(value, str):
+            raise RowDefect(f"the question is not text but {type(value).__name__}", str(value))
+    question: str = value or ""
+    if question.strip():
+        for column in reversed(layout.before):
+            context = row.get(column)
+            if is_missing(context):
+                continue
+            if not isinstance(context, str):
+                raise RowDefect(
+                    f"'{column}', which is put before the question, is not text but {type(context).__name__}",
+                    str(context), "Name the question's column (--question-column) to leave it out",
+                )  # fmt: skip
+            question = _after(context, question, told=column.casefold() != "body")
+        if layout.after is not None:
+            given = value_text(row.get(layout.after), layout.after).strip()
+            question = f"{question}\n{given}" if given else question
+    return question, choices, reply
 
 
-def _steps_of_rationale(value: Any, where: str, rule: StepsRule) -> tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        return _listed_steps(value, where, rule)
-    return split_steps(_text(value, where), rule)
+def _after(context: str, question: str, *, told: bool) -> str:
+    """`question` after what it stands on: a text of its own, or (SVAMP's bodies) the sentences before."""
+    context = context.strip()
+    if told:
+        return f"{context}\n{question}" if context else question
+    # SVAMP's bodies lack the full stop that its joined column has.
+    context = context if not context or context.endswith((".", "!", "?", ",")) else f"{context}."
+    return f"{context} {question}".strip()
 
 
-def _listed_steps(value: Any, where: str, rule: StepsRule) -> tuple[str, ...]:
-    """A list as it stands; a JSON list in text (CSV) likewise; other text is split."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                parsed = json.loads(value)
-            except json.JSONDecodeError:
-                return split_steps(value, rule)
-            return _listed_steps(parsed, where, rule)
-        return split_steps(value, rule)
-    if value is None or _is_nan(value):
-        return ()
+def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]:
+    """The answer in a value, and what else its text held where it is a worked solution."""
+    if choices is None and isinstance(value, str) and len(value) <= SHORT and value.isalnum():
+        return value, None  # most of them
+    if isinstance(value, list | tuple) and is_conversation(value):
+        value = reply_text(value)
+    if choices is not None and choices.right is not None and isinstance(value, dict):
+        return choices.letters[choices.right], None
+    text = value_text(value, "answer").strip()
+    solution: Separated | None = None
+    if may_hold_marker(text):
+        solution = separate(text, summary=True)
+        if solution.answer is None:
+            solution = None
+        else:
+            text = solution.answer
+    if choices is not None:
+        return choices.letter(value if solution is None else text), solution
+    answer = text if solution is not None or text.isalnum() else tidy(text, full_stop=True)
+    if answer.startswith("[") and _is_list(answer):
+        raise RowDefect("the answer is a list", answer, "Give one text or number")
+    defect = answer_defect(answer)
+    if defect == MISSING_ANSWER:
+        raise RowDefect(defect)
+    if defect is not None:
+        raise RowDefect(
+            defect, answer, "An answer is one short text. In a worked solution it is found behind '####', "
+            "'The answer is:' or in \\boxed{}; an answer in a column of its own is named: --answer-column",
+        )  # fmt: skip
+    return answer, solution
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return looks_like_list(text) and isinstance(written_list(text), list)
+    except ValueError:
+        return False
+
+
+def _steps(
+    value: Any, said: tuple[str, Any], rule: StepsRule, note: Callable[[str], None]
+) -> tuple[tuple[str, ...], str | None]:
+    """The steps of a rationale, and the answer that it states at its end, if any.
+
+    said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and looks_like_list(value):
+        try:
+            value = written_list(value)
+        except ValueError as error:
+            raise RowDefect(UNREADABLE_STEPS, value, f"Write the list as JSON: {error}") from None
+    if not isinstance(value, str):
+        if is_conversation(value):
+            return _steps(reply_text(value), said, rule, note)
+        return _listed_steps(value, note)
+    if rule.startswith("published"):  # literal, markers and all
+        return split_steps(value, rule), None
+    if value.strip() in said:
+        return (), None
+    if not may_hold_marker(value):
+        return split_steps(value, rule), None
+    parts = separate(value, summary=True)
+    return _split(parts.rationale, rule), parts.answer
+
+
+def _split(rationale: str, rule: StepsRule) -> tuple[str, ...]:
+    """The steps of a rationale whose markers are out; what LaTeX hid until it was split goes as well."""
+    steps = split_steps(rationale, rule)
+    if rule.startswith("published") or not may_hold_marker(rationale):
+        return steps
+    return _without_statements(steps)[0]
+
+
+def _without_statements(steps: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    """Steps without what only states the answer, and the answer that they state."""
+    parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
+    stated = next((part.answer for part in reversed(parts) if part.answer), None)
+    return tuple(part.rationale for part in parts if VISIBLE.search(part.rationale)), stated
+
+
+def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, ...], str | None]:
+    """A list as it stands, without what is blank and what only states the answer."""
+    if isinstance(value, dict):
+        value = list(value.values())
     if not isinstance(value, list | tuple):
-        raise DataError(f"{where} are not a list but {type(value).__name__}. Give a list or text.")
-    if any(not isinstance(step, str) for step in value):
-        raise DataError(f"{where} hold something that is not text. Give a list of texts.")
-    return tuple(value)
+        raise RowDefect(
+            f"the steps are not a list but {type(value).__name__}", str(value), "Give a list or text"
+        )
+    steps = tuple([step if isinstance(step, str) else _step_text(step) for step in value])
+    text = "\n".join(steps)
+    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(VISIBLE.search, steps)):
+        for _ in range(sum(VISIBLE.search(step) is None for step in steps)):
+            note(BLANK_STEP)
+        steps = tuple(filter(VISIBLE.search, steps))
+    return _without_statements(steps) if may_hold_marker(text) else (steps, None)
 
 
-def _text(value: Any, where: str) -> str:
-    """A scalar as text: nothing for null and NaN, '18' for 18 and 18.0, '3.5' for 3.5, exactly."""
-    if value is None or _is_nan(value):
+_STEP_FIELDS = ("step", "text", "content", "explanation", "thought", "reasoning", "output", "result")
+
+
+def _step_text(step: Any) -> str:
+    """One step that is no text: an object with one, or with an explanation and its result."""
+    if is_missing(step):
         return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, Integral):
-        return str(int(value))
-    if isinstance(value, Decimal):
-        return _decimal_text(value)
-    if isinstance(value, Real):
-        # repr is the shortest decimal that reads back as the same float.
-        return _decimal_text(Decimal(repr(float(value))))
-    raise DataError(f"{where} is neither text nor a number but {type(value).__name__}. Make it one.")
+    if isinstance(step, dict):
+        texts = {name: text for name, text in step.items() if isinstance(text, str)}
+        known = [texts[name] for name in _STEP_FIELDS if name in texts]
+        if known or len(texts) == 1:
+            return " ".join(known or texts.values())
+    raise RowDefect("the steps hold something that is not text", str(step), "Give a list of texts")
 
 
-def _decimal_text(value: Decimal) -> str:
-    if not value.is_finite() or abs(value.adjusted()) > 400:  # written out, it would fill pages
-        return str(value)
-    if value == value.to_integral_value():
-        return str(int(value))
-    text = format(value, "f")
-    return text.rstrip("0")
+def _compare(stated: str | None, answer: str, choices: Choices | None, note: Callable[[str], None]) -> None:
+    """Hold what a rationale states at its end against the answer of the row, which counts.
 
-
-def _is_nan(value: Any) -> bool:
-    return (isinstance(value, float) and math.isnan(value)) or (isinstance(value, Decimal) and value.is_nan())
-
-
-def _without_thousands_commas(answer: str) -> str:
-    """GSM8K writes 70,000; GSM8k-Aug and the models trained on it write 70000."""
-    return answer.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", answer) else answer
+    A plain number or a letter that differs is a defect; where the texts alone do not tell, it is noted.
+    """
+    if not stated:
+        return
+    if choices is not None:
+        meant = choices.meant(stated)
+        same = meant == answer if meant is not None else None
+    else:
+        same = same_answer(stated, answer)
+    if same is None:
+        note(WRITTEN_OTHERWISE)
+    elif not same:
+        raise RowDefect(OTHER_ANSWER, stated, f"The answer of the row is {answer!r}")

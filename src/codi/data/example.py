@@ -20,11 +20,30 @@ class Example:
     answer: str
 
 
+class RowDefect(Exception):
+    """A row that makes no example.
+
+    Attributes:
+        reason: what it is counted under where bad rows are left out.
+    """
+
+    def __init__(self, reason: str, found: str | None = None, advice: str = "") -> None:
+        """found: the text at fault, of which the message shows the beginning; advice: what mends it."""
+        shown = "" if found is None else f": {found[:SHOWN]!r}{'...' if len(found) > SHOWN else ''}"
+        super().__init__(f"{reason}{shown}{f'. {advice}' if advice else ''}")
+        self.reason = reason
+
+
+SHOWN = 80
+"""Characters of a text that an error shows."""
+
+
 @dataclass
 class LoadReport:
     """How many rows of a source were read, how many were kept, and why the others were not.
 
     `stopped_at`: the limit at which reading stopped, with rows left that were not read; None where all were.
+    `noted` counts what was mended or left open in rows that were kept.
     """
 
     source: str
@@ -32,14 +51,20 @@ class LoadReport:
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     stopped_at: int | None = None
+    noted: dict[str, int] = field(default_factory=dict)
 
     def drop(self, reason: str) -> None:
         """Count one row left out for `reason`."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
+    def note(self, remark: str) -> None:
+        """Count one thing to know about rows that are kept."""
+        self.noted[remark] = self.noted.get(remark, 0) + 1
+
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values."""
-        return asdict(self)
+        """The report as JSON-ready values; `noted` where there is something."""
+        values = asdict(self)
+        return values if self.noted else {key: value for key, value in values.items() if key != "noted"}
 
     def describe(self) -> str:
         """One line for the terminal."""
@@ -49,4 +74,8 @@ class LoadReport:
             line += f"; left out: {reasons}"
         if self.stopped_at is not None:
             line += f"; the rest was not read (limit {self.stopped_at})"
+        if self.noted:
+            line += (
+                f"; noted: {', '.join(f'{count} {remark}' for remark, count in sorted(self.noted.items()))}"
+            )
         return line

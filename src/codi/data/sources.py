@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from codi.data.columns import (
+    ANNOTATIONS,
     MISSING_ANSWER,
     Columns,
     Layout,
@@ -36,7 +37,7 @@ from codi.data.parts import Part, has_own_columns, is_source, parts_of, source_n
 from codi.data.shards import is_data_path
 from codi.data.steps import StepsRule
 from codi.data.text_files import excerpt
-from codi.errors import DataError, UsageError
+from codi.errors import DataError, UsageError, nearest
 
 __all__ = [
     "GENERATORS",
@@ -60,6 +61,7 @@ def load_examples(
     split: str = "train",
     columns: Columns | None = None,
     steps_rule: StepsRule = "auto",
+    annotations: str = "keep",
     limit: int | None = None,
     require_answer_number: bool = False,
     skip_bad_rows: bool = False,
@@ -77,6 +79,7 @@ def load_examples(
             before this one.
         columns: columns to read where they are not recognised, or others are wanted.
         steps_rule: how a rationale in one text becomes steps (see `split_steps`); lists are kept.
+        annotations: 'remove' leaves calculator annotations (`<<48/2=24>>`) out of sentences.
         limit: keep the first so many examples, and read no further.
         require_answer_number: an answer without a digit is a defect of its row.
         skip_bad_rows: count and leave out rows with an empty question, a missing answer or (where required)
@@ -93,6 +96,11 @@ def load_examples(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"The limit must be at least 1 example, got {limit}.")
+    if annotations not in ANNOTATIONS:
+        raise UsageError(
+            f"annotations is '{annotations}'.{nearest(annotations, ANNOTATIONS)} Values: "
+            f"{', '.join(ANNOTATIONS)}."
+        )
     base, _, options = source.partition("?")
     if base in GENERATORS:
         examples, report = generated_examples(source, base, options, split, columns)
@@ -112,15 +120,16 @@ def load_examples(
                     row,
                     layout,
                     fallback_id=fallback,
-                    where=where,
                     steps_rule=steps_rule,
+                    annotations=annotations,
                     require_answer_number=require_answer_number,
+                    note=report.note,
                 )
             except RowDefect as defect:
-                known = part.known_nulls and str(defect) == MISSING_ANSWER
+                known = part.known_nulls and defect.reason == MISSING_ANSWER
                 if not (skip_bad_rows or known):
                     raise DataError(_defect_message(where, str(defect), row)) from None
-                report.drop(str(defect))
+                report.drop(defect.reason)
             else:
                 examples.append(ids.named(example, row, own=example.id != fallback))
                 if len(examples) == limit:

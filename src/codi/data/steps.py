@@ -5,7 +5,8 @@ next begins decides what is learned. The published code splits at single charact
 and abbreviations in natural language; its rules are kept under their own names for the exact recipe.
 
 Joining the steps with one space gives the rationale again, white space folded (for the published rules:
-unchanged), except under 'equations' on text that holds more than equations.
+unchanged). What only lays a list out is left out: commas and semicolons between equations, the numbers and
+bullets of lines, the frame of an `align` environment; and under 'equations' all other text.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
+from codi.data.rationale_lines import VISIBLE, formulas_in, rationale_lines
 from codi.errors import UsageError, nearest
 
 StepsRule = Literal["auto", "equations", "sentences", "published-spaces", "published-sentences"]
@@ -23,14 +25,18 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_EQUATION = re.compile(r"<<.*?>>")
+_EQUATION = re.compile(r"<<(?:[^<>\n]++|<(?!<)|>(?!>))*+>>")
 
-# Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows.
-_POSSIBLE_END = re.compile(r"""(?P<mark>[.!?]+|…)(?P<closing>["'”’)\]]*)\s+(?=(?P<next>\S+))""")
+# Where a sentence may end: its punctuation, closing quotes or brackets, then space and what follows. The full
+# stops of other alphabets need no space after them.
+_POSSIBLE_END = re.compile(r"""(?P<mark>[.!?]+|…)(?P<closing>(?:["'”’)\]*$]|\\[)\]])*)\s+(?=(?P<next>\S+))""")
+_ANY_END = re.compile(
+    _POSSIBLE_END.pattern + r"""|(?:[。！？｡।॥؟۔።။។]|．(?!\d))+["'”’)\]」』）》]*+\s*+(?=[^\sと])"""
+)
 
 # Always followed by what they belong to; titles only with a capital ("Rep. Lee", but "one more rep. Then").
 _TITLES = _words("Mr Mrs Ms Mx Dr Prof Rev Hon Gen Col Capt Lt Sgt Gov Sen Rep St Mt")
-_LEADING = _words("e.g i.e eg ie vs approx ca cf mr mrs ms dr")
+_LEADING = _words("e.g i.e eg ie vs approx ca cf mr mrs ms dr ans")
 # May end a sentence; then the next one starts with a capital.
 _TRAILING = _words(
     "etc jr sr inc ltd co corp dept est a.m p.m am pm hr hrs min mins sec secs wk wks mo yr yrs lb lbs oz ft "
@@ -46,6 +52,14 @@ _OPENERS = _words(
 _INITIALS = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]|[A-Z]")
 # "1. Add the eggs.": a number that opens a sentence counts it.
 _LIST_MARKER = re.compile(r"(?:step\s+)?\d{1,2}", re.IGNORECASE)
+# "3+4=7, 7*2=14": equations without brackets and with nothing but commas, semicolons or space between.
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})++(?!\d)(?:\.\d++)?|\d++(?:\.\d++)?|\.\d++)"
+_TERM = rf"[-−+(]*+[$€£]?(?:{_NUMBER}[A-Za-z]?|[A-Za-z])%?\)*+"
+_SIDE = rf"{_TERM}(?:\s*[-−+*/×÷·^x]\s*{_TERM})*"
+_PLAIN_EQUATION = re.compile(rf"{_SIDE}(?:\s*[=≈]\s*{_SIDE})+")
+_PLAIN_EQUATIONS = re.compile(
+    rf"\s*{_PLAIN_EQUATION.pattern}(?:(?:\s*[,;|→]\s*|\s+)(?:and\s+|then\s+|[-=]>\s*)?{_PLAIN_EQUATION.pattern})+\s*[,;]?\s*"
+)
 # "5! = 120", "3 . + 4": what follows carries on a formula.
 _CONTINUES_FORMULA = tuple("=+*/×÷^%,;:)]")
 
@@ -56,7 +70,8 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
     Args:
         rationale: the written chain of thought; nothing but white space gives no steps.
         rule: how to split:
-            'auto': 'equations' where the text holds only `<<..>>` equations, else 'sentences';
+            'auto': 'equations' where the text holds only `<<..>>` equations, one a step where it holds only
+            plain ones (3+4=7, 7*2=14), else 'sentences';
             'equations': each `<<..>>`, with or without spaces between; other text is left out;
             'sentences': lines where there are several, else sentences, so that decimals (3.5), amounts
             ($4.50.), abbreviations (Mr., e.g., U.S.) and ellipses survive;
@@ -80,23 +95,57 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
         return tuple(re.split(r"(?<=\.) ", rationale))
     if rule == "equations" or (rule == "auto" and _only_equations(rationale)):
         return tuple(_EQUATION.findall(rationale))
-    lines = [line.strip() for line in re.split(r"[\r\n]+", rationale) if line.strip()]
+    if rule == "auto" and "=" in rationale and _PLAIN_EQUATIONS.fullmatch(rationale):
+        return tuple(found[0].strip() for found in _PLAIN_EQUATION.finditer(rationale))
+    lines = rationale_lines(rationale)
     # Line breaks are the writer's own marks (GSM8K puts one step on each line), surer than punctuation.
-    return tuple(lines) if len(lines) > 1 else _sentences(lines[0])
+    steps = tuple(lines) if len(lines) > 1 else sentences(lines[0]) if lines else ()
+    return steps if rationale.isascii() else tuple(filter(VISIBLE.search, steps))
+
+
+def without_annotations(step: str) -> str:
+    """GSM8K's step without its calculator annotations: "= <<48/2=24>>24 clips" is "= 24 clips".
+
+    A result that the sentence does not repeat takes the place of its annotation; a step that is nothing but
+    equations stays.
+    """
+    if "<<" not in step or _only_equations(step):
+        return step
+    return _ANNOTATION.sub(_result_where_missing, step)
+
+
+def _result_where_missing(found: re.Match[str]) -> str:
+    result = found["equation"].rpartition("=")[2].strip()
+    repeated = found["after"] is not None or found.string[: found.start()].rstrip().endswith(result)
+    return "" if repeated else result
+
+
+_ANNOTATION = re.compile(
+    r"<<(?P<equation>(?:[^<>\n]++|<(?!<)|>(?!>))*+)>>(?P<after>(?=\s*[-−]?[$€£]?\s*\.?\d))?"
+)
 
 
 def _only_equations(text: str) -> bool:
-    return not _EQUATION.sub("", text).strip()
+    return text.lstrip().startswith("<<") and not _EQUATION.sub("", text).strip(" \t\r\n,;|")
 
 
-def _sentences(line: str) -> tuple[str, ...]:
-    sentences: list[str] = []
+def sentences(line: str) -> tuple[str, ...]:
+    """The sentences of one line; joined with a space they are the line, white space folded."""
+    found: list[str] = []
     start = 0
-    for end in _POSSIBLE_END.finditer(line):
-        if _ends_sentence(line[start : end.start()], end["mark"], end["closing"], end["next"]):
-            sentences.append(line[start : end.end()].strip())
+    formulas = iter(formulas_in(line))
+    begin, stop = next(formulas, (-1, -1))
+    for end in (_POSSIBLE_END if line.isascii() else _ANY_END).finditer(line):
+        while 0 <= stop <= end.start():
+            begin, stop = next(formulas, (-1, -1))
+        if begin < end.start() < stop - 2:
+            continue
+        if end["mark"] is None or _ends_sentence(
+            line[start : end.start()], end["mark"], end["closing"], end["next"]
+        ):
+            found.append(line[start : end.end()].strip())
             start = end.end()
-    return (*sentences, line[start:])
+    return (*found, line[start:])
 
 
 def _ends_sentence(before: str, mark: str, closing: str, following: str) -> bool:

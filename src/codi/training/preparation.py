@@ -46,6 +46,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {
         "steps_rule": config.steps_rule,
+        "annotations": config.annotations,
         "skip_bad_rows": config.skip_bad_rows,
         "require_answer_number": scorer in NUMERIC_SCORERS,
     }

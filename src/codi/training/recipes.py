@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from codi.data.columns import ANNOTATIONS
 from codi.data.derived_rationales import FORMS
 from codi.data.sources import Columns
 from codi.errors import RecipeError, nearest
@@ -42,6 +43,8 @@ class DataConfig:
     """Column names of a file of one's own: question, rationale, steps, answer."""
     steps_rule: str = "auto"
     """How a rationale is split: auto, equations, sentences, published-spaces, published-sentences."""
+    annotations: str = "keep"
+    """`remove` leaves GSM8K's calculator annotations out of sentences: "= <<48/2=24>>24" is "= 24"."""
     rationale_form: str = "whole"
     """`whole`, or shorter ones made from its equations (Table A3): results, operators-and-results."""
     max_tokens: int | None = None
@@ -159,6 +162,10 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
     if values["data"].rationale_form not in FORMS:
         raise RecipeError(
             f"data.rationale_form is '{values['data'].rationale_form}'; it must be one of {', '.join(FORMS)}."
+        )
+    if values["data"].annotations not in ANNOTATIONS:
+        raise RecipeError(
+            f"data.annotations is '{values['data'].annotations}'; it must be one of {', '.join(ANNOTATIONS)}."
         )
     get_scorer(values.get("scorer", "codi"))
     if values.get("optimizer") not in (None, "muon"):
