@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from codi.data.columns import MISSING_ANSWER, Columns, RowDefect, example_from_row, resolve_layout
+from codi.data.columns import MISSING_ANSWER, NO_NUMBER, Columns, RowDefect, example_from_row, resolve_layout
 from codi.data.example import Example, LoadReport
 from codi.data.files import READERS, Rows, read_file
 from codi.data.hub import HUB_SETS, HubSet, find_hub_set, read_hub_split
@@ -191,9 +191,10 @@ def _beyond(limit: int) -> str:
 
 
 def _defect_message(where: str, defect: str) -> str:
+    scorer = " Answers that are not all numbers: scorer=text compares them." if defect == NO_NUMBER else ""
     return (
         f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
-        "data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`."
+        f"data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`.{scorer}"
     )
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from codi.data.example import Example, LoadReport
 from codi.errors import DataError, UsageError, nearest
-from codi.evaluation.scorers import check_gold_answers, get_scorer
+from codi.evaluation.scorers import AUTO, check_scorer_name, scorer_for
 
 if TYPE_CHECKING:
     from codi.data.sources import Columns
 
 GENERATED = "word-problems"
+DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz")
+"""Of files that may hold questions; `codi.data.files` says which it reads."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Benchmark:
         split: the split of the source; 'a+b' joins two.
         rows: questions in the whole set; for generated sets, how many are generated unless asked otherwise;
             None for a user's own file.
-        scorer: name of its scorer.
+        scorer: name of its scorer; 'auto' until the answers of a user's own set have been seen.
+        scorer_chosen: whether the scorer was chosen from the answers.
         hub_id: the set on the hub; empty for generated sets and files.
         note: what it measures, and what to know before comparing with published numbers.
         columns: columns of the source where they cannot be recognised.
@@ -45,6 +48,7 @@ class Benchmark:
     hub_id: str = ""
     note: str = ""
     columns: Columns | None = None
+    scorer_chosen: bool = False
 
     @property
     def generated(self) -> bool:
@@ -116,13 +120,13 @@ def find_benchmark(
 ) -> Benchmark:
     """The named benchmark, or one made for a file; `scorer`, `split` and `columns` replace its own.
 
-    A file is scored with 'codi' unless `scorer` says otherwise.
+    The scorer of a set of one's own is chosen from its answers when it is loaded, unless `scorer` names one.
 
     Raises:
         UsageError: neither a benchmark nor a path, an unknown scorer, or another split of a named set.
         DataError: a path without a file.
     """
-    chosen = get_scorer(scorer).name if scorer else None
+    chosen = check_scorer_name(scorer) if scorer else None
     if name_or_path in BENCHMARKS:
         benchmark = BENCHMARKS[name_or_path]
         if split is not None and split != benchmark.split:
@@ -132,12 +136,13 @@ def find_benchmark(
             )
         return replace(benchmark, scorer=chosen or benchmark.scorer, columns=columns or benchmark.columns)
     path = Path(name_or_path)
-    if path.is_file():
+    if _is_a_set(name_or_path):
         return Benchmark(
-            path.stem, name_or_path, split or "train", None, chosen or "codi", note="A file.", columns=columns
-        )
-    if path.suffix in {".jsonl", ".json", ".csv", ".parquet", ".txt"} or path.is_dir():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            _own_name(name_or_path), name_or_path, split or "train", None, chosen or AUTO,
+            note="A set of one's own.", columns=columns,
+        )  # fmt: skip
+    if path.suffix.lower() in DATA_ENDINGS or path.is_dir():
+        what = "is a folder without a data file" if path.is_dir() else "does not exist"
         named, _, file = name_or_path.partition("=")
         advice = "Give the path of an existing file."
         if named in BENCHMARKS:
@@ -147,6 +152,23 @@ def find_benchmark(
         f"Unknown benchmark '{name_or_path}'.{nearest(name_or_path, BENCHMARKS)} Give the path of a file, or "
         f"one of: {', '.join(BENCHMARKS)}."
     )
+
+
+def _is_a_set(source: str) -> bool:
+    """Whether `source` names questions: a file that is there, a folder of files, a pattern, a hub id."""
+    path = Path(source)
+    if path.is_dir():
+        return any(file.suffix.lower() in DATA_ENDINGS for file in path.rglob("*") if file.is_file())
+    return path.is_file() or source.startswith("hub:") or "*" in source
+
+
+def _own_name(source: str) -> str:
+    """The name that results of a set of one's own are kept under; its predictions file is called by it."""
+    path = Path(source.removesuffix(".gz"))
+    name = path.name if path.is_dir() else path.stem
+    if source.startswith("hub:"):
+        name = source.removeprefix("hub:")
+    return re.sub(r"[^\w. -]+", "-", name).strip("-") or "questions"
 
 
 def load_benchmark(
@@ -172,7 +194,8 @@ def load_benchmark(
         count, seed: for generated sets, how many questions and from which seed (1 by default).
 
     Returns:
-        The examples, the account of what was read and left out, and the benchmark as evaluated.
+        The examples, the account of what was read and left out, and the benchmark as evaluated, with the name
+        of its scorer.
 
     Raises:
         UsageError: an unknown name, or an option that does not apply.
@@ -193,7 +216,8 @@ def load_benchmark(
             f"{len(examples):,}{left_out}. Its accuracy would not be the benchmark's. Give the whole set, or "
             "allow a partial one (--allow-partial)."
         )
-    check_gold_answers(examples, get_scorer(benchmark.scorer))
+    rule = scorer_for(benchmark.scorer, examples)
+    benchmark = replace(benchmark, scorer=rule.name, scorer_chosen=benchmark.scorer == AUTO)
     if limit is not None and limit < len(examples):
         reason = f"beyond the limit of {limit}"
         report.dropped[reason] = len(examples) - limit
