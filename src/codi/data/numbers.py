@@ -95,7 +95,7 @@ def plain_number(text: str) -> Decimal | None:
     if not text or len(text) > 400:
         return None
     text = _same_characters(text)
-    if "\\" in text or text.startswith("$"):
+    if "\\" in text or "{" in text or text.startswith("$"):
         text = _without_latex(text)
     found = _PLAIN.fullmatch(text)
     if found is None or (found["sign"] and found["inner"]) or not _is_unit(found["unit"], found["currency"]):

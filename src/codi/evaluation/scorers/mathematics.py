@@ -15,7 +15,7 @@ _DATE = re.compile(r"\d{1,4}([/.-])\d{1,2}\1\d{1,4}")
 _NOT_WORDS = re.compile(r"\\(?:text|textrm|textbf|mathrm|mbox|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _FUNCTIONS = frozenset({"and", "or", "in", "pi", "inf", "sqrt", "sin", "cos", "tan", "log", "ln", "exp"})
 _LOOKS = re.compile(
-    r"\\[a-zA-Z]+|\\[{%]|[√π∞∪∩±≤≥∈¼-¾⅐-⅞²³]|\^|\bsqrt\b|\bpi\b"  # LaTeX and the like
+    r"\\[a-zA-Z]+|\\[{%]|[√π∞∪∩±≤≥∈¼-¾⅐-⅞²³]|\^|(?<![a-zA-Z])(?:sqrt|pi)\b"  # LaTeX and the like
     r"|^[-+−]?(?:\d+\s+)?\d+\s*/\s*\d+$"  # 1/2, 3 1/2
     r"|^[(\[{].*\d.*,.*[)\]}]$"  # (2,3), [0, 1), {1, 2}
     r"|^[-+−]?\d+(?:\.\d+)?(?:,\s+[-+−]?\d+(?:\.\d+)?)+$"  # 1, 2
@@ -48,8 +48,8 @@ def looks_mathematical(text: str) -> bool:
 
 
 def _has_words(text: str) -> bool:
-    words = re.findall(r"[^\W\d_]{2,}", _NOT_WORDS.sub(" ", text))
-    return any(word.casefold() not in _FUNCTIONS for word in words)
+    letters = "".join(c if c.isalpha() else " " for c in _NOT_WORDS.sub(" ", text))
+    return any(len(word) > 1 and word.casefold() not in _FUNCTIONS for word in letters.split())
 
 
 class MathScorer(Scorer):
@@ -106,8 +106,10 @@ def _plain(text: str) -> str | None:
 
 
 def _as_latex(text: str) -> str | None:
-    """What people type ('3 1/2', '√2', 'x²', '½') as LaTeX has it. None where digits stand apart, as in '1 000':
-    LaTeX would multiply them."""
+    """What people type ('3 1/2', '√2', 'x²', '½') as LaTeX has it.
+
+    None where digits stand apart, as in '1 000': LaTeX would multiply them.
+    """
     text = _plain(text) or "".join(map(_spelled, text))
     for pattern, replacement in _AS_LATEX:
         text = pattern.sub(replacement, text)
