@@ -221,7 +221,9 @@ def test_bad_input_is_told_and_costs_nothing(endpoint: Endpoint, tmp_path: Path)
     output.write_text("nonsense\n")
     assert "line 1 is none of this command's" in refused(*words(source, endpoint, output))
     letters = write(tmp_path / "letters.jsonl", [{"question": "Which?", "answer": "B"}])
-    assert "has the answer 'B'" in refused(*words(letters, endpoint, tmp_path / "new.jsonl"))
+    assert "has the answer 'B'" in refused(
+        *words(letters, endpoint, tmp_path / "new.jsonl", "--scorer", "codi")
+    )
 
 
 def test_it_works_against_codi_serve(tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def annotate(
     endpoint: Annotated[str, typer.Option(help="Address of an OpenAI-compatible API, with /v1.")],
     model: Annotated[str, typer.Option(help="Name of the model there.")],
     output: Annotated[Path, typer.Option(help="The .jsonl file; goes on where an earlier run stopped.")],
-    scorer: Annotated[str, typer.Option(help="Rule that checks the answers.")] = "codi",
+    scorer: Annotated[
+        str, typer.Option(help="Rule that checks the answers; auto chooses it from them.")
+    ] = "auto",
     split: Annotated[str, typer.Option(help="Split of a hub set or generator.")] = "train",
     count: Annotated[int | None, typer.Option(help="The first so many only.", min=1)] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at a time.", min=1)] = 8,
@@ -118,15 +120,15 @@ def annotate(
     from codi.data.sources import load_examples
     from codi.evaluation.annotation import PROMPT, Account, Endpoint
     from codi.evaluation.annotation import annotate as run
-    from codi.evaluation.scorers import check_gold_answers, get_scorer
+    from codi.evaluation.scorers import scorer_for
 
     if output.suffix != ".jsonl":
         raise UsageError(f"--output '{output}' must end in .jsonl.")
     columns = options.named_columns(question_column, answer_column, None, None)
     examples, report = load_examples(file, split=split, columns=columns, limit=count)
     note(report.describe())
-    rule = get_scorer(scorer)
-    check_gold_answers(examples, rule)
+    rule = scorer_for(scorer, examples)
+    note(f"Answers are checked by scorer '{rule.name}'.")
     asked = Endpoint(
         endpoint, model, os.environ.get("CODI_ENDPOINT_KEY"), PROMPT if prompt is None else _text_of(prompt),
         temperature, max_tokens, _fields(extra),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,14 +136,15 @@ class TextEncoder:
 
     def value(self, text: str) -> str | None:
         """The answer in a text that the model wrote: what follows the last answer prompt, or None."""
-        words = self.prompt.split()
         position = text.rfind(self.prompt)
-        if position < 0:  # word-level decoders may put a space before punctuation
-            squeezed, prompt = "".join(text.split()), "".join(words)
-            position = squeezed.rfind(prompt)
-            value = squeezed[position + len(prompt) :] if position >= 0 else None
-        else:
-            value = text[position + len(self.prompt) :].strip()
+        if position >= 0:
+            value: str | None = text[position + len(self.prompt) :].strip()
+        else:  # word-level decoders may put a space before punctuation, and after a minus sign
+            spaced = r"\s*".join(map(re.escape, "".join(self.prompt.split())))
+            ends = [found.end() for found in re.finditer(spaced, text)]
+            value = text[ends[-1] :].strip() if ends else None
+            if value is not None and not any(character.isalpha() for character in value):
+                value = "".join(value.split())
         if value is not None and self.suffix:
             value = value.removesuffix(self.suffix)
         return value.strip() or None if value is not None else None

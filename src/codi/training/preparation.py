@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,13 @@ from typing import Any, cast
 from codi.data.collation import Encoded
 from codi.data.derived_rationales import derive
 from codi.data.example import Example, LoadReport
+from codi.data.numbers import plain_number
 from codi.data.sources import Columns, exclude_questions, has_own_columns, load_examples
 from codi.errors import CodiError, DataError
-from codi.evaluation.scorers import check_gold_answers, get_scorer
+from codi.evaluation.scorers import AUTO, Scorer, check_training_answers, get_scorer, scorer_for
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.training.recipes import DataConfig
 
-NUMERIC_SCORERS = ("codi", "coconut", "icot")
 MOST_UNKNOWN = 0.01
 """Share of training examples that may have words which the tokenizer does not know."""
 CACHE_ROWS = 50_000
@@ -39,34 +40,51 @@ class PreparedData:
     validation: list[Example]
     reports: list[LoadReport] = field(default_factory=list)
     group_by_length: bool = True
+    scorer: Scorer | None = None
+    """What reads the validation answers, ready for this set and model; None where it was to be chosen from a
+    validation set that there is not."""
 
 
 def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
-    """Load, filter and tokenise. Raises DataError when nothing is left or a row cannot fit the model."""
+    """Load, filter and tokenise. scorer: a name, or 'auto' for the one that fits the validation answers.
+
+    Raises DataError when nothing is left, a row cannot fit the model or an answer the scorer; UsageError when
+    the scorer cannot read this model's answers.
+    """
+    rule = None if scorer == AUTO else get_scorer(scorer).reading(reasoner.text)
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {
         "steps_rule": config.steps_rule,
         "annotations": config.annotations,
         "skip_bad_rows": config.skip_bad_rows,
-        "require_answer_number": scorer in NUMERIC_SCORERS,
+        "require_answer_number": rule is not None and rule.numeric,
     }
-    examples, report = load_examples(
-        config.train, split=config.train_split, limit=config.train_limit, columns=columns, **rules
-    )
-    reports, validation = [report], list[Example]()
-    if config.validation is not None:
-        validation, validation_report = load_examples(
+    reports, validation = list[LoadReport](), list[Example]()
+    if config.validation is not None:  # first: its answers may choose the scorer
+        validation, report = load_examples(
             config.validation, split=config.validation_split, limit=config.validation_limit,
             columns=None if has_own_columns(config.validation) else columns,
             **rules,
         )  # fmt: skip
-        check_gold_answers(validation, get_scorer(scorer))
+        reports.append(report)
+        rule = scorer_for(scorer, validation).reading(reasoner.text)
+        rules["require_answer_number"] = rule.numeric
         for example in validation:  # else the first evaluation would stop the run
             reasoner.question_ids(example.question, f"The validation question '{example.id}'")
-        reports.append(validation_report)
-        if config.exclude_validation_questions:
-            examples, excluded = exclude_questions(examples, validation)
-            reports.append(excluded)
+    examples, report = load_examples(
+        config.train, split=config.train_split, limit=config.train_limit, columns=columns, **rules
+    )
+    if rule is None and _numbers_with_gaps(examples):
+        examples, report = load_examples(  # again, for the place of the first such row
+            config.train, split=config.train_split, limit=config.train_limit, columns=columns,
+            **{**rules, "require_answer_number": True},
+        )  # fmt: skip
+    reports.insert(0, report)
+    if rule is not None:
+        check_training_answers(examples, rule)
+    if validation and config.exclude_validation_questions:
+        examples, excluded = exclude_questions(examples, validation)
+        reports.append(excluded)
     examples = [derive(example, config.rationale_form) for example in examples]
     encoded = tokenise(examples, reasoner)
     lengths = [_length(row) for row in encoded]
@@ -92,7 +110,14 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         validation,
         reports,
         config.group_by_length,
+        rule,
     )
+
+
+def _numbers_with_gaps(examples: list[Example]) -> bool:
+    """Whether most answers are numbers and some hold none: such rows are defects, whatever the scorer."""
+    without = [example for example in examples if not re.search(r"[0-9]", example.answer)]
+    return bool(without) and 2 * sum(plain_number(e.answer) is not None for e in examples) >= len(examples)
 
 
 def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Encoded]:

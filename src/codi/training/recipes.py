@@ -18,7 +18,7 @@ from codi.data.columns import ANNOTATIONS
 from codi.data.derived_rationales import FORMS
 from codi.data.sources import Columns
 from codi.errors import RecipeError, nearest
-from codi.evaluation.scorers import get_scorer
+from codi.evaluation.scorers import AUTO, check_scorer_name
 from codi.methods.method import build_method
 from codi.modeling.configuration import ModelConfig, TextFormat, check_keys, check_values
 
@@ -74,8 +74,9 @@ class RunConfig:
     optimizer: str | None = None
     """`muon`: Muon for the layers' matrices, AdamW for the rest, both at training.learning_rate; None takes
     training.optim."""
-    scorer: str = "codi"
-    """Scorer of the validation accuracy that picks the best checkpoint."""
+    scorer: str = AUTO
+    """Scorer of the validation accuracy that picks the best checkpoint; `auto` takes the one that fits the
+    validation answers."""
 
     def as_dict(self) -> dict[str, Any]:
         """YAML-ready values."""
@@ -167,7 +168,7 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         raise RecipeError(
             f"data.annotations is '{values['data'].annotations}'; it must be one of {', '.join(ANNOTATIONS)}."
         )
-    get_scorer(values.get("scorer", "codi"))
+    check_scorer_name(values.get("scorer", AUTO))
     if values.get("optimizer") not in (None, "muon"):
         raise RecipeError(
             f"optimizer is '{values['optimizer']}'; it must be muon, or left out to take training.optim."

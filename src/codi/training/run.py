@@ -27,7 +27,7 @@ import codi
 from codi import processes
 from codi.data.example import Example
 from codi.errors import CheckpointError, TrainingError
-from codi.evaluation.scorers import get_scorer
+from codi.evaluation.scorers import AUTO, Scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import check_base, load_tokenizer, load_weights, locate, read_configuration
@@ -85,7 +85,9 @@ def train(
     for report in data.reports:
         say(report.describe())
     validating = bool(data.validation)
-    validate = _validator(data.validation, config.scorer) if validating else None
+    if validating and data.scorer is not None and config.scorer == AUTO:
+        say(f"Validation answers are read by scorer '{data.scorer.name}', chosen from the answers.")
+    validate = _validator(data.validation, data.scorer) if validating and data.scorer is not None else None
     trainer = CodiTrainer(
         reasoner, _arguments(arguments, output, validating, share), data, validate,
         muon=config.optimizer == "muon", share=share,
@@ -125,6 +127,7 @@ def train(
             "steps": steps,
             "train_seconds": seconds,
             "validation_accuracy": best,
+            "scorer": data.scorer.name if validating and data.scorer is not None else None,
             "best_checkpoint": Path(trainer.state.best_model_checkpoint or "").name or None,
             "data": account,
             "history": trainer.state.log_history,
@@ -312,9 +315,7 @@ def _arguments(
     return arguments
 
 
-def _validator(examples: list[Example], scorer_name: str) -> Callable[[LatentReasoner], float]:
-    scorer = get_scorer(scorer_name)
-
+def _validator(examples: list[Example], scorer: Scorer) -> Callable[[LatentReasoner], float]:
     def accuracy(reasoner: LatentReasoner) -> float:
         mine = examples[processes.number() :: processes.count()]
         answers = reasoner.answer([example.question for example in mine])
