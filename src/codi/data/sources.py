@@ -163,7 +163,8 @@ def _has_more(rows: Iterator[object]) -> bool:
 
 
 def _defect_message(where: str, defect: str, row: Row) -> str:
-    scorer = " Answers that are not all numbers: scorer=text compares them." if defect.startswith(NO_NUMBER) else ""
+    text = defect.startswith(NO_NUMBER)
+    scorer = " Answers that are not all numbers: scorer=text compares them." if text else ""
     return (
         f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
         f"data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`.{scorer} The row: "
