@@ -162,9 +162,7 @@ def test_eval_measures_benchmarks_and_files(checkpoints: Path, tmp_path: Path) -
 
 
 def test_rows_that_share_an_id_are_compared(checkpoints: Path, tmp_path: Path) -> None:
-    rows = [
-        {"id": i, "instance": j, "question": QUESTION, "answer": j} for i in range(2) for j in (3, 4)
-    ]
+    rows = [{"id": i, "instance": j, "question": QUESTION, "answer": j} for i in range(2) for j in (3, 4)]
     (tmp_path / "symbolic.json").write_text(json.dumps({"data": rows}))
     run(
         "eval", checkpoints / "codi", "--benchmark", tmp_path / "symbolic.json", "--max-new-tokens", 2,

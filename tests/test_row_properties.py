@@ -186,8 +186,8 @@ value_of_any_kind = st.one_of(
 
 
 NAMES = (
-    "question", "answer", "steps", "cot", "solution", "options", "messages", "label", "final_answer", "context",
-    "instruction", "input", "output", "id",
+    "question", "answer", "steps", "cot", "solution", "options", "messages", "label", "final_answer",
+    "context", "instruction", "input", "output", "id",
 )  # fmt: skip
 
 

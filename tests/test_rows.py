@@ -11,7 +11,8 @@ import pytest
 
 from codi.data.example import Example, LoadReport
 from codi.data.sources import Columns, load_examples
-from codi.errors import DataError
+from codi.errors import DataError, RecipeError, UsageError
+from codi.training.recipes import load_recipe
 
 Q = "A pen costs 3 and a book 4. What do both cost?"
 USER, HUMAN = {"role": "user", "content": Q}, {"from": "human", "value": Q}
@@ -104,6 +105,8 @@ SOLUTION = "\n".join(SUM)
         ({"messages": said(content=f"<think>\n{SOLUTION}\n</think>\n\n\\[\n\\boxed{{7}}\n\\]")}, SUM, "7"),
         ({"messages": said(content="7", reasoning_content=SOLUTION)}, SUM, "7"),
         ({"messages": said(content="The answer is 7.", reasoning=SOLUTION)}, SUM, "7"),
+        ({"messages": said(content=None, reasoning_content=f"{SOLUTION}\nThe answer is: 7")}, SUM, "7"),
+        ({"messages": said(content=f"<think>\n\n</think>\n\n{SOLUTION}\n#### 7")}, SUM, "7"),
         (
             {
                 "messages": said(
@@ -149,6 +152,7 @@ SOLUTION = "\n".join(SUM)
         ),
         ({"question": Q, "answer": "$\\frac{3}{8}$"}, (), "\\frac{3}{8}"),
         ({"question": Q, "answer": "36."}, (), "36."),
+        ({"question": Q, "answer": "7\nThe answer is: 7"}, (), "7"),
     ],
 )
 def test_understood(tmp_path: Path, row: dict[str, Any], steps: tuple[str, ...], answer: str) -> None:
@@ -201,6 +205,7 @@ def test_what_a_question_stands_on(tmp_path: Path, row: dict[str, Any], question
         "['4*9=36'\n '36-6=30']",
         "['4*9=36' '36-6=30']",
         "[np.str_('4*9=36'), np.str_('36-6=30')]",
+        "('4*9=36', '36-6=30')",
         "[{'step': '4*9=36'}\n {'step': '36-6=30'}]",
     ],
 )
@@ -233,7 +238,7 @@ def test_rationales_are_found_row_by_row(tmp_path: Path) -> None:
         ("1+2=3", "3*2=6"), ("Add 3.", "Get 6."), ("<<1+2=3>>",), ("So <<1+2=3>>3.",), (),
     ]  # fmt: skip
     assert report.as_dict() == {
-        "source": str(tmp_path / "in.jsonl"), "read": 5, "kept": 5, "dropped": {}
+        "source": str(tmp_path / "in.jsonl"), "read": 5, "kept": 5, "dropped": {}, "stopped_at": None
     }  # fmt: skip
 
 
@@ -285,6 +290,13 @@ def test_annotations_are_left_out_when_asked(tmp_path: Path) -> None:
     kept = only(tmp_path / "in.jsonl", row)
     assert kept[1] == ("He sells 48/2 = <<48/2=24>>24.", "<<24+1=25>>")
     assert only(tmp_path / "in.jsonl", row, annotations="remove")[1] == ("He sells 48/2 = 24.", "<<24+1=25>>")
+
+
+def test_another_word_for_annotations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"annotations is 'removed'.*Did you mean 'remove'"):
+        load(tmp_path / "in.jsonl", {"question": "a", "answer": "1"}, annotations="removed")
+    with pytest.raises(RecipeError, match=r"data.annotations is 'drop'; it must be one of keep, remove"):
+        load_recipe("word-problems", ["data.annotations=drop"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from codi.commands import data_annotate, options
 from codi.commands.console import check_output, print_table
+from codi.commands.data_vary import vary
 from codi.errors import UsageError
 
 WORD_PROBLEMS = "word-problems"
@@ -87,6 +88,9 @@ def data(
     write_jsonl(examples, output)
     typer.echo(report.describe())
     typer.echo(f"{len(examples)} examples written to {output}")
+
+
+app.command("vary")(vary)
 
 
 def _resolve(

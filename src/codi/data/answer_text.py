@@ -48,8 +48,8 @@ def tidy(answer: str, *, full_stop: bool = False) -> str:
     full_stop: whether it stays: in a column of answers it is as the writer meant it.
     """
     before, answer = None, answer.strip()
-    if answer.isalnum():
-        return answer
+    if answer.replace(".", "").replace("-", "").isalnum() and not answer.endswith("."):
+        return answer  # a number, a word: nothing is wrapped around it
     while answer != before:
         before = answer
         for wrapping in _WRAPPINGS:
@@ -108,7 +108,7 @@ def boxes_in(text: str) -> list[tuple[int, int, str]]:
     return outer
 
 
-_LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x85\u2028\u2029]")
+_LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 COMPUTATION = re.compile(r"\d[^=]*(?:[-+*/×÷]|\\(?:times|cdot|div)\b)[^=]*\d[^=]*=\s*[^=]*\d")
@@ -123,8 +123,9 @@ _MARKER_INSIDE = re.compile(
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        r"[*`]*(?P<inside>.*?)(?:</s>|<\|\w+\|>|[*`])+",
-        r"[*`]+(?P<inside>[^*`].*)",
+        r"(?P<inside>.*?)(?:</s>|<\|\w+\|>|\*\*|`)+",
+        r"\*\*(?P<inside>.+)",
+        r"(?P<mark>[*_`])(?P<inside>.+)(?P=mark)",
         r"\$\$(?P<inside>[^$]+)\$\$",
         r"\$(?P<inside>[^$]+)\$",
         r"\\\((?P<inside>(?:(?!\\\)).)*)\\\)",

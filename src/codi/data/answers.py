@@ -55,8 +55,10 @@ def separate(text: str, *, summary: bool = False) -> Separated:
     if thinking is None:
         return _separate(text)
     said = _TAGS.sub("", thinking["said"]).strip()
+    if not said:
+        return _separate(thinking["thought"].strip())
     separated = _separate(said)
-    if separated.answer is None and said and answer_defect(tidy(said)) is None:
+    if separated.answer is None and answer_defect(tidy(said)) is None:
         separated = Separated("", tidy(said), "</think>")
     if separated.rationale and not (summary and len(split_steps(separated.rationale)) < 2):
         return separated
@@ -238,6 +240,7 @@ def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str 
 def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | None, str | None] | None:
     """`_judge` for a piece that begins as a statement of the answer."""
     content = piece[stated.end() :].strip()
+    content = content.rstrip("*_") if piece.startswith(("*", "_")) else content
     mark = "answer:" if stated["label"] or stated["colon"] else "the answer is"
     inner = _STATEMENT.match(content)
     if inner is not None:  # "Final Answer: The final answer is $10$."

@@ -81,7 +81,8 @@ def example_from_row(
     Raises:
         RowDefect: the row makes no example; the message says why, and shows the text at fault.
     """
-    question, choices, reply = _asked(row, layout, note)
+    remarks: list[str] = []  # of a row that turns out a defect nothing is noted
+    question, choices, reply = _asked(row, layout, remarks.append)
     if not question.strip():
         raise RowDefect(EMPTY_QUESTION)
     if "N_0" in question and _PLACEHOLDER.search(question):
@@ -95,10 +96,12 @@ def example_from_row(
     if rationale is None and reply and not in_conversation:
         rationale = reply
     if rationale is not None:
-        steps, stated = _steps(rationale, (answer, given), steps_rule, note)
-        _compare(stated, answer, choices, note)
+        steps, stated = _steps(rationale, (answer, given), steps_rule, remarks.append)
+        _compare(stated, answer, choices, remarks.append)
     else:
-        steps = _split(solution.rationale, steps_rule) if solution is not None else ()
+        # "18\nThe answer is: 18": what another reader made of '#### 18'.
+        worked = solution is not None and solution.rationale != answer
+        steps = _split(solution.rationale, steps_rule) if solution is not None and worked else ()
     if annotations == "remove":
         steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
@@ -109,6 +112,8 @@ def example_from_row(
         answer = letter_shown(answer, question)
     if choices is None and len(answer) == 1:
         refuse_unread_options(row, layout.reads, answer, question)
+    for remark in remarks:
+        note(remark)
     own_id = value_text(row.get(layout.id), "id") if layout.id is not None else ""
     return Example(own_id or fallback_id, question, steps, answer)
 
@@ -220,7 +225,7 @@ def _steps(
 
     said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
     """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and looks_like_list(value):
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(")) and looks_like_list(value):
         try:
             value = written_list(value)
         except ValueError as error:

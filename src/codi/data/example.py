@@ -42,16 +42,16 @@ SHOWN = 80
 class LoadReport:
     """How many rows of a source were read, how many were kept, and why the others were not.
 
-    `stopped_at`: the limit at which reading stopped, with rows left that were not read; None where all were.
-    `noted` counts what was mended or left open in rows that were kept.
+    `noted` counts what was mended or left open in rows that were kept. `stopped_at`: the limit at which
+    reading stopped, with rows left that were not read; None where all were.
     """
 
     source: str
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    stopped_at: int | None = None
     noted: dict[str, int] = field(default_factory=dict)
+    stopped_at: int | None = None
 
     def drop(self, reason: str) -> None:
         """Count one row left out for `reason`."""
@@ -72,10 +72,10 @@ class LoadReport:
         if self.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items()))
             line += f"; left out: {reasons}"
-        if self.stopped_at is not None:
-            line += f"; the rest was not read (limit {self.stopped_at})"
         if self.noted:
             line += (
                 f"; noted: {', '.join(f'{count} {remark}' for remark, count in sorted(self.noted.items()))}"
             )
+        if self.stopped_at is not None:
+            line += f"; the rest was not read (limit {self.stopped_at})"
         return line

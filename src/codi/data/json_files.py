@@ -201,6 +201,8 @@ def _unfolded(whole: Row) -> Iterable[Row] | None:
             places = dict.fromkeys(key for value in whole.values() for key in value)
             return ({name: value.get(place) for name, value in whole.items()} for place in places)
         return ({"id": key, **value} for key, value in whole.items())
+    if not {"question", "problem", "query", "prompt", "instruction"}.isdisjoint(map(str.lower, whole)):
+        return None  # a lone row, whose steps or options are objects
     lists = [value for value in whole.values() if _is_rows(value) and len(value) > 1]
     # Objects with these keys are messages or choices, which a row holds.
     if len(lists) == 1 and not any({"role", "from", "label"} & element.keys() for element in lists[0]):

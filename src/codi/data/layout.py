@@ -15,16 +15,16 @@ from codi.errors import DataError, nearest
 
 QUESTIONS = (
     "question", "question_stem", "question_text", "problem", "problem_statement", "query", "prompt",
-    "instruction", "input", "ctx", "goal", "sentence",
+    "instruction", "input", "inputs", "ctx", "goal", "sentence",
 )  # fmt: skip
 # What a question stands on, put before it.
 CONTEXTS = ("system", "body", "passage", "context", "article", "premise", "table")
 FINAL_ANSWERS = (
     "final_answer", "final_ans", "expected_answer", "gold_answer", "correct_answer", "reference_answer",
-    "ground_truth", "answer_number", "numeric_answer", "answer_key", "correct_option",
+    "ground_truth", "answer_number", "answer_only", "numeric_answer", "answer_key", "correct_option",
 )  # fmt: skip
 """Names that say that the answer stands alone there, also beside an `answer` that is a worked solution."""
-LABELS = ("target", "label", "gold", "correct", "cop", "answer_index", "answer_idx")
+LABELS = ("target", "targets", "label", "gold", "correct", "cop", "answer_index", "answer_idx")
 """Names of an answer that name other things as well."""
 SOLUTIONS = ("solution", "generated_solution", "response", "completion", "output", "generation")
 """Worked solutions: rationale and answer in one text; the rationale where the answer stands elsewhere."""

@@ -41,7 +41,6 @@ _RELATION = re.compile(r"\s*(?:[=<>≤≥≈]|\\(?:leq?|geq?|approx|equiv|sim|to
 _TAG = re.compile(r"<\s*/?\s*(?:br|p|li|ul|ol|div)\s*/?\s*>", re.IGNORECASE)
 # Two characters, as a bad export leaves them; `\\neq` and `\\nabla` are commands.
 _WRITTEN_BREAK = re.compile(r"(?:\\r)?\\n(?=\s|[A-Z0-9$(*#<\\-]|$)(?!Left|Right|VDash|Vdash)")
-_BREAK = re.compile(r"\r\n|[\r\n\x0b\x0c\x85\u2028\u2029]")
 _NUMBERED = re.compile(
     r"\s*(?P<mark>\*{2}|__|#+\s*)?(?:(?:step|Step|STEP)\s*(?P<step>\d{1,2})\s*(?:[.:)\]]|[-–—](?=\s)|$)"
     r"|\(?(?P<item>\d{1,2})[.)\]:](?=\s))\s*"
@@ -55,7 +54,7 @@ def rationale_lines(text: str) -> list[str]:
     text = with_line_breaks(text)
     if "\\" in text or "$" in text:
         text = _unfolded(text)
-    lines = _BREAK.split(text)
+    lines = text.splitlines()  # U+2028 and its like as well
     if len(lines) > 1:
         lines = _items(lines)
     elif ")" in text:

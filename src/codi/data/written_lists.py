@@ -1,11 +1,14 @@
 """Lists and objects that came back from a table as text.
 
-["4*9=36", "36-6=30"]                                   JSON
-['4*9=36', "it's 30"]                                   Python's, as `DataFrame.to_csv` writes it
-['4*9=36'                                               NumPy's, as `Dataset.to_csv` wrote it: no commas,
- '36-6=30']                                             a line for each
-{'label': array(['A', 'B'], dtype=object), 'text': …}   pandas' for nested ones
-[np.str_('4*9=36')]                                     NumPy 2's
+    ["4*9=36", "36-6=30"]                                   JSON
+    ['4*9=36', "it's 30"]                                   Python's, as `DataFrame.to_csv` writes it
+    ['4*9=36'                                               NumPy's, as `Dataset.to_csv` wrote it: no commas,
+     '36-6=30']                                             a line for each
+    {'label': array(['A', 'B'], dtype=object), 'text': …}   pandas' for nested ones
+    [np.str_('4*9=36')]                                     NumPy 2's
+    ('4*9=36', '36-6=30')                                   a tuple
+
+Nothing in them is run.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ _WRAPPERS = ("array", "np.array", "np.str_", "np.int64", "np.int32", "np.float64
 
 
 def looks_like_list(text: str) -> bool:
-    """Whether `text` begins as a list of texts or an object does; "[5, 7] is the interval" does not."""
+    """Whether `text` begins as a list of texts or an object does, or is a tuple; "[5, 7] holds 6" is none."""
     return _BEGINS.match(text) is not None
 
 
@@ -47,7 +50,9 @@ def written_list(text: str) -> Any:
         raise ValueError("it is neither JSON, nor a list as Python or NumPy writes it") from error
 
 
-_BEGINS = re.compile(r"\s*(?:\[\s*(?:['\"{\[]|\]\s*$|np\.|array\()|\{\s*['\"])")
+_BEGINS = re.compile(
+    r"\s*(?:\(\s*(?:'[^']*'|\"[^\"]*\")\s*,[^\n]*\)\s*$|\[\s*(?:['\"{\[]|\]\s*$|np\.|array\()|\{\s*['\"])"
+)
 
 
 def _with_commas(text: str) -> str:
