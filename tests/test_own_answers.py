@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,22 @@ def test_a_chosen_scorer_is_said_before_training(tmp_path: Path) -> None:
     said: list[str] = []
     train(configured(settings_for(tmp_path, strategyqa())), tmp_path / "run", say=said.append)
     assert "Validation answers are read by scorer 'text', chosen from the answers." in said
+
+
+def test_a_row_without_a_number_among_numbers_is_a_defect_of_its_file(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"What is {i} + 3?", "steps": [f"{i} + 3 = {i + 3}"], "answer": str(i + 3)}
+        for i in range(6)
+    ]
+    settings = settings_for(tmp_path, [*rows, {**rows[0], "answer": "plenty"}])
+    for validation in (settings["data"]["validation"], None):
+        settings["data"]["validation"] = validation
+        with pytest.raises(CodiError, match=r"rows\.json, row 7: answer without a number") as caught:
+            run(settings, tmp_path / "run")
+        assert "scorer=text" in str(caught.value)
+        settings["data"]["skip_bad_rows"] = True
+        summary = run(settings, tmp_path / "run")
+        assert {"answer without a number": 1} in [report["dropped"] for report in summary["data"]]
+        assert summary["scorer"] == (None if validation is None else "number")
+        shutil.rmtree(tmp_path / "run")
+        del settings["data"]["skip_bad_rows"]

@@ -59,29 +59,29 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
         "skip_bad_rows": config.skip_bad_rows,
         "require_answer_number": rule is not None and rule.numeric,
     }
-    reports, validation = list[LoadReport](), list[Example]()
-    if config.validation is not None:  # first: its answers may choose the scorer
-        validation, report = load_examples(
-            config.validation, split=config.validation_split, limit=config.validation_limit,
-            columns=None if has_own_columns(config.validation) else columns,
-            **rules,
-        )  # fmt: skip
-        reports.append(report)
-        rule = scorer_for(scorer, validation).reading(reasoner.text)
-        rules["require_answer_number"] = rule.numeric
-        for example in validation:  # else the first evaluation would stop the run
-            reasoner.question_ids(example.question, f"The validation question '{example.id}'")
     examples, report = load_examples(
         config.train, split=config.train_split, limit=config.train_limit, columns=columns, **rules
     )
-    if rule is None and _numbers_with_gaps(examples):
-        examples, report = load_examples(  # again, for the place of the first such row
-            config.train, split=config.train_split, limit=config.train_limit, columns=columns,
-            **{**rules, "require_answer_number": True},
-        )  # fmt: skip
-    reports.insert(0, report)
+    reports, validation = [report], list[Example]()
+    if config.validation is not None:
+        wanted: dict[str, Any] = {
+            "split": config.validation_split, "limit": config.validation_limit,
+            "columns": None if has_own_columns(config.validation) else columns,
+        }  # fmt: skip
+        validation, report = load_examples(config.validation, **wanted, **rules)
+        if scorer == AUTO and _lacks_numbers(validation):
+            validation, report = load_examples(config.validation, **wanted, **rules | _NUMBERS)
+        rule = scorer_for(scorer, validation).reading(reasoner.text)
+        for example in validation:  # else the first evaluation would stop the run
+            reasoner.question_ids(example.question, f"The validation question '{example.id}'")
+        reports.append(report)
     if rule is not None:
         check_training_answers(examples, rule)
+    if scorer == AUTO and _lacks_numbers(examples, rule):  # read again, for the place of each such row
+        examples, reports[0] = load_examples(
+            config.train, split=config.train_split, limit=config.train_limit, columns=columns,
+            **rules | _NUMBERS,
+        )  # fmt: skip
     if validation and config.exclude_validation_questions:
         examples, excluded = exclude_questions(examples, validation)
         reports.append(excluded)
@@ -114,10 +114,15 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     )
 
 
-def _numbers_with_gaps(examples: list[Example]) -> bool:
-    """Whether most answers are numbers and some hold none: such rows are defects, whatever the scorer."""
-    without = [example for example in examples if not re.search(r"[0-9]", example.answer)]
-    return bool(without) and 2 * sum(plain_number(e.answer) is not None for e in examples) >= len(examples)
+_NUMBERS = {"require_answer_number": True}
+
+
+def _lacks_numbers(examples: list[Example], scorer: Scorer | None = None) -> bool:
+    """Whether the answers are numbers, by the scorer or most of them, and some hold none: defective rows."""
+    if all(re.search(r"[0-9]", example.answer) for example in examples):
+        return False
+    numbers = sum(plain_number(example.answer) is not None for example in examples)
+    return scorer.numeric if scorer is not None else 2 * numbers >= len(examples)
 
 
 def tokenise(examples: list[Example], reasoner: LatentReasoner) -> Sequence[Encoded]:

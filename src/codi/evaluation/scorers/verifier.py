@@ -61,8 +61,9 @@ class Verifier:
 
     def _running(self) -> subprocess.Popen[str]:
         """The process, started where there is none of ours: a forked one's pipes belong to its parent."""
-        if self._process is not None and self._started_by == os.getpid():
-            return self._process
+        process = self._process
+        if process is not None and self._started_by == os.getpid() and process.poll() is None:
+            return process
         require_math_verify()
         file = Path(__file__).with_name("verifier_process.py")
         process = subprocess.Popen(
