@@ -233,6 +233,16 @@ def test_an_unclear_refusal_of_every_question_stops_it_and_is_not_remembered(
         annotate(endpoint, tmp_path / "newer.jsonl", *filtered)
 
 
+def test_while_slower_questions_are_under_way_quick_refusals_do_not_stop_it(
+    endpoint: ChatEndpoint, tmp_path: Path
+) -> None:
+    asked = [*(f"odd {n}" for n in range(12)), "slow 1", *(f"plain {n}" for n in range(5))]
+    account = annotate(endpoint, tmp_path / "out.jsonl", *asked, concurrency=13)
+    assert (account.accepted, account.rejected) == (6, {"refused": 12})
+    with pytest.raises(EndpointError, match=r"refused 1[23] questions"):
+        annotate(endpoint, tmp_path / "new.jsonl", *asked[:12], "odd 99", concurrency=12)
+
+
 def test_a_question_without_an_answer_is_set_apart_where_others_have_one(
     endpoint: ChatEndpoint, tmp_path: Path
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chat_endpoint import said
 from codi.data.example import Example
+from codi.data.sources import load_examples
 from codi.evaluation.annotation_replies import NotAReply, parse_body, read_reply, split_thinking
 from codi.evaluation.annotation_verdict import Verdict, clean_steps, judge, kind_of
 from codi.evaluation.scorers import get_scorer
@@ -70,6 +72,21 @@ def verdict(content: Any, gold: str = "18", *, use_reasoning: bool = False, **me
 )
 def test_steps_are_clean_whatever_surrounds_them(content: Any) -> None:
     assert verdict(content) == Verdict(STEPS)
+
+
+def test_what_is_kept_trains_as_it_is(tmp_path: Path) -> None:
+    written = [
+        f"1. {STEPS[0]}\n2. {STEPS[1]}\nThe answer is: 18",
+        "6 * 8 = 48\n48 - 30 = 18\nThe answer is: 18",
+        "We have $6 \\cdot 8 = 48$.\n\n$$48 - 30 = 18$$\n\n\\boxed{18}",
+        "The box holds 48.\nShe answers: 18 are left.\nThe answer is: 18",
+    ]
+    steps = [list(verdict(content).steps) for content in written]
+    rows = [{"question": f"{n}?", "steps": found, "answer": "18"} for n, found in enumerate(steps)]
+    (tmp_path / "kept.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples, _ = load_examples(str(tmp_path / "kept.jsonl"))
+    assert [list(example.steps) for example in examples] == steps
+    assert all(len(found) == 2 for found in steps)
 
 
 def test_lines_are_the_writers_own_marks() -> None:

@@ -7,6 +7,7 @@ is kept.
     codi.evaluation.annotation_replies    reads what came back
     codi.evaluation.annotation_verdict    judges it
     codi.evaluation.annotation_files      keeps it
+    codi.evaluation.annotation_account    counts it
     here                                  all questions, several at a time; when a refusal ends the run
 
 A refusal of one question is set apart with its reason, and the run goes on. It may yet be one of all: while
@@ -19,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ import aiohttp
 
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
+from codi.evaluation.annotation_account import Account
 from codi.evaluation.annotation_endpoint import (
     PROMPT,
     Client,
@@ -55,51 +56,6 @@ UNANSWERED = 3
 GRACE_REFUSED = 60.0
 GRACE_INTERRUPTED = 15.0
 """Seconds for the answers under way when a run stops: they are paid for, but somebody may be waiting."""
-
-
-@dataclass
-class Account:
-    """What was done, told as it happens, so that it can be read after an error. earlier: in runs before."""
-
-    accepted: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    earlier: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    tokens_untold: int = 0
-    """Replies without the number of their tokens."""
-    rationale_from: Counter[str] = field(default_factory=Counter)
-    """Rationales kept, by where in the reply they stood."""
-    repeated: int = 0
-    """Examples with the question and answer of an earlier one."""
-    given_up: int = 0
-    """Questions that were under way when the run stopped, and are asked again by the next."""
-    refused: int = 0
-    """Questions refused when the run stopped for that, and asked again by the next."""
-
-    @property
-    def asked(self) -> int:
-        """Questions that got an answer in this run, or were set apart."""
-        return self.accepted + sum(self.rejected.values())
-
-    def describe(self) -> str:
-        """One line for the terminal."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
-        line = (
-            f"{self.asked} asked ({self.earlier} were done before): {self.accepted} kept"
-            f"{f'; set apart: {reasons}' if reasons else ''}. Tokens: {self.prompt_tokens:,} read, "
-            f"{self.completion_tokens:,} written."
-        )
-        if self.tokens_untold:
-            line += f" {self.tokens_untold} replies did not tell their tokens."
-        elsewhere = [f"{n} from {name}" for name, n in self.rationale_from.items() if name != "content"]
-        if elsewhere:
-            line += f" Rationales: {self.rationale_from['content']} from content, {', '.join(elsewhere)}."
-        if self.repeated:
-            line += f" {self.repeated} repeated an earlier question and answer: asked once."
-        if again := self.given_up + self.refused:
-            line += f" {again} more will be asked again by the same command."
-        return line
 
 
 def annotate(
@@ -205,11 +161,14 @@ class _Run:
     waiting: list[tuple[Example, Refusal]] = field(default_factory=list)
     """Refusals since the last reply: of these questions, or of all?"""
     answered: bool = False
+    under_way: int = 0
+    certain: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def all_of(self, examples: Sequence[Example], concurrency: int) -> None:
         """Work through a shared queue until it is empty or something stops the run."""
         client = Client(self.endpoint, Pace(self.per_minute, self.stopping), self.on_note)
         queue = iter(examples)
+        self.certain.set()
         limit = aiohttp.ClientTimeout(total=self.endpoint.timeout)
         async with aiohttp.ClientSession(
             headers=self.endpoint.headers, timeout=limit, connector=aiohttp.TCPConnector(limit=0)
@@ -226,7 +185,8 @@ class _Run:
 
     async def work(self, client: Client, session: aiohttp.ClientSession, queue: Iterator[Example]) -> None:
         """One of those who take from the queue. What goes wrong stops the run, and loses nobody's answer."""
-        for example in queue:
+        while await self.may_go_on() and (example := next(queue, None)) is not None:
+            self.under_way += 1
             try:
                 try:
                     reply = await client.ask(session, example.question, example.id)
@@ -244,8 +204,30 @@ class _Run:
             except Exception as error:  # noqa: BLE001 (raised again, once the others have their answers)
                 self.account.given_up += 1
                 self.stop(error)
-            if self.stopping.is_set():
-                return
+            finally:
+                self.under_way -= 1
+            self.weigh()
+
+    async def may_go_on(self) -> bool:
+        """Whether to take another question, as soon as there is no doubt; not where the run stops."""
+        await self.certain.wait()
+        return not self.stopping.is_set()
+
+    def weigh(self) -> None:
+        """Are the refusals that wait of all questions? While others are under way, their answers may tell."""
+        scopes = [refusal.scope for _, refusal in self.waiting]
+        limit = self.stop_after * (SURELY_OF_ALL if self.answered else 1)
+        doubtful = (
+            scopes.count("busy") >= UNANSWERED
+            or scopes.count("unclear") >= limit
+            or len(scopes) >= self.stop_after * SURELY_OF_ALL
+        )
+        if not doubtful:
+            self.certain.set()
+        elif self.under_way == 0:
+            self.stop(self.of_all(self.waiting[-1][1]))
+        elif not self.stopping.is_set():
+            self.certain.clear()
 
     async def until_done_or_stopped(self, workers: set[asyncio.Task[None]]) -> None:
         """Wait for the workers; once the run stops, no longer than the grace."""
@@ -263,6 +245,7 @@ class _Run:
         if self.cause is None:
             self.cause = cause
         self.stopping.set()
+        self.certain.set()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
@@ -315,16 +298,11 @@ class _Run:
         self.account.rationale_from[verdict.rationale_from] += 1
 
     def refused(self, example: Example, refusal: Refusal) -> None:
-        """Set the question apart, at once where others are answered; stop the run where none is."""
+        """Set the question apart: at once where it is its own and others are answered, else in a while."""
         if refusal.scope == "question" and self.answered:
             self.set_apart(example, refusal.reason, refusal.told)
             return
         self.waiting.append((example, refusal))
-        scopes = [waiting.scope for _, waiting in self.waiting]
-        limit = self.stop_after * (SURELY_OF_ALL if self.answered else 1)
-        unanswered = scopes.count("busy") >= UNANSWERED
-        if unanswered or scopes.count("unclear") >= limit or len(scopes) >= self.stop_after * SURELY_OF_ALL:
-            self.stop(self.of_all(refusal))
 
     def end_of_waiting(self) -> None:
         """When no question is left: what nobody answered in a first run is no fault of the questions."""
