@@ -9,18 +9,47 @@ This file is copied into a published model's folder as `custom_generate/generate
     tokenizer.batch_decode(answers, skip_special_tokens=True)
 
     question  <bot>  z_1 ... z_n  <eot>  answer prompt  answer      z_i = projection(last hidden state)
+
+Honoured: latents, max_new_tokens, max_length, do_sample with temperature, top_k and top_p,
+num_return_sequences, return_dict_in_generate. Whatever else would change the answer is refused by its name.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils.hub import cached_file
+
+DEFAULT_TOKENS = 256
+"""Most tokens of an answer, where nobody says."""
+# Options of transformers' generate that ask for nothing with these values, beside None.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,), "num_beam_groups": (1,), "early_stopping": (False,), "length_penalty": (1,),
+    "diversity_penalty": (0,), "repetition_penalty": (1,), "encoder_repetition_penalty": (1,),
+    "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,), "min_length": (0,),
+    "min_new_tokens": (0,), "min_p": (0,), "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,),
+    "guidance_scale": (1,),
+    "renormalize_logits": (False,), "remove_invalid_values": (False,), "token_healing": (False,),
+    "output_attentions": (False,), "output_hidden_states": (False,), "output_scores": (False,),
+    "output_logits": (False,), "logits_processor": ([],), "stopping_criteria": ([],), "bad_words_ids": ([],),
+    "stop_strings": ([],), "suppress_tokens": ([],), "is_assistant": (False,), "low_memory": (False,),
+    "synced_gpus": (False,), "use_mtp": (False,),
+}  # fmt: skip
+# These change how an answer is computed, or name what the model knows by itself; not what it says.
+_WITHOUT_EFFECT = (
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile",
+    "prefill_chunk_size", "continuous_batching_config", "token_type_ids", "position_ids", "tokenizer",
+    "trust_remote_code", "bos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version",
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+    "assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size",
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -31,31 +60,30 @@ def generate(
     attention_mask: Tensor | None = None,
     generation_config: Any = None,
     latents: int | None = None,
-    max_new_tokens: int | None = None,
-    do_sample: bool = False,
     **options: Any,
-) -> Tensor:
-    """input_ids, attention_mask: [b, t]. Greedy. Returns [b, t + m]: the questions, then prompt and answers.
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """input_ids, attention_mask: [b, t]. Returns [b * n, t + m]: the questions, then prompt and answers.
 
-    latents: another number of thoughts than trained. Rows that have ended are filled with padding.
+    latents: another number of thoughts than trained. max_new_tokens counts the answer's own tokens,
+    max_length all that is returned. Greedy unless do_sample; then n = num_return_sequences rows a question.
+    Rows that have ended are filled with padding. Raises ValueError about what cannot be done, by name.
     """
-    ids = input_ids if input_ids is not None else inputs
-    if ids is None:
-        raise ValueError("generate needs input_ids: the questions, tokenized.")
-    if do_sample or options.get("num_beams", 1) != 1:
-        raise ValueError("This model's generate is greedy: leave out do_sample and num_beams.")
     settings, tokens, projection = _thoughts_of(model)
-    mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+    ids = input_ids if input_ids is not None else inputs
+    wanted = _wanted(generation_config, options, settings)
+    ids, mask = _questions(ids, attention_mask, model)
+    steps = settings["latents"] if latents is None else latents
+    most = _room(ids, mask, steps, wanted, settings)
+    ids, mask = (part.repeat_interleave(wanted.answers, 0) for part in (ids, mask))
     question, mask = _left_padded(ids, mask, settings["pad_id"])
-    rows, device = ids.shape[0], ids.device
+    rows, device, longest = ids.shape[0], ids.device, settings["longest"]
     embed = model.get_input_embeddings()
     cache: Any = None
 
-    def run(embedded: Tensor) -> Tensor:
-        """Read on. embedded: [b, s, d]. Returns the last hidden state, [b, d]."""
+    def run(embedded: Tensor, reading: Tensor) -> Tensor:
+        """Read on. embedded: [b, s, d]; reading: [b, s], 0 where a row has ended. Returns the last states."""
         nonlocal cache, mask
-        if cache is not None:
-            mask = torch.cat([mask, mask.new_ones(rows, embedded.shape[1])], 1)
+        mask = torch.cat([mask, reading], 1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
         output = model.base_model(
             inputs_embeds=embedded, attention_mask=mask, position_ids=positions, past_key_values=cache,
@@ -65,35 +93,157 @@ def generate(
         last: Tensor = output.last_hidden_state[:, -1]
         return last
 
+    one = mask.new_ones(rows, 1)
+    first, mask = torch.cat([mask, one], 1), mask[:, :0]
     bot, eot = (token.expand(rows, 1, -1) for token in tokens)
-    mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
-    hidden = run(torch.cat([embed(question), bot], 1))
-    for _ in range(settings["latents"] if latents is None else latents):
-        hidden = run(projection(hidden).unsqueeze(1))
+    hidden = run(torch.cat([embed(question), bot], 1), first)
+    for _ in range(steps):
+        hidden = run(projection(hidden).unsqueeze(1), one)
     prompt = torch.tensor(settings["prompt_ids"], device=device).expand(rows, -1)
-    hidden = run(torch.cat([eot, embed(prompt)], 1))
+    hidden = run(torch.cat([eot, embed(prompt)], 1), one.expand(-1, 1 + prompt.shape[1]))
 
-    most = max_new_tokens or getattr(generation_config, "max_new_tokens", None) or 256
     written, ended = [prompt], torch.zeros(rows, dtype=torch.bool, device=device)
     for number in range(most):
-        following = model.get_output_embeddings()(hidden).argmax(-1)
+        following = wanted.choose(model.get_output_embeddings()(hidden).float())
         following = following.masked_fill(ended, settings["pad_id"])
         written.append(following.unsqueeze(1))
         ended = ended | (following == settings["eos_id"])
+        if longest is not None:  # no position is left to read the token at
+            ended = ended | (mask.sum(1) >= longest)
         if ended.all() or number + 1 == most:
             break
-        hidden = run(embed(following).unsqueeze(1))
-    return torch.cat([ids, *written], 1)
+        hidden = run(embed(following).unsqueeze(1), (~ended).to(mask.dtype).unsqueeze(1))
+    sequences = torch.cat([ids, *written], 1)
+    return GenerateDecoderOnlyOutput(sequences=sequences) if wanted.as_dict else sequences  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What was asked for, of what can be had. temperature 0 is greedy; answers: rows of each question."""
+
+    max_new_tokens: int | None
+    max_length: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    answers: int
+    as_dict: bool
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """logits: [b, vocabulary]. Returns [b] ids, drawn from torch's own random numbers where sampled."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        logits = logits / self.temperature
+        if self.top_k:
+            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if self.top_p < 1:
+            ordered, order = logits.sort(descending=True)
+            before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            kept = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before < self.top_p)
+            logits = logits.masked_fill(~kept.scatter(-1, order[:, :1], True), -torch.inf)
+        return torch.multinomial(logits.softmax(-1), 1).squeeze(1)
+
+
+def _wanted(config: Any, options: dict[str, Any], settings: dict[str, Any]) -> _Wanted:
+    """The options of a call over those of its generation_config. Raises ValueError for what cannot be had."""
+    given = {} if config is None else {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    asked = {name: value for name, value in (given | options).items() if value is not None}
+    sampled = bool(asked.pop("do_sample", False))
+    temperature, top_k, top_p = asked.pop("temperature", 1.0), asked.pop("top_k", 0), asked.pop("top_p", 1.0)
+    answers = asked.pop("num_return_sequences", 1)
+    lengths = {name: asked.pop(name, None) for name in ("max_new_tokens", "max_length")}
+    as_dict = bool(asked.pop("return_dict_in_generate", False))
+    ends = asked.pop("eos_token_id", settings["eos_id"])
+    if settings["eos_id"] not in (ends if isinstance(ends, list | tuple) else [ends]):
+        raise ValueError(f"eos_token_id is {ends}; this model's answers end with {settings['eos_id']}.")
+    for name, value in asked.items():
+        if name in _WITHOUT_EFFECT or any(_same(value, neutral) for neutral in _NEUTRAL.get(name, ())):
+            continue
+        raise ValueError(
+            f"This model's generate does not take {name}={value!r}: it thinks before it answers, and honours "
+            "latents, max_new_tokens, max_length, do_sample (with temperature, top_k, top_p), "
+            "num_return_sequences and return_dict_in_generate."
+        )
+    for name, value in lengths.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+    if answers < 1 or (answers > 1 and not sampled):
+        raise ValueError(
+            f"num_return_sequences is {answers}; a greedy answer is always the same: give do_sample=True, "
+            "or leave it out."
+        )
+    if sampled and not (temperature > 0 and 0 < top_p <= 1 and top_k >= 0):
+        raise ValueError(
+            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: they must be above 0, 0 or more, and "
+            "above 0 up to 1. For a greedy answer give do_sample=False."
+        )
+    if not sampled:
+        temperature = 0.0
+    return _Wanted(
+        **lengths, temperature=temperature, top_k=top_k, top_p=top_p, answers=answers, as_dict=as_dict
+    )
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    if isinstance(neutral, list):
+        return hasattr(value, "__len__") and len(value) == 0
+    return isinstance(value, int | float) and bool(value == neutral)
+
+
+def _questions(ids: Tensor | None, mask: Tensor | None, model: Any) -> tuple[Tensor, Tensor]:
+    """The questions and their mask, checked. Raises ValueError."""
+    if ids is None or ids.dim() != 2 or ids.numel() == 0:
+        raise ValueError("generate needs input_ids [b, t]: the questions, tokenized, a token or more each.")
+    mask = torch.ones_like(ids) if mask is None else mask.to(ids.dtype)
+    if mask.shape != ids.shape:
+        raise ValueError(f"attention_mask is {list(mask.shape)}, but input_ids is {list(ids.shape)}.")
+    if not mask.any(1).all():
+        row = int((~mask.any(1)).nonzero()[0])
+        raise ValueError(f"Question {row + 1} is empty: its attention_mask is 0 throughout.")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if int(ids.min()) < 0 or int(ids.max()) >= rows:
+        raise ValueError(f"input_ids has {int(ids.max())} or below 0, but the model knows 0 to {rows - 1}.")
+    return ids, mask
+
+
+def _room(ids: Tensor, mask: Tensor, latents: int, wanted: _Wanted, settings: dict[str, Any]) -> int:
+    """Most tokens that may be written. Raises ValueError where a question leaves no room to answer."""
+    if not isinstance(latents, int) or latents < 0:
+        raise ValueError(f"latents is {latents!r}; it must be a whole number of 0 or more.")
+    prompt, longest = len(settings["prompt_ids"]), settings["longest"]
+    for row, length in enumerate(mask.sum(1).tolist()):
+        needed = length + latents + 2 + prompt + settings["room_to_answer"]
+        if longest is not None and needed > longest:
+            raise ValueError(
+                f"Question {row + 1} has {length} tokens; with room for thoughts and an answer it needs "
+                f"{needed}, but the model takes at most {longest}. Shorten the question, or think fewer "
+                "latents."
+            )
+    if wanted.max_new_tokens is not None:
+        return wanted.max_new_tokens
+    if wanted.max_length is None:
+        return DEFAULT_TOKENS
+    left = wanted.max_length - ids.shape[1] - prompt
+    if left < 1:
+        raise ValueError(
+            f"max_length is {wanted.max_length}, but questions and answer prompt take "
+            f"{ids.shape[1] + prompt} of what is returned. Give a larger one, or max_new_tokens."
+        )
+    return left
 
 
 def _thoughts_of(model: Any) -> tuple[dict[str, Any], Tensor, nn.Module]:
     """Settings, the embeddings of <bot> and <eot> [2, d], and the projection; read once."""
     kept = getattr(model, "_codi_thoughts", None)
     if kept is None:
-        name = model.config.name_or_path
-        settings = json.loads(Path(_file(name, "custom_generate/settings.json")).read_text(encoding="utf-8"))
-        weights = load_file(_file(name, "thoughts.safetensors"))
+        name, revision = model.config.name_or_path, getattr(model.config, "_commit_hash", None)
+        settings = json.loads(
+            Path(_file(name, "custom_generate/settings.json", revision)).read_text(encoding="utf-8")
+        )
+        weights = load_file(_file(name, "thoughts.safetensors", revision))
         tokens = weights.pop("thought_tokens")
+        _check_base(model, settings["embedding"], name)
         kept = model._codi_thoughts = (
             settings,
             tokens.to(model.device, model.dtype),
@@ -101,6 +251,19 @@ def _thoughts_of(model: Any) -> tuple[dict[str, Any], Tensor, nn.Module]:
         )
     found: tuple[dict[str, Any], Tensor, nn.Module] = kept
     return found
+
+
+def _check_base(model: Any, recorded: dict[str, Any], name: str) -> None:
+    """Refuse thoughts over another model's weights: they would be noise to it."""
+    weight = model.get_input_embeddings().weight
+    shape, sample = list(weight.shape), torch.tensor(recorded["sample"])
+    found = weight.detach().flatten()[:: recorded["stride"]][: len(sample)].float().cpu()
+    scale = sample.abs().max().clamp(min=1e-6)
+    if shape != recorded["shape"] or not torch.allclose(found, sample, atol=0.02 * float(scale)):
+        raise ValueError(
+            f"The weights in '{name}' are not those that these thoughts were trained over (an embedding of "
+            f"{recorded['shape']}, found {shape}). Download the published folder again, whole."
+        )
 
 
 def _projection(weights: dict[str, Tensor], model: Any) -> nn.Module:
@@ -121,8 +284,8 @@ def _left_padded(ids: Tensor, mask: Tensor, pad_id: int) -> tuple[Tensor, Tensor
     return ids.masked_fill(mask == 0, pad_id), mask
 
 
-def _file(name: str, file: str) -> str:
-    found = cached_file(name, file)
+def _file(name: str, file: str, revision: str | None) -> str:
+    found = cached_file(name, file, _commit_hash=revision)
     if found is None:
         raise OSError(f"'{name}' has no {file}: it is not a published CODI model.")
     return str(found)

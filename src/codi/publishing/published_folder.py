@@ -8,19 +8,24 @@ README.md                          the model card
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
+from transformers import GenerationConfig
 
 import codi
+from codi.data.shards import is_data_path
 from codi.errors import UsageError
-from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.latent_reasoner import ROOM_TO_ANSWER, LatentReasoner
 from codi.storage import write_whole
 
 
@@ -39,7 +44,15 @@ def write_folder(
             "transformers model. The folder that is published here is for models that think."
         )
     card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
-    reasoner.without_adapters().save_pretrained(output)
+    alone = reasoner.without_adapters()
+    model = copy.copy(alone.model)  # its weights are in the folder: a path of this machine says nothing there
+    model.config = replace(model.config, base=public_name(model.config.base))
+    LatentReasoner(model, alone.method, alone.tokenizer, alone.text_format).save_pretrained(output)
+    # What is measured here is greedy; transformers' pipeline samples unless the model says otherwise.
+    greedy = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, eos_token_id=reasoner.text.eos_id, pad_token_id=reasoner.text.pad_id
+    )
+    greedy.save_pretrained(output)
     code = resources.files("codi.publishing") / "custom_generate.py"
     folder = output / "custom_generate"
     folder.mkdir(exist_ok=True)
@@ -49,9 +62,37 @@ def write_folder(
         "prompt_ids": reasoner.text.prompt_ids,
         "eos_id": reasoner.text.eos_id,
         "pad_id": reasoner.text.pad_id,
+        "longest": reasoner.model.longest_sequence,
+        "room_to_answer": ROOM_TO_ANSWER,
+        "embedding": embedding_sample(model.causal),
     }
     write_whole(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     write_whole(output / "README.md", str(card))
+
+
+def embedding_sample(causal: Any, size: int = 64) -> dict[str, Any]:
+    """A few values of the input embedding, by which the published `generate` knows the model again."""
+    weight = causal.get_input_embeddings().weight.detach()
+    stride = max(1, weight.numel() // size)
+    sample = weight.flatten()[::stride][:size].float().cpu()
+    return {"shape": list(weight.shape), "stride": stride, "sample": [round(x, 6) for x in sample.tolist()]}
+
+
+def public_name(name: str | None) -> str | None:
+    """A hub id, or None for what is a path on somebody's machine."""
+    if name is None or Path(name).expanduser().exists() or not _HUB_ID.fullmatch(name):
+        return None
+    return name
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+
+
+def public_source(source: str) -> str:
+    """A data source without the folders it lies in here: what a stranger may read of it."""
+    if not is_data_path(source):
+        return source
+    return f"a file of its author's, {PurePath(source.partition('?')[0].replace(chr(92), '/')).name}"
 
 
 def model_card(
@@ -71,12 +112,14 @@ def model_card(
     ]  # fmt: skip
     config, latents = reasoner.model.config, reasoner.method.thought_positions() - 2
     data, training = recipe.get("data", {}), recipe.get("training", {})
-    base = config.base or "not recorded"
+    base = public_name(config.base) or "not recorded"
     if config.base is None and config.base_config is not None:
         base = f"none: a {config.base_config['model_type']} from random weights"
+    elif config.base is not None and public_name(config.base) is None:
+        base = f"a {reasoner.model.causal.config.model_type} of its author's own"
     metadata = ModelCardData(
         library_name="codi",
-        base_model=config.base,
+        base_model=public_name(config.base),
         datasets=None,
         tags=["codi", "latent-reasoning", reasoner.method.name],
         model_name=name,
@@ -98,7 +141,7 @@ def model_card(
                 "name ", "", 1
             ),
             base=base,
-            data=data.get("train", "not recorded"),
+            data=public_source(data["train"]) if data.get("train") else "not recorded",
             steps=trained.get("steps"),
             seed=training.get("seed", "not recorded"),
             recipe_line=", ".join(
