@@ -6,12 +6,9 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from chat_endpoint import ChatEndpoint, said, web
 from codi.cli import app
 from codi.data.sources import load_examples
-
-web = pytest.importorskip("aiohttp.web")
 
 ROWS = [
     {"question": "Mia has 3 apples and buys 4 more. How many?", "answer": "7"},
@@ -42,64 +38,24 @@ ANSWERS = {
     "bare": "The answer is: 5",
     "odd": "Hm. The answer is: many",
 }
+ONE = "So. The answer is: 1"
 
 
-class Endpoint:
-    """A small OpenAI-compatible server in a thread. Counts what it is asked."""
+class Endpoint(ChatEndpoint):
+    """Answers as `ANSWERS` say, after the refusals that wait."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
         self.refusals: list[tuple[int, dict[str, str]]] = []
         self.delay = 0.0
-        self.under_way = self.most_under_way = 0
-        self.loop = asyncio.new_event_loop()
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        ready = threading.Event()
+        super().__init__(self.answer_or_refuse)
 
-        async def start() -> None:
-            application = web.Application()
-            application.router.add_post("/v1/chat/completions", self.answer)
-            runner = web.AppRunner(application)
-            await runner.setup()
-            await web.SockSite(runner, listening).start()
-            ready.set()
-
-        def run() -> None:
-            self.loop.run_until_complete(start())
-            self.loop.run_forever()
-
-        self.thread = threading.Thread(target=run, daemon=True)
-        self.thread.start()
-        assert ready.wait(10)
-
-    async def answer(self, request: Any) -> Any:
-        body = await request.json()
+    async def answer_or_refuse(self, request: Any, question: str, times: int) -> Any:
         if self.refusals:
             status, headers = self.refusals.pop(0)
             return web.json_response({"error": {"message": "no"}}, status=status, headers=headers)
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
         await asyncio.sleep(self.delay)
-        self.under_way -= 1
-        self.bodies.append(body | {"key": request.headers.get("Authorization")})
-        question = body["messages"][0]["content"].rpartition("Question: ")[2]
-        self.asked[question] += 1
-        text = next(
-            (text for start, text in ANSWERS.items() if question.startswith(start)), "So. The answer is: 1"
-        )
-        choice = {
-            "message": {"role": "assistant", "content": text},
-            "finish_reason": "length" if question.startswith("long") else "stop",
-        }
-        return web.json_response(
-            {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
-        )
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        text = next((text for start, text in ANSWERS.items() if question.startswith(start)), ONE)
+        return said(text, finish="length" if question.startswith("long") else "stop")
 
 
 @pytest.fixture
@@ -221,7 +177,9 @@ def test_bad_input_is_told_and_costs_nothing(endpoint: Endpoint, tmp_path: Path)
     output.write_text("nonsense\n")
     assert "line 1 is none of this command's" in refused(*words(source, endpoint, output))
     letters = write(tmp_path / "letters.jsonl", [{"question": "Which?", "answer": "B"}])
-    assert "has the answer 'B'" in refused(*words(letters, endpoint, tmp_path / "new.jsonl"))
+    assert "has the answer 'B'" in refused(
+        *words(letters, endpoint, tmp_path / "new.jsonl", "--scorer", "codi")
+    )
 
 
 def test_it_works_against_codi_serve(tmp_path: Path) -> None:

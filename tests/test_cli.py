@@ -153,7 +153,7 @@ def test_eval_measures_benchmarks_and_files(checkpoints: Path, tmp_path: Path) -
     assert saved["method"]["name"] == "codi"
     assert list(saved["benchmarks"]) == ["mine", "reworded"]
     result = saved["benchmarks"]["mine"]
-    assert (result["n"], result["scorer"], result["mode"]) == (4, "codi", "latent")
+    assert (result["n"], result["scorer"], result["mode"]) == (4, "number", "latent")
     assert result["thought_tokens"] == 8.0
     assert result["latency_ms"]["n"] == 2
     assert (result["data"]["dropped"], result["data"]["stopped_at"]) == ({}, 4)

@@ -39,6 +39,16 @@ def test_figures(tmp_path: Path) -> None:
     assert (found["only_first"], found["only_second"]) == (1, 7)
     assert found["mcnemar_p"] == pytest.approx(2 * (1 + 8) / 2**8)  # P(X <= 1), two-sided, 8 coin tosses
     assert "+30.0 points" in output
+    assert found["scorers"] == [None, None]
+
+
+def test_the_scorers_are_shown(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", [True, False], scorer="codi")
+    second = write(tmp_path / "b.jsonl", [True, True], scorer="number")
+    code, output = compare(first, second)
+    assert code == 0
+    assert "scored with 'codi', the second with 'number'" in " ".join(output.split())
+    assert "may be theirs" not in compare(first, first)[1]
 
 
 def test_different_questions_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from codi.data.example import Example
+from codi.data.numbers import plain_number, written
 from codi.errors import DataError, UsageError
 from codi.evaluation.benchmarks import BENCHMARKS, find_benchmark, format_question, load_benchmark
 from codi.evaluation.runner import Reasoner, evaluate
@@ -115,6 +116,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
         "text": "The answer is: 7",
         "value": "7",
         "correct": False,
+        "scorer": "codi",
         "thoughts": 8,
         "passes": 10,
         "answer_tokens": 1,
@@ -280,8 +282,10 @@ def test_any_file_is_a_benchmark(tmp_path: Path) -> None:
     path = write_questions(tmp_path / "mine.jsonl", 3, answer="B")
     loaded, _, benchmark = load_benchmark(str(path), scorer="letter")
     assert (benchmark.name, benchmark.scorer, len(loaded)) == ("mine", "letter", 3)
+    _, _, benchmark = load_benchmark(str(path))
+    assert (benchmark.scorer, benchmark.scorer_chosen) == ("letter", True)
     with pytest.raises(DataError, match="number in every gold answer"):
-        load_benchmark(str(path))
+        load_benchmark(str(path), scorer="codi")
     with pytest.raises(UsageError, match="second file"):
         load_benchmark(str(path), file=str(path))
 
@@ -302,6 +306,8 @@ def test_names_and_options_that_do_not_apply(tmp_path: Path) -> None:
         find_benchmark(str(tmp_path / "absent.jsonl"))
     with pytest.raises(DataError, match="folder"):
         load_benchmark(str(tmp_path))
+    write_questions(tmp_path / "shards-1.jsonl", 1)
+    assert find_benchmark(str(tmp_path)).scorer == "auto"
     with pytest.raises(DataError, match="local copy"):
         load_benchmark("svamp", file=str(tmp_path / "absent.jsonl"))
     with pytest.raises(UsageError, match="Unknown scorer"):
@@ -332,11 +338,26 @@ def test_real_files_are_the_benchmarks(name: str) -> None:
         pytest.skip(f"{path.name} is not on this machine")
     loaded, _, benchmark = load_benchmark(name, file=str(path))
     assert len(loaded) == BENCHMARKS[name].rows
-    # A reasoner that writes each gold answer out must score 100 %.
-    texts = {format_question(e.question): f"The answer is: {e.answer}" for e in loaded}
-    result = evaluate(Scripted(texts), loaded, scorer=benchmark.scorer, latency_questions=0)
-    assert result.unreadable == 0
-    assert result.n == BENCHMARKS[name].rows
+    # A reasoner that writes each gold answer out must score 100 %, and one that is always wrong 0 %.
+    # GSM-Hard's 2.0107e-06 is written out: the published rule reads no scientific notation.
+    golds: dict[str, list[str]] = {}
+    for example in loaded:
+        number = plain_number(example.answer)
+        answer = example.answer if number is None else written(number)
+        golds.setdefault(format_question(example.question), []).append(answer)
+    repeated = [question for question, found in golds.items() if len(set(found)) > 1]
+    assert len(repeated) <= 1  # one question of SVAMP has two answers
+    asked = [example for example in loaded if format_question(example.question) not in repeated]
+    right = {question: f"The answer is: {found[0]}" for question, found in golds.items()}
+    result = evaluate(Scripted(right), asked, scorer=benchmark.scorer, latency_questions=0)
+    assert (result.accuracy, result.unreadable, result.n) == (1.0, 0, len(asked))
+    wrong = {q: "The answer is: " + ("0.5" if f[0] != "0.5" else "1") for q, f in golds.items()}
+    if benchmark.scorer == "letter":
+        wrong = {q: "The answer is: " + ("B" if f[0] == "A" else "A") for q, f in golds.items()}
+    assert evaluate(Scripted(wrong), asked, scorer=benchmark.scorer, latency_questions=0).accuracy == 0.0
+    _, _, chosen = load_benchmark(str(path))  # the same file as one of one's own
+    assert chosen.scorer == ("letter" if benchmark.scorer == "letter" else "number")
+    assert evaluate(Scripted(right), asked, scorer=chosen.scorer, latency_questions=0).accuracy == 1.0
 
 
 def test_a_lone_surrogate_does_not_stop_the_run(tmp_path: Path) -> None:

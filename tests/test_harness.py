@@ -16,6 +16,7 @@ from codi.evaluation.benchmarks import load_benchmark
 from codi.evaluation.runner import evaluate
 from codi.evaluation.scorers import get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.modeling.configuration import TextFormat
 from codi.modeling.context import Tokens
 from tiny_checkpoints import tiny_reasoner
 
@@ -37,13 +38,20 @@ class Request:
         self.args = args
 
 
-def fond_of_seven(method: str) -> LatentReasoner:
-    """An untrained model that often writes 7: others write hardly a number."""
+def fond_of(word: str, method: str, text: TextFormat | None = None) -> LatentReasoner:
+    """An untrained model that often writes a word: others write it hardly ever."""
     reasoner = tiny_reasoner(method)
+    if text is not None:
+        reasoner = LatentReasoner(reasoner.model, reasoner.method, reasoner.tokenizer, text)
     reasoner.model.eval()
     with torch.no_grad():
-        reasoner.model.causal.get_input_embeddings().weight[reasoner.text.single_token("7")] *= 6
+        reasoner.model.causal.get_input_embeddings().weight[reasoner.text.single_token(word)] *= 6
     return reasoner
+
+
+def fond_of_seven(method: str) -> LatentReasoner:
+    """So that it writes numbers."""
+    return fond_of("7", method)
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +101,20 @@ def test_the_harness_counts_what_codi_eval_counts(
     assert answers == [answer.text for answer in reasoner.answer(questions)]
 
 
-def test_letters_are_scored_as_letters(reasoner: LatentReasoner, tmp_path: Path) -> None:
+def test_letters_are_scored_as_letters(tmp_path: Path) -> None:
+    """Right where the model wrote the gold letter after its own prompt, which is not the usual one."""
+    reasoner = fond_of("A", "codi", TextFormat(answer_prompt="We find the answer to be"))
+    questions = [example.question for example in generate("test", 20)]
+    read = [text.value and text.value[:1] for text in reasoner.answer(questions)]
+    assert "A" in read
+    assert set(read) != {"A"}
     file = tmp_path / "csqa.jsonl"
-    file.write_text("".join(json.dumps({"question": q, "answer": "A"}) + "\n" for q in QUESTIONS))
+    rows = ({"question": q, "answer": "B" if i % 3 == 0 else "A"} for i, q in enumerate(questions))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = run("codi_commonsenseqa", file, model=harness.CodiLM(reasoner))
-    assert found["results"]["codi_commonsenseqa"]["acc,none"] == 0.0
+    right = sum(letter == "A" for i, letter in enumerate(read) if i % 3)
+    assert 0 < right < len(questions)
+    assert found["results"]["codi_commonsenseqa"]["acc,none"] == pytest.approx(right / len(questions))
 
 
 def test_every_benchmark_of_the_paper_is_a_task() -> None:

@@ -154,7 +154,7 @@ def test_the_card_says_what_the_run_left_behind_and_nothing_else(tmp_path: Path)
     )
     card = (tmp_path / "out/README.md").read_text()
     for said in (
-        "# org/mine", "my-set", "99 steps, seed 7; learning_rate 0.001", "75.0 %", "| 3 | codi | 8.0 |",
+        "# org/mine", "my-set", "99 steps, seed 7; learning_rate 0.001", "75.0 %", "| 3 | number | 8.0 |",
         "thinks 6 vectors (8 thought\ntokens", "arXiv:2502.21074", "library_name: codi",
     ):  # fmt: skip
         assert said in card

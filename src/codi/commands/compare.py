@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from codi.commands import options
-from codi.commands.console import check_output, print_table, write_json
+from codi.commands.console import check_output, note, print_table, write_json
 
 
 def compare(
@@ -27,10 +27,18 @@ def compare(
 
     found = compare_predictions(first, second, seed)
     rows = [
-        [str(file), f"{accuracy:.1%}", f"{low:.1%} to {high:.1%}"]
-        for file, accuracy, (low, high) in zip((first, second), found.accuracy, found.ci95, strict=True)
+        [str(file), f"{accuracy:.1%}", f"{low:.1%} to {high:.1%}", scorer or "–"]
+        for file, accuracy, (low, high), scorer in zip(
+            (first, second), found.accuracy, found.ci95, found.scorers, strict=True
+        )
     ]
-    print_table(f"{found.n:,} questions", ("predictions", "accuracy", "95 % interval"), rows, numbers=True)
+    headings = ("predictions", "accuracy", "95 % interval", "scorer")
+    print_table(f"{found.n:,} questions", headings, rows, numbers=True)
+    if None not in found.scorers and found.scorers[0] != found.scorers[1]:
+        note(
+            f"The first was scored with '{found.scorers[0]}', the second with '{found.scorers[1]}': part of "
+            "the difference may be theirs."
+        )
     low, high = found.difference_ci95
     typer.echo(
         f"Second less first: {100 * found.difference:+.1f} points, paired bootstrap 95 % {100 * low:+.1f} to "

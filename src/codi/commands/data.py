@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from codi.commands import data_cache, options
-from codi.commands.console import check_output, note, print_table, progress
+from codi.commands import data_annotate, data_cache, options
+from codi.commands.console import check_output, print_table
 from codi.commands.data_vary import vary
 from codi.errors import UsageError
 
@@ -37,6 +35,7 @@ app = typer.Typer(
 
 
 app.command("cache")(data_cache.cache)
+app.command("annotate", cls=data_annotate.RetryWithoutReason)(data_annotate.annotate)
 
 
 @app.command(WRITE)
@@ -118,78 +117,6 @@ def data(
 
 
 app.command("vary")(vary)
-
-
-@app.command("annotate")
-def annotate(
-    file: Annotated[str, typer.Argument(help="Questions with answers: any source.")],
-    endpoint: Annotated[str, typer.Option(help="Address of an OpenAI-compatible API, with /v1.")],
-    model: Annotated[str, typer.Option(help="Name of the model there.")],
-    output: Annotated[Path, typer.Option(help="The .jsonl file; goes on where an earlier run stopped.")],
-    scorer: Annotated[str, typer.Option(help="Rule that checks the answers.")] = "codi",
-    split: Annotated[str, typer.Option(help="Split of a hub set or generator.")] = "train",
-    count: Annotated[int | None, typer.Option(help="The first so many only.", min=1)] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests under way at a time.", min=1)] = 8,
-    per_minute: Annotated[float | None, typer.Option(help="Most requests in a minute.")] = None,
-    prompt: Annotated[
-        Path | None, typer.Option(help="A text file with {question} in it, in place of the usual prompt.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.", min=0)] = 0.0,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 512,
-    extra: Annotated[
-        str | None,
-        typer.Option(help="""More fields of each request, as JSON: '{"reasoning": "explicit"}'."""),
-    ] = None,
-    question_column: options.QuestionColumn = None,
-    answer_column: options.AnswerColumn = None,
-) -> None:
-    """Have a large model write rationales, and keep those that lead to the right answer.
-
-    The key, where one is needed, is taken from CODI_ENDPOINT_KEY.
-    """
-    from codi.data.sources import load_examples
-    from codi.evaluation.annotation import PROMPT, Account, Endpoint
-    from codi.evaluation.annotation import annotate as run
-    from codi.evaluation.scorers import check_gold_answers, get_scorer
-
-    if output.suffix != ".jsonl":
-        raise UsageError(f"--output '{output}' must end in .jsonl.")
-    columns = options.named_columns(question_column, answer_column, None, None)
-    examples, report = load_examples(file, split=split, columns=columns, limit=count)
-    note(report.describe())
-    rule = get_scorer(scorer)
-    check_gold_answers(examples, rule)
-    asked = Endpoint(
-        endpoint, model, os.environ.get("CODI_ENDPOINT_KEY"), PROMPT if prompt is None else _text_of(prompt),
-        temperature, max_tokens, _fields(extra),
-    )  # fmt: skip
-    with progress("rationales") as bar:
-
-        def show(done: int, total: int, account: Account) -> None:
-            bar(done, total)
-
-        account = run(
-            examples, asked, rule, output, concurrency=concurrency, per_minute=per_minute, on_progress=show
-        )
-    typer.echo(account.describe())
-    typer.echo(f"Kept: {output}. Set apart: {output.with_suffix('.rejected.jsonl')}.")
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The prompt '{file}' cannot be read: {error}") from error
-
-
-def _fields(extra: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(extra or "{}")
-    except json.JSONDecodeError as error:
-        raise UsageError(f"--extra is not JSON: {error}.") from error
-    if not isinstance(found, dict):
-        raise UsageError('--extra must be a JSON object, such as \'{"reasoning": "explicit"}\'.')
-    return found
 
 
 def _resolve(

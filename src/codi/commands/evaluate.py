@@ -59,7 +59,12 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="FILE|NAME=FILE", help="Local copy of a named benchmark; repeatable."),
     ] = None,
-    scorer: Annotated[str | None, typer.Option(help="codi, coconut, icot or letter.")] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="number, text, letter, math, codi, coconut or icot. Your own: auto, which fits the answers."
+        ),
+    ] = None,
     mode: options.Mode = None,
     latents: options.Latents = None,
     batch_size: options.BatchSize = 64,
@@ -202,6 +207,8 @@ def _measure(
         predictions, settings = None, {**settings, "latency_questions": 0}
     else:
         note(report.describe())
+        if benchmark.scorer_chosen:
+            note(f"{name}: scorer {benchmark.scorer}, chosen from the answers (--scorer names another)")
     if processes.count() > 1:
         from codi.evaluation.spread import spread
 
@@ -240,6 +247,7 @@ def _as_dict(
         "benchmarks": {
             name: {
                 **found[0].as_dict(),
+                "scorer_chosen": loaded[name][2].scorer_chosen,
                 "data": loaded[name][1].as_dict(),
                 **_over_runs(found),
                 **(

@@ -155,6 +155,16 @@ class TextEncoder:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
+    @property
+    def prompt(self) -> str:
+        """The words before every answer."""
+        return self.form.answer_prompt
+
+    @property
+    def suffix(self) -> str:
+        """What stands after every answer, before the end of the text."""
+        return self.form.answer_suffix
+
     def value(self, text: str) -> str | None:
         """The answer in a text that the model wrote: what follows the last answer prompt, or None."""
         # A word-level decoder may put spaces where the prompt has none, or leave some out.
@@ -162,7 +172,10 @@ class TextEncoder:
         ends = [found.end() for found in re.finditer(prompt, text)]
         if not ends:
             return None
-        return _without_suffix(text[ends[-1] :].strip(), self.form.answer_suffix.strip()).strip() or None
+        value = _without_suffix(text[ends[-1] :].strip(), self.form.answer_suffix.strip()).strip()
+        if self.form.answer_prompt not in text and not any(character.isalpha() for character in value):
+            value = "".join(value.split())  # such a decoder parts a minus sign from its number, too
+        return value or None
 
     def fingerprint(self) -> str:
         """Identity of everything that decides ids: vocabulary, merges, and the text format."""

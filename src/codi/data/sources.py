@@ -22,6 +22,7 @@ from pathlib import Path
 from codi.data.columns import (
     ANNOTATIONS,
     MISSING_ANSWER,
+    NO_NUMBER,
     Columns,
     Layout,
     RowDefect,
@@ -163,9 +164,11 @@ def _has_more(rows: Iterator[object]) -> bool:
 
 
 def _defect_message(where: str, defect: str, row: Row) -> str:
+    text = defect.startswith(NO_NUMBER)
+    scorer = " Answers that are not all numbers: scorer=text compares them." if text else ""
     return (
         f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
-        "data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`. The row: "
+        f"data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`.{scorer} The row: "
         f"{excerpt(json.dumps(row, default=str, ensure_ascii=False))}"
     )
 

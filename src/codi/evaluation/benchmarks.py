@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from codi.data.example import Example, LoadReport
 from codi.errors import DataError, UsageError, nearest
-from codi.evaluation.scorers import check_gold_answers, get_scorer
+from codi.evaluation.scorers import AUTO, check_scorer_name, scorer_for
 
 if TYPE_CHECKING:
     from codi.data.sources import Columns
 
 GENERATED = "word-problems"
+DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz")
+"""Of files that may hold questions; `codi.data.files` says which it reads."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Benchmark:
         split: the split of the source; 'a+b' joins two.
         rows: questions in the whole set; for generated sets, how many are generated unless asked otherwise;
             None for a user's own file.
-        scorer: name of its scorer.
+        scorer: name of its scorer; 'auto' until the answers of a user's own set have been seen.
+        scorer_chosen: whether the scorer was chosen from the answers.
         hub_id: the set on the hub; empty for generated sets and files.
         note: what it measures, and what to know before comparing with published numbers.
         columns: columns of the source where they cannot be recognised.
@@ -44,6 +47,7 @@ class Benchmark:
     hub_id: str = ""
     note: str = ""
     columns: Columns | None = None
+    scorer_chosen: bool = False
 
     @property
     def generated(self) -> bool:
@@ -115,16 +119,14 @@ def find_benchmark(
 ) -> Benchmark:
     """The named benchmark, or one made for a file, a folder, a pattern or a set on the hub.
 
-    `scorer`, `split` and `columns` replace its own.
-
-    A source is scored with 'codi', and of several splits its test split is read, unless `scorer` and `split`
-    say otherwise.
+    `scorer`, `split` and `columns` replace its own. Of several splits of a source its test split is read, and
+    its scorer is chosen from its answers when it is loaded, unless `split` and `scorer` say otherwise.
 
     Raises:
         UsageError: neither a benchmark nor a source, an unknown scorer, or another split of a named set.
         DataError: a path without a file.
     """
-    chosen = get_scorer(scorer).name if scorer else None
+    chosen = check_scorer_name(scorer) if scorer else None
     if name_or_path in BENCHMARKS:
         benchmark = BENCHMARKS[name_or_path]
         if split is not None and split != benchmark.split:
@@ -144,7 +146,7 @@ def find_benchmark(
         raise DataError(f"The evaluation file '{name_or_path}' does not exist. {advice}")
     if is_source(name_or_path):
         return Benchmark(
-            source_name(name_or_path), name_or_path, split or "test", None, chosen or "codi",
+            source_name(name_or_path), name_or_path, split or "test", None, chosen or AUTO,
             note="A file, a folder or a set on the hub.", columns=columns,
         )  # fmt: skip
     raise UsageError(
@@ -176,7 +178,8 @@ def load_benchmark(
         count, seed: for generated sets, how many questions and from which seed (1 by default).
 
     Returns:
-        The examples, the account of what was read and left out, and the benchmark as evaluated.
+        The examples, the account of what was read and left out, and the benchmark as evaluated, with the name
+        of its scorer.
 
     Raises:
         UsageError: an unknown name, or an option that does not apply.
@@ -200,7 +203,8 @@ def load_benchmark(
             f"{len(examples):,}{left_out}. Its accuracy would not be the benchmark's. Give the whole set, or "
             "allow a partial one (--allow-partial)."
         )
-    check_gold_answers(examples, get_scorer(benchmark.scorer))
+    rule = scorer_for(benchmark.scorer, examples)
+    benchmark = replace(benchmark, scorer=rule.name, scorer_chosen=benchmark.scorer == AUTO)
     if limit is not None and limit < len(examples):
         reason = f"beyond the limit of {limit}"
         report.dropped[reason] = len(examples) - limit

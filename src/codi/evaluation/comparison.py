@@ -31,6 +31,8 @@ class Comparison:
     only_first: int
     only_second: int
     mcnemar_p: float
+    scorers: tuple[str | None, str | None] = (None, None)
+    """What each was scored with; None where a file, made by an earlier version, does not say."""
 
 
 def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
@@ -70,7 +72,13 @@ def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
         only_first=paired.only_first,
         only_second=paired.only_second,
         mcnemar_p=paired.p_value,
+        scorers=(_scorer(one), _scorer(two)),
     )
+
+
+def _scorer(rows: dict[str, dict[str, Any]]) -> str | None:
+    """The scorer of a file's rows; where there were several, all."""
+    return ", ".join(sorted({row["scorer"] for row in rows.values() if row.get("scorer")})) or None
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

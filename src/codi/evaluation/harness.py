@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lm_eval.api.instance import Instance
@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 
 from codi.data.collation import collate
 from codi.errors import UsageError
+from codi.evaluation.scorers import AnswerReader
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.modeling.context import Tokens
 
@@ -55,6 +56,9 @@ class CodiLM(LM):  # type: ignore[misc]
     default; latents: another number of thoughts than trained; seed: of sampled answers.
     """
 
+    reader: ClassVar[AnswerReader | None] = None
+    """How the model that answered last writes its answers: the harness hands the scoring the text alone."""
+
     def __init__(
         self,
         pretrained: str | LatentReasoner,
@@ -80,6 +84,7 @@ class CodiLM(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The engine's answers, each ended before the first `until` in it."""
+        CodiLM.reader = self.reasoner.text
         alike: dict[_Settings, list[int]] = {}
         for number, request in enumerate(requests):
             alike.setdefault(_settings(request.args[1]), []).append(number)

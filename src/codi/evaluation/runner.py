@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import Scorer, check_gold_answers, get_scorer
+from codi.evaluation.scorers import Scorer, check_gold_answers, scorer_for
 from codi.evaluation.statistics import accuracy_interval, latency_summary
 from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling
@@ -205,7 +205,8 @@ def evaluate(
     Args:
         reasoner: what answers; see `Reasoner`.
         examples: questions with gold answers; questions are stripped and double spaces folded here.
-        scorer: a scorer or its name (`codi.evaluation.scorers.SCORERS`).
+        scorer: a scorer or its name (`codi.evaluation.scorers.SCORERS`); 'auto' chooses the one that fits the
+            gold answers. It reads what stands after the reasoner's own answer prompt.
         batch_size: questions answered at a time.
         mode: "latent", "explicit" or "direct", as the method allows; None is the method's own.
         temperature, top_k, top_p: sampling; temperature 0 is greedy.
@@ -214,19 +215,21 @@ def evaluate(
         latency_questions: the first so many questions are asked again one by one, after a warm-up, to time
             them; 0 skips the measurement.
         on_progress: called with (questions done, questions in all) after each batch.
-        predictions_path: JSONL file for id, question, gold, text, value, correct, thoughts, passes,
-            answer_tokens and finished of every question, written batch by batch; see `PredictionWriter`.
+        predictions_path: JSONL file for id, question, gold, text, value, correct, scorer, thoughts, passes,
+            answer_tokens and finished of every question, written batch by batch; see `PredictionWriter`. A
+            value of null is an answer that the scorer could not read.
         overwrite: replace predictions already at that path.
 
     Returns:
         The result; `accuracy` is a fraction 0..1.
 
     Raises:
-        UsageError: unknown scorer, a size that makes no sense, or predictions already there.
+        UsageError: unknown scorer, one that cannot read the reasoner's answers, a size that makes no sense,
+            or predictions already there.
         DataError: no examples, or a gold answer the scorer cannot compare (before anything is answered).
     """
-    rule = get_scorer(scorer) if isinstance(scorer, str) else scorer
-    _check_request(examples, rule, batch_size, latency_questions)
+    _check_request(examples, batch_size, latency_questions)
+    rule = _rule(scorer, examples, reasoner)
     mode = reasoner.method.mode(mode)
     sampling = Sampling(temperature, top_k, top_p, seed)
     options: dict[str, Any] = {"mode": mode, "sampling": sampling, "latents": latents}
@@ -286,16 +289,24 @@ def measure_latencies(
     return milliseconds
 
 
-def _check_request(
-    examples: Sequence[Example], scorer: Scorer, batch_size: int, latency_questions: int
-) -> None:
+def _rule(scorer: str | Scorer, examples: Sequence[Example], reasoner: Reasoner) -> Scorer:
+    """The scorer for these examples and this reasoner's answers. Raises before anything is answered."""
+    if isinstance(scorer, str):
+        rule = scorer_for(scorer, examples)
+    else:
+        rule = scorer.fitted(examples)
+        check_gold_answers(examples, rule)
+    reader = getattr(reasoner, "text", None)  # a scripted reasoner says nothing of its answer prompt
+    return rule if reader is None else rule.reading(reader)
+
+
+def _check_request(examples: Sequence[Example], batch_size: int, latency_questions: int) -> None:
     if batch_size < 1:
         raise UsageError(f"The batch size must be at least 1, got {batch_size}.")
     if latency_questions < 0:
         raise UsageError(f"latency_questions must be 0 (skip) or more, got {latency_questions}.")
     if not examples:
         raise DataError("There is nothing to evaluate: the set has no examples.")
-    check_gold_answers(examples, scorer)
 
 
 def _answer_all(
@@ -334,6 +345,7 @@ def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer)
         # Read by this scorer, not by the reasoner: it is the value the verdict rests on.
         "value": scorer.parse(answer.text),
         "correct": scorer.correct(answer.text, example.answer),
+        "scorer": scorer.name,
         "thoughts": answer.thoughts,
         "passes": answer.passes,
         "answer_tokens": answer.answer_tokens,

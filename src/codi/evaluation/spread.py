@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from codi import processes
+from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.evaluation.runner import Reasoner
 from codi.generation.answer import Answer
@@ -49,6 +50,11 @@ class SpreadReasoner:
     def method(self) -> Method:
         """What the reasoner was trained with."""
         return self.reasoner.method
+
+    @property
+    def text(self) -> TextEncoder:
+        """How it writes its answers."""
+        return self.reasoner.text
 
     def answer_batches(
         self,

@@ -23,7 +23,7 @@ from codi.data.derived_rationales import derive
 from codi.data.example import Example
 from codi.errors import DataError
 from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import get_scorer
+from codi.evaluation.scorers import scorer_for
 from codi.evaluation.statistics import accuracy_interval
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.decoded_thoughts import TOP_TOKENS, decoded_tokens
@@ -99,7 +99,7 @@ def table3(
             "Table 3 compares thoughts with the steps of a rationale, but none of these problems has steps. "
             "Give a set with a rationale, such as gsm8k or the generated in_domain."
         )
-    rule = get_scorer(scorer)
+    rule = scorer_for(scorer, examples).reading(reasoner.text)
     results = [intermediate_results(example) for example in examples]
     found: list[tuple[list[str], Decoded]] = []
     for batch in in_batches(len(examples), batch_size):

@@ -26,7 +26,7 @@ from torch import Tensor
 from codi.data.example import Example
 from codi.errors import DataError, UsageError, nearest
 from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import Scorer, check_gold_answers, get_scorer
+from codi.evaluation.scorers import Scorer, scorer_for
 from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, paired_difference
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.thinking import finish, in_batches, refuse_without_thoughts, think_through
@@ -108,8 +108,7 @@ def intervention_table(
             )
     if len(examples) < 2:
         raise DataError(f"Interventions compare problems, so they need 2 or more; there is {len(examples)}.")
-    rule = get_scorer(scorer)
-    check_gold_answers(examples, rule)
+    rule = scorer_for(scorer, examples).reading(reasoner.text)
     asker = _Asker(reasoner, examples, rule, batch_size)
     undisturbed, own = asker.ask_undisturbed()
     trained = own.shape[1]

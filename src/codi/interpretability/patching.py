@@ -27,7 +27,7 @@ from torch import Tensor
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import Scorer, get_scorer
+from codi.evaluation.scorers import Scorer, scorer_for
 from codi.evaluation.statistics import accuracy_interval
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.interventions import Replace
@@ -159,7 +159,7 @@ def patch_tables(
     refuse_without_thoughts(reasoner)
     if what not in WHAT:
         raise UsageError(f"'{what}' cannot be patched; it must be one of {', '.join(WHAT)}.")
-    rule = get_scorer(scorer)
+    rule = scorer_for(scorer, examples).reading(reasoner.text)
     donors: list[Thinking] = []
     right: list[int] = []
     for batch in in_batches(len(examples), batch_size):

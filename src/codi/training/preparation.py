@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,16 +12,16 @@ import numpy as np
 from codi.data.collation import Encoded
 from codi.data.columns import BLANK_STEP
 from codi.data.example import Example, LoadReport
+from codi.data.numbers import plain_number
 from codi.data.sources import Columns, has_own_columns, load_examples
 from codi.errors import DataError
-from codi.evaluation.scorers import check_gold_answers, get_scorer
+from codi.evaluation.scorers import AUTO, Scorer, check_training_answers, get_scorer, scorer_for
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.training import token_cache
 from codi.training.overview import Overview, check_rationales, longest_segment, overview, token_segments
 from codi.training.recipes import DataConfig
 from codi.training.tokenisation import TokenisedSet, question_mark, tokenise
 
-NUMERIC_SCORERS = ("codi", "coconut", "icot")
 MOST_UNKNOWN = 0.01
 """Share of training examples that may have words which the tokenizer does not know."""
 CACHE_ROWS = 50_000
@@ -42,33 +43,45 @@ class PreparedData:
     reports: list[LoadReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     group_by_length: bool = True
+    scorer: Scorer | None = None
+    """What reads the validation answers, ready for this set and model; None where it was to be chosen from a
+    validation set that there is not."""
 
 
 def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> PreparedData:
-    """Load, tokenise and filter.
+    """Load, tokenise and filter. scorer: a name, or 'auto' for the one that fits the validation answers.
 
-    Raises DataError when nothing is left, a row cannot fit the model, or the rows have not what the method
-    learns from.
+    Raises DataError when nothing is left, a row cannot fit the model or an answer the scorer, or the rows
+    have not what the method learns from; UsageError when the scorer cannot read this model's answers.
     """
+    rule = None if scorer == AUTO else get_scorer(scorer).reading(reasoner.text)
     columns = Columns(**config.columns) if config.columns else None
     rules: dict[str, Any] = {
         "steps_rule": config.steps_rule,
         "annotations": config.annotations,
         "skip_bad_rows": config.skip_bad_rows,
-        "require_answer_number": scorer in NUMERIC_SCORERS,
+        "require_answer_number": rule is not None and rule.numeric,
     }
     reports, validation = list[LoadReport](), list[Example]()
     if config.validation is not None:
-        validation, validation_report = load_examples(
-            config.validation, split=config.validation_split, limit=config.validation_limit,
-            columns=None if has_own_columns(config.validation) else columns,
-            **rules,
-        )  # fmt: skip
-        check_gold_answers(validation, get_scorer(scorer))
+        wanted: dict[str, Any] = {
+            "split": config.validation_split, "limit": config.validation_limit,
+            "columns": None if has_own_columns(config.validation) else columns,
+        }  # fmt: skip
+        validation, report = load_examples(config.validation, **wanted, **rules)
+        if scorer == AUTO and _lacks_numbers([example.answer for example in validation]):
+            validation, report = load_examples(config.validation, **wanted, **rules | _NUMBERS)
+        rule = scorer_for(scorer, validation).reading(reasoner.text)
         for example in validation:  # else the first evaluation would stop the run
             reasoner.question_ids(example.question, f"The validation question '{example.id}'")
-        reports.append(validation_report)
-    tokens = _training_tokens(config, reasoner, {"columns": columns, **rules})
+        reports.append(report)
+    reading = {"columns": columns, **rules}
+    tokens = _training_tokens(config, reasoner, reading)
+    if rule is not None:
+        pairs = zip(tokens.ids, tokens.golds, strict=True)
+        check_training_answers([Example(name, "", (), gold) for name, gold in pairs], rule)
+    if scorer == AUTO and _lacks_numbers(tokens.golds, rule):  # read again, for the place of each such row
+        tokens = _training_tokens(config, reasoner, reading | _NUMBERS)
     reports = [tokens.reports[0], *reports, *tokens.reports[1:]]
     if validation and config.exclude_validation_questions:
         tokens, excluded = _without_questions(tokens, validation)
@@ -84,8 +97,19 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     _check_words(reasoner, tokens)
     lengths = [int(length) for length in _lengths(tokens)]
     return PreparedData(
-        tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length
+        tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length, rule
     )
+
+
+_NUMBERS = {"require_answer_number": True}
+
+
+def _lacks_numbers(answers: Sequence[str], scorer: Scorer | None = None) -> bool:
+    """Whether the answers are numbers, by the scorer or most of them, and some hold none: defective rows."""
+    if all(re.search(r"[0-9]", answer) for answer in answers):
+        return False
+    numbers = sum(plain_number(answer) is not None for answer in answers)
+    return scorer.numeric if scorer is not None else 2 * numbers >= len(answers)
 
 
 def _training_tokens(config: DataConfig, reasoner: LatentReasoner, reading: dict[str, Any]) -> TokenisedSet:

@@ -18,7 +18,7 @@ from codi.data.derived_rationales import FORMS
 from codi.data.sources import Columns
 from codi.data.text_format import TextFormat
 from codi.errors import RecipeError, nearest
-from codi.evaluation.scorers import get_scorer
+from codi.evaluation.scorers import AUTO, check_scorer_name
 from codi.methods.method import build_method, method_kinds
 from codi.modeling.configuration import ModelConfig, check_keys, check_values
 from codi.training.settings import NOTHING, Typed, read_as, read_section, read_yaml
@@ -75,8 +75,9 @@ class RunConfig:
     optimizer: str | None = None
     """`muon`: Muon for the layers' matrices, AdamW for the rest, both at training.learning_rate; None takes
     training.optim."""
-    scorer: str = "codi"
-    """Scorer of the validation accuracy that picks the best checkpoint."""
+    scorer: str = AUTO
+    """Scorer of the validation accuracy that picks the best checkpoint; `auto` takes the one that fits the
+    validation answers."""
 
     def as_dict(self) -> dict[str, Any]:
         """YAML-ready values."""
@@ -164,7 +165,7 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         if key in values:
             values[key] = read_as(values[key], kinds[key], key)
     check_values(values, {key: kinds[key] for key in ("tokenizer", "start", "optimizer", "scorer")}, where)
-    get_scorer(values.get("scorer", "codi"))
+    check_scorer_name(values.get("scorer", AUTO))
     if values.get("optimizer") not in (None, "muon"):
         raise RecipeError(
             f"optimizer is '{values['optimizer']}'; it must be muon, or left out to take training.optim."

@@ -30,7 +30,7 @@ import codi
 from codi import processes
 from codi.data.example import Example
 from codi.errors import TrainingError
-from codi.evaluation.scorers import get_scorer
+from codi.evaluation.scorers import AUTO, Scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import check_base, check_vocabulary, read_configuration
@@ -123,6 +123,8 @@ def _train(
             say(report.describe())
         seen = data.overview.describe()
         say(seen)
+        if data.validation and data.scorer is not None and config.scorer == AUTO:
+            say(f"Validation answers are read by scorer '{data.scorer.name}', chosen from the answers.")
         trainer = _trainer(config, reasoner, settings, data, share)
         if last is not None:
             _require_same_rows(last, trainer.rows_mark, output)
@@ -152,7 +154,7 @@ def _train(
         trainer.check_weights()
         trainer.save_model(str(output))
         if trainer.is_world_process_zero():
-            _write_account(output, trainer, account, seconds)
+            _write_account(output, trainer, data, seconds)
         processes.everyones(None)  # the output is there before any of them returns
         return TrainingResult(output, trainer.state.global_step, seconds, trainer.accuracy)
 
@@ -169,7 +171,9 @@ def _checked_settings(config: RunConfig, output: Path, share: Share) -> Training
 def _trainer(
     config: RunConfig, reasoner: LatentReasoner, settings: TrainingArguments, data: PreparedData, share: Share
 ) -> CodiTrainer:
-    validate = _validator(data.validation, config.scorer) if data.validation else None
+    validate = None
+    if data.validation and data.scorer is not None:
+        validate = _validator(data.validation, data.scorer)
     with one_message("Training cannot be set up with these settings"):
         trainer = CodiTrainer(
             reasoner, settings, data, validate, muon=config.optimizer == "muon", share=share
@@ -178,7 +182,7 @@ def _trainer(
     return trainer
 
 
-def _write_account(output: Path, trainer: CodiTrainer, account: list[dict[str, Any]], seconds: float) -> None:
+def _write_account(output: Path, trainer: CodiTrainer, data: PreparedData, seconds: float) -> None:
     """training.json. Its accuracy is that of the weights that were saved."""
     summary = {
         "codi_version": codi.__version__,
@@ -188,8 +192,9 @@ def _write_account(output: Path, trainer: CodiTrainer, account: list[dict[str, A
         "steps": trainer.state.global_step,
         "train_seconds": seconds,
         "validation_accuracy": trainer.accuracy,
+        "scorer": data.scorer.name if data.validation and data.scorer is not None else None,
         "best_checkpoint": trainer.best_checkpoint,
-        "data": account,
+        "data": [report.as_dict() for report in data.reports],
         "history": trainer.state.log_history,
     }
     write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
@@ -347,9 +352,7 @@ def _arguments(
     return arguments
 
 
-def _validator(examples: list[Example], scorer_name: str) -> Callable[[LatentReasoner], float]:
-    scorer = get_scorer(scorer_name)
-
+def _validator(examples: list[Example], scorer: Scorer) -> Callable[[LatentReasoner], float]:
     def accuracy(reasoner: LatentReasoner) -> float:
         mine = examples[processes.number() :: processes.count()]
         answers = reasoner.answer([example.question for example in mine])

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from codi.evaluation.benchmarks import BENCHMARKS, format_question, load_benchmark
+from codi.evaluation.harness import CodiLM
 from codi.evaluation.scorers import get_scorer
 
 
@@ -29,6 +30,8 @@ commonsenseqa = partial(_documents, "commonsenseqa")
 
 def _score(name: str, document: dict[str, Any], results: list[str]) -> dict[str, float]:
     scorer = get_scorer(BENCHMARKS[name].scorer)
+    if CodiLM.reader is not None:  # else another model of the harness answered
+        scorer = scorer.reading(CodiLM.reader)
     return {"acc": float(scorer.correct(results[0], document["answer"]))}
 
 
