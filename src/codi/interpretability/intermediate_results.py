@@ -25,8 +25,8 @@ from codi.errors import DataError
 from codi.evaluation.benchmarks import format_question
 from codi.evaluation.scorers import get_scorer
 from codi.evaluation.statistics import accuracy_interval
+from codi.generation.decoded_thoughts import TOP_TOKENS, decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import TOP_TOKENS, decoded_tokens
 from codi.interpretability.thinking import finish, in_batches, refuse_without_thoughts, think_through
 
 Decoded = list[list[str]]
@@ -106,7 +106,8 @@ def table3(
         rows = [examples[number] for number in batch]
         thinking = think_through(reasoner, [format_question(row.question) for row in rows])
         texts = finish(reasoner, thinking.start)
-        tokens = decoded_tokens(reasoner, thinking, top_k, whole_numbers=whole_numbers)
+        contexts = thinking.contexts if whole_numbers else None
+        tokens = decoded_tokens(reasoner.model, reasoner.text, thinking.thoughts, contexts, top_k)
         for number, row, text, decoded in zip(batch, rows, texts, tokens, strict=True):
             if results[number] and rule.correct(text, row.answer):
                 said = [

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import CheckpointError, UsageError
+from codi.generation.decoded_thoughts import TOP_TOKENS, token_text, top_tokens
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import TOP_TOKENS, token_text, top_tokens
 from codi.interpretability.layer_states import BATCH_SIZE, all_layer_states, final_norm
 from codi.interpretability.thinking import in_batches
 from codi.modeling.model import ThoughtModel
@@ -106,7 +106,7 @@ def lens_top(
     _check_shape(reasoner.model, states)
     # Layer by layer: all layers' scores over a real vocabulary at once would fill the memory.
     layers = [
-        top_tokens(reasoner, as_read(reasoner.model, states[..., layer, :], layer, lens), top_k)
+        top_tokens(reasoner.model, as_read(reasoner.model, states[..., layer, :], layer, lens), top_k)
         for layer in range(states.shape[-2])
     ]
     return torch.stack([top.values for top in layers], -2), torch.stack([top.indices for top in layers], -2)
@@ -117,10 +117,11 @@ def lens_tokens(
 ) -> list[list[list[list[tuple[str, float]]]]]:
     """states: [b, n, layers + 1, d]. By question, thought and layer the likeliest (token, probability)."""
     shares, ids = (top.tolist() for top in lens_top(reasoner, states, top_k, lens))
+    model, text = reasoner.model, reasoner.text
     return [
         [
             [
-                [(token_text(reasoner, token), share) for token, share in zip(*layer, strict=True)]
+                [(token_text(model, text, token), share) for token, share in zip(*layer, strict=True)]
                 for layer in zip(*thought, strict=True)
             ]
             for thought in zip(*question, strict=True)

@@ -22,9 +22,9 @@ from codi.data.example import Example
 from codi.data.word_problems import generate
 from codi.errors import UsageError, nearest
 from codi.generation.answer import Answer
+from codi.generation.decoded_thoughts import DecodedToken, decoded_tokens, named_tokens, token_text
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import AttentionMap, attended
-from codi.interpretability.decoded_thoughts import DecodedToken, decoded_tokens, token_text, top_tokens
 from codi.interpretability.thinking import LONGEST_ANSWER, finish, refuse_without_thoughts
 from codi.modeling.context import Context
 from codi.modeling.model import ThoughtWatcher
@@ -119,10 +119,8 @@ class _Announced(ThoughtWatcher):
 
     def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
         """Decode the thought; the latent stays as it is."""
-        top = top_tokens(self.reasoner, context.last_hidden[0])
-        names = [token_text(self.reasoner, token) for token in top.indices.tolist()]
-        shares = top.values.tolist()
-        self.arrived(number, [DecodedToken(n, share, n) for n, share in zip(names, shares, strict=True)])
+        (tokens,) = named_tokens(self.reasoner.model, self.reasoner.text, context.last_hidden[:1])
+        self.arrived(number, [DecodedToken(name, share, name) for name, share in tokens])
         return latent
 
 
@@ -198,7 +196,9 @@ class ThoughtSession:
         thinking, attention = attended(self.reasoner, question, watcher=watcher)
         text = finish(self.reasoner, thinking.start)[0]
         return Thoughts(
-            tokens=decoded_tokens(self.reasoner, thinking)[0],
+            tokens=decoded_tokens(
+                self.reasoner.model, self.reasoner.text, thinking.thoughts, thinking.contexts
+            )[0],
             latents=thinking.latents[0],
             attention=attention,
             text=text,
@@ -224,7 +224,7 @@ class ThoughtSession:
         coded = text.tokenizer(source, add_special_tokens=False, return_offsets_mapping=True)
         offsets: list[tuple[int, int]] = coded["offset_mapping"]
         opening = ids[: len(ids) - len(offsets)]
-        words = [QuestionToken(token_text(self.reasoner, token), True, True) for token in opening]
+        words = [QuestionToken(token_text(self.reasoner.model, text, token), True, True) for token in opening]
         end = 0
         for token, (start, stop) in zip(ids[len(opening) :], offsets, strict=True):
             # Tokens of one character's bytes share it: it is shown with the first of them.
