@@ -58,8 +58,7 @@ def test_matching_rule(results: list[str], decoded: list[list[str]], expected: b
 def test_intermediate_results_leave_the_answer_out() -> None:
     assert intermediate_results(EXAMPLES[0]) == ["8", "16"]
     assert intermediate_results(EXAMPLES[1]) == []
-    with pytest.raises(DataError, match="not one equation"):
-        intermediate_results(Example("x", "Q?", ("She adds five.", "<<1+1=2>>"), "2"))
+    assert intermediate_results(Example("x", "Q?", ("She adds five.", "<<1+1=2>>"), "2")) == []
 
 
 def test_table3_counts_right_answers_by_number_of_results() -> None:

@@ -12,7 +12,7 @@ from codi.errors import UsageError
 from codi.generation.decoded_thoughts import decoded_tokens, whole_readings
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import attended, recorded_attention
-from codi.interpretability.interventions import Replace
+from codi.interpretability.disturbed_answers import Replace
 from codi.interpretability.patching import PatchKeysValues
 from codi.interpretability.thinking import finish, think_through
 from codi.methods.coconut import Coconut

@@ -144,7 +144,8 @@ def _bytes_shown(piece: str) -> str:
     """A piece of a byte-level vocabulary that is part of a character: its bytes, as `<0xE4><0xB8>`."""
     if not set(piece) <= _byte_of().keys():
         return piece
-    return "".join(f"<0x{_byte_of()[letter]:02X}>" for letter in piece)
+    values = [_byte_of()[letter] for letter in piece]
+    return "".join(f"<0x{value:02X}>" for value in values if value != ord(" "))
 
 
 @cache
@@ -152,7 +153,7 @@ def _byte_of() -> dict[str, int]:
     """The bytes that the letters of a byte-level vocabulary stand for."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    return {letter: value for value, letter in bytes_to_unicode().items()}
+    return {letter: value for value, letter in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
 
 
 def _write_on(

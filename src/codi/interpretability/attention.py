@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from codi.errors import UsageError
 from codi.generation.decoded_thoughts import named_tokens, token_text
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.question_words import question_words
 from codi.interpretability.thinking import Thinking, think_through
 from codi.modeling.model import ThoughtModel, ThoughtWatcher
 
@@ -129,7 +130,8 @@ def attended(
         thinking = think_through(reasoner, [question], latents=latents, watcher=watcher)
     model, text = reasoner.model, reasoner.text
     said = [token for ((token, _),) in named_tokens(model, text, thinking.thoughts[0], 1)]
-    keys = [token_text(model, text, token) for token in [*thinking.question.ids[0].tolist(), model.bot_id]]
+    keys = [word.text for word in question_words(model, text, question, thinking.question.ids[0].tolist())]
+    keys.append(token_text(model, text, model.bot_id))
     keys += [f"z{i + 1}={token}" for i, token in enumerate(said)]
     keys += [token_text(model, text, token) for token in [model.eot_id, *thinking.start.written]]
     rows = [f"z{i + 1}" for i in range(thinking.number)] + [f"after z{thinking.number}", "answer"]

@@ -14,7 +14,7 @@ from codi.generation.answer import Answer
 from codi.generation.decoded_thoughts import TOP_TOKENS, DecodedToken, decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import TOP_ATTENDED, AttentionMap, attended
-from codi.interpretability.interventions import Replace
+from codi.interpretability.disturbed_answers import Replace
 from codi.interpretability.layer_states import layer_states
 from codi.interpretability.lenses import TunedLens, lens_tokens
 from codi.interpretability.thinking import finish, refuse_without_thoughts, think_through
