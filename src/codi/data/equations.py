@@ -23,8 +23,8 @@ from fractions import Fraction
 
 from codi.data.example import Example
 
-LARGEST_EXPONENT = 64
-"""`2^9999999` is no step of a word problem."""
+LARGEST_EXPONENT, LONGEST_EXPRESSION = 64, 128
+"""`2^9999999`, or more numbers and signs than that, is no step of a word problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def _runs_on(before: str, result: re.Match[str]) -> bool:
 
 def _before_equals(side: str, value: Fraction, result: re.Match[str]) -> Expression | None:
     """The longest end of `side` that is an expression with this value."""
-    parts = _parts(side)
+    parts = _parts(side)[-LONGEST_EXPRESSION:]
     for start in range(len(parts)):
         expression = _expression(parts[start:])
         if expression is not None and len(expression.operands) > 1 and _gives(expression, value, result):
@@ -346,7 +346,9 @@ def _between_numbers(parts: list[_Part], following: re.Match[str] | None) -> boo
 
 def _expression(parts: Sequence[_Part]) -> Expression | None:
     """The parts as one expression; None where they are none."""
-    if not parts or any(part.number is None and part.sign is None for part in parts):
+    if not 0 < len(parts) <= LONGEST_EXPRESSION or any(
+        part.number is None and part.sign is None for part in parts
+    ):
         return None
     signs = tuple("#" if part.number is not None else str(part.sign) for part in parts)
     expression = Expression(signs, tuple(part.number for part in parts if part.number is not None))
@@ -371,7 +373,7 @@ class _Evaluation:
         """The value of all of it; None where there is none."""
         try:
             value = self._sum()
-        except (_NoValue, RecursionError):
+        except _NoValue:
             return None
         return value if self.place == len(self.signs) else None
 

@@ -251,6 +251,7 @@ class _Measuring:
         check_results(self.examples, "Probing")
         steps = max(len(intermediate_or_reason(example)[0]) for example in self.examples)
         found: list[ProbeResult] = []
+        refused: dict[int, UsageError] = {}
         for step in range(1, min(steps, MOST_PROBED) + 1):
             try:
                 found += probe_steps(
@@ -258,8 +259,10 @@ class _Measuring:
                     on_progress=self.bar(f"probing step {step}"),
                 )  # fmt: skip
             except UsageError as error:
-                if step == 1:
-                    raise
-                self.left_out[f"probes of step {step}"] = str(error)
+                refused[step] = error
+        if not found:
+            raise refused[1]
+        for step, error in refused.items():
+            self.left_out[f"probes of step {step}"] = str(error)
         self.found["probes"] = found
         self.note("probes", without_results(self.examples))
