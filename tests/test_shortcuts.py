@@ -12,6 +12,7 @@ from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.scorers import get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.interpretability import disturbed_answers
 from codi.interpretability.after_thinking import (
     AfterThinking,
     HideQuestion,
@@ -44,8 +45,16 @@ from codi.methods.no_cot_sft import NoCotSft
 from codi.methods.pause_tokens import PauseTokens
 from tiny_models import EXAMPLES, reasoner, tiny_model
 
+LONGEST = 6
 AROUND = [CHANGED, NO_QUESTION, NO_THOUGHTS, FORCED, DIRECT]
 QUESTIONS = [f"Mia has {3 + n} apples. She finds {12 + 5 * n} more." for n in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained model never stops by itself."""
+    monkeypatch.setattr(disturbed_answers, "LONGEST_ANSWER", LONGEST)
+    monkeypatch.setattr(disturbed_answers, "LONGEST_RATIONALE", LONGEST)
 
 
 def mind(method: Any = None, family: str = "llama", **changes: Any) -> LatentReasoner:
@@ -56,7 +65,7 @@ def mind(method: Any = None, family: str = "llama", **changes: Any) -> LatentRea
 def rows(thinker: LatentReasoner, questions: list[str] = QUESTIONS) -> list[Example]:
     """Questions whose gold answer is the model's own, so that all are right undisturbed."""
     scorer = get_scorer("codi")
-    answers = thinker.answer(questions, max_new_tokens=32)
+    answers = thinker.answer(questions, max_new_tokens=LONGEST)
     return [
         Example(f"q{i}", question, (), scorer.parse(answer.text) or "0")
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True))
