@@ -262,7 +262,7 @@ class _Measuring:
                 refused[step] = error
         if not found:
             raise refused[1]
-        for step, error in refused.items():
-            self.left_out[f"probes of step {step}"] = str(error)
+        for step, reason in refused.items():
+            self.left_out[f"probes of step {step}"] = str(reason)
         self.found["probes"] = found
         self.note("probes", without_results(self.examples))
