@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from codi.data.arithmetic import shown
 from codi.data.equations import (
     Equation,
     UnreadableEquation,
@@ -16,7 +17,6 @@ from codi.data.equations import (
     intermediate,
     number_of,
     numbers_in,
-    shown,
 )
 from codi.data.example import Example
 from codi.data.sources import load_examples

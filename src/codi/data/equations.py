@@ -21,22 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from codi.data.arithmetic import Expression
 from codi.data.example import Example
 
-LARGEST_EXPONENT, LONGEST_EXPRESSION = 64, 128
-"""`2^9999999`, or more numbers and signs than that, is no step of a word problem."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """An arithmetic expression. signs: its parts in order, `#` for each of the operands."""
-
-    signs: tuple[str, ...]
-    operands: tuple[Fraction, ...]
-
-    def value(self, operands: Sequence[Fraction] | None = None) -> Fraction | None:
-        """Its value, or with other operands in their places; None where it has none (a division by zero)."""
-        return _Evaluation(self.signs, self.operands if operands is None else operands).whole()
+LONGEST_EXPRESSION = 128
+"""More numbers and signs than that are no step of a word problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +95,6 @@ def numbers_in(text: str) -> list[Fraction]:
         elif word in _NUMBER_WORDS:
             found.append(Fraction(_NUMBER_WORDS[word]))
     return found
-
-
-def shown(value: Fraction) -> str | None:
-    """A value as a person writes it (`7`, `3.5`); None where its decimals never end."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return None if rest > 1 else f"{float(value):.12g}"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -353,85 +331,3 @@ def _expression(parts: Sequence[_Part]) -> Expression | None:
     signs = tuple("#" if part.number is not None else str(part.sign) for part in parts)
     expression = Expression(signs, tuple(part.number for part in parts if part.number is not None))
     return expression if expression.value() is not None else None
-
-
-# --- computing ----------------------------------------------------------------------------------------------
-
-
-class _NoValue(Exception):
-    """The signs are no expression, or it has no value."""
-
-
-class _Evaluation:
-    """Signs and operands by precedence: brackets, %, powers, signs, * and /, + and -."""
-
-    def __init__(self, signs: Sequence[str], operands: Sequence[Fraction]) -> None:
-        self.signs, self.operands = signs, operands
-        self.place = self.used = 0
-
-    def whole(self) -> Fraction | None:
-        """The value of all of it; None where there is none."""
-        try:
-            value = self._sum()
-        except _NoValue:
-            return None
-        return value if self.place == len(self.signs) else None
-
-    def _next(self) -> str:
-        return self.signs[self.place] if self.place < len(self.signs) else ""
-
-    def _take(self) -> str:
-        sign = self._next()
-        self.place += 1
-        return sign
-
-    def _sum(self) -> Fraction:
-        value = self._product()
-        while self._next() in ("+", "-"):
-            value = value + self._product() if self._take() == "+" else value - self._product()
-        return value
-
-    def _product(self) -> Fraction:
-        value = self._signed()
-        while self._next() in ("*", "/", "//", "("):
-            sign = "*" if self._next() == "(" else self._take()  # 2(3 + 4)
-            right = self._signed()
-            if sign == "*":
-                value *= right
-            elif right == 0:
-                raise _NoValue
-            else:
-                value = value / right if sign == "/" else Fraction(value // right)
-        return value
-
-    def _signed(self) -> Fraction:
-        if self._next() in ("-", "+"):
-            return -self._signed() if self._take() == "-" else self._signed()
-        return self._power()
-
-    def _power(self) -> Fraction:
-        base = self._atom()
-        if self._next() != "^":
-            return base
-        self._take()
-        exponent = self._signed()
-        if exponent.denominator != 1 or abs(exponent) > LARGEST_EXPONENT or (base == 0 and exponent < 0):
-            raise _NoValue
-        power: Fraction = base ** int(exponent)
-        return power
-
-    def _atom(self) -> Fraction:
-        sign = self._take()
-        if sign == "#":
-            value = self.operands[self.used]
-            self.used += 1
-        elif sign == "(":
-            value = self._sum()
-            if self._take() != ")":
-                raise _NoValue
-        else:
-            raise _NoValue
-        while self._next() == "%":
-            self._take()
-            value /= 100
-        return value

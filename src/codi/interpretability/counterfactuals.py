@@ -18,9 +18,9 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import product
 
+from codi.data.arithmetic import Expression
 from codi.data.equations import (
     Equation,
-    Expression,
     UnreadableEquation,
     all_equations,
     equations,

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi.data.equations import number_of, shown
+from codi.data.arithmetic import shown
+from codi.data.equations import number_of
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.benchmarks import format_question

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codi.data.equations import Equation, number_of, shown
+from codi.data.arithmetic import shown
+from codi.data.equations import Equation, number_of
 from codi.data.example import Example
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import format_question
