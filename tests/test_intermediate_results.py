@@ -92,7 +92,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_table3_and_patching_are_the_same_for_gsm8ks_own_steps(form: str) -> None:
     thinker = mind()
-    examples = own_answers(thinker, 60)
+    examples = own_answers(thinker, 40)
     written = [
         replace(example, steps=tuple(FORMS[form](*step.strip("<>").split("=")) for step in example.steps))
         for example in examples
@@ -103,7 +103,7 @@ def test_table3_and_patching_are_the_same_for_gsm8ks_own_steps(form: str) -> Non
     assert found.rows
     one_step = expected.left_out
     assert found.left_out == {**one_step, "no steps": 1, "no step says `... = number`": 1}
-    assert patch_tables(thinker, [*written, *bare], pairs=3) == patch_tables(thinker, examples, pairs=3)
+    assert patch_tables(thinker, [*written, *bare], pairs=1) == patch_tables(thinker, examples, pairs=1)
 
 
 def test_a_set_without_a_usable_row_is_refused_at_once() -> None:
