@@ -37,12 +37,19 @@ class EngineBusy(CodiError):
         self.retry_after = retry_after
 
 
+class EngineDown(CodiError):
+    """The engine takes no question any more: it is closing, or its worker has ended (the message says why)."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of the engine.
 
-    number: of the choice, for its seed; stop: texts before which the answer ends; in_pieces: whether its text
-    is delivered as it is written; decoded_thoughts: whether each thought's likeliest tokens come with it.
+    ids: the question as tokens (None: `text` is tokenised here); number: of the choice, for its seed; stop:
+    texts before which the answer ends; in_pieces: whether its text is delivered as it is written;
+    decoded_thoughts: whether each thought's likeliest tokens come with it; logprobs: with each written token
+    its log-probability and those of so many likeliest (None: none at all); prompt_logprobs: the same for the
+    question's own tokens, read as plain text without thoughts.
     """
 
     text: str
@@ -54,6 +61,36 @@ class Question:
     stop: tuple[str, ...] = ()
     in_pieces: bool = True
     decoded_thoughts: bool = False
+    ids: tuple[int, ...] | None = None
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token with its natural log-probability (None for a text's first), and the likeliest in its place."""
+
+    id: int
+    text: str
+    logprob: float | None
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: from submission to thinking, to the first written token, and to the end."""
+
+    queued: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """New text of an answer, and the tokens it was written with where log-probabilities were asked for."""
+
+    text: str
+    tokens: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +108,12 @@ class Finished:
     written_tokens: int
     unknown_tokens: int
     decoded: list[list[tuple[str, float]]] | None
+    tokens: tuple[ScoredToken, ...] | None = None
+    prompt_tokens: tuple[ScoredToken, ...] | None = None
+    timing: Timing | None = None
 
 
-Event = str | Finished | Exception
+Event = Piece | Finished | Exception
 """A piece of text, the end, or what went wrong."""
 
 
