@@ -25,7 +25,7 @@ from codi.errors import CodiError, UsageError
 from codi.generation.decoding import Sampling
 from codi.serving.api_limits import Limits, error_body
 from codi.serving.api_requests import ChatRequest, CompletionRequest
-from codi.serving.engine import Engine, EngineBusy, Event, Finished, Job, Question
+from codi.serving.engine import Engine, EngineBusy, EngineDown, Event, Finished, Job, Piece, Question
 from codi.serving.metrics import Metrics
 
 log = logging.getLogger("codi.serving")
@@ -191,7 +191,7 @@ class _Completion:
             self.metrics.cancelled.inc(len(self.jobs))
         self.jobs = []
 
-    async def _events(self) -> AsyncIterator[tuple[int, str | Finished]]:
+    async def _events(self) -> AsyncIterator[tuple[int, Piece | Finished]]:
         """Pieces and ends of every choice, until all have ended."""
         left = dict(enumerate(self.jobs))
         while left:
@@ -216,10 +216,9 @@ class _Completion:
                 for choice in range(len(self.jobs)):
                     yield self._chunk(choice, {"delta": {"role": "assistant", "content": ""}})
             async for choice, event in self._events():
-                if isinstance(event, str):
-                    yield self._chunk(
-                        choice, {"delta": {"content": event}} if self.is_chat else {"text": event}
-                    )
+                if isinstance(event, Piece):
+                    text = event.text
+                    yield self._chunk(choice, {"delta": {"content": text}} if self.is_chat else {"text": text})
                     continue
                 ends.append(event)
                 last = self._choice(choice, event, None)
@@ -313,6 +312,10 @@ def _handle_errors(app: FastAPI) -> None:
     async def _(_: Request, error: EngineBusy) -> JSONResponse:
         body = error_body(str(error), "queue_full", "rate_limit_error")
         return JSONResponse(body, 429, {"Retry-After": str(error.retry_after)})
+
+    @app.exception_handler(EngineDown)
+    async def _(_: Request, error: EngineDown) -> JSONResponse:
+        return JSONResponse(error_body(str(error), "engine_down", "server_error"), 503)
 
     @app.exception_handler(UsageError)
     async def _(_: Request, error: UsageError) -> JSONResponse:
