@@ -440,7 +440,11 @@ class Engine:
                 return
             job.ended = True
             self._ended += 1
-        self._send(job, event)
+        try:
+            self._send(job, event)
+        except BaseException:
+            job.ended = False  # it was told nothing yet
+            raise
 
     def _send(self, job: Job, event: Event) -> None:
         if job.cancelled:
