@@ -218,7 +218,9 @@ class _Completion:
             async for choice, event in self._events():
                 if isinstance(event, Piece):
                     text = event.text
-                    yield self._chunk(choice, {"delta": {"content": text}} if self.is_chat else {"text": text})
+                    yield self._chunk(
+                        choice, {"delta": {"content": text}} if self.is_chat else {"text": text}
+                    )
                     continue
                 ends.append(event)
                 last = self._choice(choice, event, None)

@@ -48,7 +48,8 @@ from codi.serving.transcript import scored_token
 from codi.serving.waiting_line import Bounds, WaitingLine
 
 __all__ = [
-    "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken", "Timing",
+    "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken",
+    "Timing",
 ]  # fmt: skip
 
 log = logging.getLogger("codi.serving")
@@ -220,7 +221,7 @@ class Engine:
         try:
             while self._turn():
                 pass
-        except BaseException as error:  # noqa: BLE001 (whatever it was: nobody may wait for ever)
+        except BaseException as error:
             log.critical("the engine's worker has ended", exc_info=error)
             self._give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
 
@@ -329,7 +330,9 @@ class Engine:
         else:
             with self._changed:
                 after = self._invitations.retry_after(len(self._waiting) + len(self._taken), 1)
-            self._end(job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after))
+            self._end(
+                job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after)
+            )
 
     def _put_back(self, job: Job) -> None:
         """To the front of the line. What it was told already is not told again."""
@@ -370,9 +373,7 @@ class Engine:
         asked = job.question.text or text.decode(job.ids)
         answer = self.reasoner.answer_of(asked, transcript.opening, one.latent_tokens, row.written)
         if transcript.stopped:
-            answer = replace(
-                answer, text=transcript.text, value=text.value(transcript.text), finished=True
-            )
+            answer = replace(answer, text=transcript.text, value=text.value(transcript.text), finished=True)
         decoded = None
         if job.question.decoded_thoughts:
             decoded = [] if one.thoughts is None else self._decoded(one.thoughts)
@@ -451,6 +452,6 @@ class Engine:
             return
         try:
             job.deliver(event)
-        except BaseException:  # noqa: BLE001 (whatever it was, it is between this job and who asked)
+        except BaseException:
             job.ended = True
             log.exception("what was told could not be delivered; the job is dropped")

@@ -141,5 +141,3 @@ class RunningBatch:
 
     def _empty(self) -> Decoding:
         return Decoding(self._reasoner.model, self._reasoner.text.eos_id)
-
-
