@@ -38,7 +38,7 @@ class Asked:
                 return pieces, event
             if isinstance(event, Exception):
                 raise event
-            pieces.append(event)
+            pieces.append(event.text)
 
 
 @pytest.fixture

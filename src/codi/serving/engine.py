@@ -38,7 +38,7 @@ class EngineBusy(CodiError):
 
 
 class EngineDown(CodiError):
-    """The engine takes no question any more: it is closing, or its worker has ended (the message says why)."""
+    """The engine takes no more questions: it is closing, or its worker has ended (the message says why)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ class Engine:
         self._flights: list[_Flight] = []
         self._changed = threading.Condition()
         self._closing = False
+        self.failure: str | None = None
         self._pace = 0.05  # seconds an answer takes of the engine's time, a running mean
         reasoner.model.eval()
         self._thread = threading.Thread(target=self._work, name="codi-engine", daemon=True)
@@ -226,7 +227,11 @@ class Engine:
                 f"{question.latents} latents were asked for, but a {method.name} model in mode '{mode}' "
                 "has none."
             )
-        ids = self.reasoner.question_ids(question.text, "The question", mode, question.latents)
+        ids = (
+            self.reasoner.question_ids(question.text, "The question", mode, question.latents)
+            if question.ids is None
+            else list(question.ids)
+        )
         return Job(question, ids, mode, deliver)
 
     # --- the worker -----------------------------------------------------------------------------------------
@@ -316,7 +321,7 @@ class Engine:
             held = max((len(stop) - 1 for stop in job.question.stop), default=0)
             text = text[: max(0, len(text) - held)].rstrip("�")
         if len(text) > job.sent and job.question.in_pieces:
-            job.deliver(text[job.sent :])
+            job.deliver(Piece(text[job.sent :]))
             job.sent = len(text)
         if done or stopped:
             job.deliver(self._finish(flight, row, text, stopped))
@@ -348,5 +353,5 @@ class Engine:
 
 
 def _set_at_end(done: threading.Event, event: Event) -> None:
-    if not isinstance(event, str):
+    if not isinstance(event, Piece):
         done.set()
