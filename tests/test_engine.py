@@ -13,7 +13,7 @@ import pytest
 from codi.errors import UsageError
 from codi.generation.decoding import Sampling
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.serving.engine import Engine, EngineBusy, Finished, Question
+from codi.serving.engine import Engine, EngineBusy, EngineDown, Finished, Question
 from tiny_checkpoints import tiny_reasoner
 
 QUESTIONS = [
@@ -171,7 +171,7 @@ def test_closing_finishes_what_was_taken(reasoner: LatentReasoner) -> None:
     assert all(one.events.qsize() for one in asked)
     expected = reasoner.answer(QUESTIONS, max_new_tokens=8)
     assert [one.finished()[1].answer for one in asked] == [expected[n % 3] for n in range(20)]
-    with pytest.raises(EngineBusy, match="shutting down"):
+    with pytest.raises(EngineDown, match="shutting down"):
         engine.submit(Question(QUESTIONS[0]), print)
 
 
@@ -184,7 +184,7 @@ def test_bad_questions_are_refused_before_they_wait(engine: Engine) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             Asked(engine, question)
-    with pytest.raises(UsageError, match="both must be 1 or more"):
+    with pytest.raises(UsageError, match="all must be 1 or more"):
         Engine(engine.reasoner, max_batch=0)
 
 

@@ -75,11 +75,15 @@ class TextEncoder:
         """
         if not question.strip():
             raise DataError("An empty question was given. Every question needs at least one word.")
+        return self.around_question()[0] + self._ids(question + self.question_suffix)
+
+    def around_question(self) -> tuple[list[int], list[int]]:
+        """What a question's ids begin with (bos, where the tokenizer has one) and end with (the suffix's)."""
         opening = self.tokenizer("", add_special_tokens=True)["input_ids"]
         opening = [
             token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id
         ]
-        return opening[:1] + self._ids(question + self.question_suffix)
+        return opening[:1], self._ids(self.question_suffix) if self.question_suffix else []
 
     def rationale(self, steps: tuple[str, ...] | list[str]) -> list[int]:
         """Ids of the steps joined; empty when there is none."""
