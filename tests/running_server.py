@@ -29,6 +29,7 @@ class Running:
     address: str
     engine: Engine
     app: Any
+    http: Any
 
     def openai(self, **options: Any) -> Any:
         """OpenAI's client, which tries once."""
@@ -39,17 +40,13 @@ class Running:
 
     def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> Any:
         """A request with a body that is JSON, or bytes as they are."""
-        import httpx
-
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
-        return httpx.post(self.address + path, content=content, headers=sent, timeout=30)
+        return self.http.post(self.address + path, content=content, headers=sent)
 
     def get(self, path: str, **headers: str) -> Any:
         """A page, without the key."""
-        import httpx
-
-        return httpx.get(self.address + path, headers=headers, timeout=30)
+        return self.http.get(self.address + path, headers=headers)
 
     def counted(self, name: str, **labels: str) -> float:
         """A number of `/metrics`; 0 where it is not there."""
@@ -73,6 +70,8 @@ def serving(
     engine: Engine, *, seconds_to_send: float = 30, with_page: Any = None, **options: Any
 ) -> Iterator[Running]:
     """A server over an engine. options: of `build_app`; with_page: called with the app before it runs."""
+    import httpx
+
     from codi.serving.api import build_app
     from codi.serving.server import server
 
@@ -85,8 +84,10 @@ def serving(
     thread.start()
     while not made.started:
         time.sleep(0.01)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", engine, app)
+        with httpx.Client(timeout=30) as client:
+            yield Running(address, engine, app, client)
     finally:
         made.should_exit = True
         thread.join(30)

@@ -38,6 +38,10 @@ def serve(
     max_waiting: Annotated[
         int, typer.Option(help="Questions that may wait; more are answered 429.", min=1)
     ] = 256,
+    max_positions: Annotated[
+        int,
+        typer.Option(help="Answers in the making times the positions of the longest: the memory held.", min=1),
+    ] = 65_536,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.", min=1)] = 1_000_000,
     max_latents: Annotated[
         int, typer.Option(help="Most continuous thoughts that a request may ask for.", min=0)
@@ -91,7 +95,7 @@ def serve(
 
         settings = ReplicaSettings(
             resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
-            max_batch, max_waiting, max_body_bytes, max_latents, origins, read_timeout,
+            max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return
@@ -103,7 +107,7 @@ def serve(
 
     with closing(take_port(host, port)) as taken:
         reasoner = load_reasoner(checkpoint, device, base)
-        engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting)
+        engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting, max_positions=max_positions)
         app = build_app(
             engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents,
             allow_origins=origins, seconds_to_send=read_timeout, page=ui,

@@ -59,7 +59,7 @@ def build_app(
         yield
         await asyncio.to_thread(engine.close)
 
-    app = FastAPI(title="CODI", version=codi.__version__, lifespan=lifespan)
+    app = FastAPI(title="CODI", version=codi.__version__, lifespan=lifespan, redirect_slashes=False)
     page_key = PageKey(api_key, name) if page and api_key is not None else None
     app.add_middleware(
         Limits, api_key=api_key, max_body_bytes=max_body_bytes, seconds_to_send=seconds_to_send, page=page_key
@@ -79,6 +79,7 @@ def build_app(
     if page_key is not None:
         app.add_api_route(LOGIN, page_key.login, methods=["GET", "POST"], include_in_schema=False)
 
+    @app.api_route("/v1", methods=_METHODS, include_in_schema=False)
     @app.api_route("/v1/{_:path}", methods=_METHODS, include_in_schema=False)
     async def nothing(request: Request) -> Response:
         return no_such_path(app, request)  # a page at / would answer it

@@ -20,8 +20,9 @@ from starlette.types import Receive, Scope, Send
 
 from codi.errors import UsageError
 from codi.generation.decoding import Sampling
+from codi.generation.latent_reasoner import QuestionTooLong
 from codi.serving.api_errors import ApiError, response_to
-from codi.serving.api_logprobs import TokenBytes, of_chat, of_completion
+from codi.serving.api_logprobs import TokenBytes, of_chat, of_completion, offsets_from
 from codi.serving.api_requests import MOST_TOKENS, ChatRequest, CompletionRequest
 from codi.serving.engine import Engine, Event, Finished, Job, Piece, Question, ScoredToken
 from codi.serving.metrics import Metrics
@@ -106,6 +107,7 @@ class Completion:
                         ids=ids,
                         logprobs=body.likeliest,
                         prompt_logprobs=body.echoed and body.likeliest is not None,
+                        ignore_eos=bool(body.ignore_eos),
                     )
                 )
         return asked
@@ -129,35 +131,24 @@ class Completion:
 
     def _read(self, question: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A question as text and as tokens, one of which was given."""
-        reasoner, body = self.served.engine.reasoner, self.body
-        if not isinstance(question, str):
-            return reasoner.text.decode(list(question)), self._known(question)
+        reasoner, asked = self.served.engine.reasoner, (self.body.reasoning, self.body.latents)
         try:
-            reasoner.method.mode(body.reasoning)
+            reasoner.checked_mode(*asked)
         except UsageError as error:
-            raise ApiError(400, str(error), "invalid_request", "reasoning") from error
+            param = "reasoning" if self.body.latents is None else "latents"
+            raise ApiError(400, str(error), "invalid_request", param) from error
         try:
-            ids = reasoner.question_ids(question, "The question", body.reasoning, body.latents)
+            if isinstance(question, str):
+                return question, tuple(reasoner.question_ids(question, "The question", *asked))
+            reasoner.framed_ids(question, "The question", *asked)
+            return reasoner.text.decode(list(question)), question
         except UsageError as error:
-            code = "context_length_exceeded" if question.strip() else "invalid_request"
+            code = "context_length_exceeded" if isinstance(error, QuestionTooLong) else "invalid_request"
             raise ApiError(400, str(error), code, "messages" if self.is_chat else "prompt") from error
-        return question, tuple(ids)
-
-    def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        tokens = len(self.served.engine.reasoner.tokenizer)
-        for place, token in enumerate(ids):
-            if not 0 <= token < tokens:
-                told = (
-                    f"prompt: token {token} at place {place} is none of this model's; its tokenizer has "
-                    f"{tokens} (0 to {tokens - 1})."
-                )
-                raise ApiError(400, told, "unknown_token", "prompt")
-        return ids
 
     def _most_tokens(self) -> int:
-        """What the engine is asked for: a token is written even where none is returned."""
         asked = DEFAULT_TOKENS if self.body.most_tokens is None else self.body.most_tokens
-        return max(1, min(asked, MOST_TOKENS))
+        return min(asked, MOST_TOKENS)
 
     def submit(self, questions: list[Question]) -> None:
         """Queue every choice, or none. Raises EngineBusy or EngineDown."""
@@ -167,7 +158,7 @@ class Completion:
             return lambda event: _post(loop, self.events, (choice, event))
 
         made = self.served.engine.submit_all(questions, [deliver_to(c) for c in range(len(questions))])
-        self.jobs = dict(enumerate(made))
+        self.jobs, self.mode = dict(enumerate(made)), made[0].mode
 
     # --- to the client --------------------------------------------------------------------------------------
 
@@ -293,33 +284,52 @@ class Completion:
             ]
         choice: dict[str, Any] = {
             "index": number,
-            "finish_reason": "stop" if one.answer.finished and self.body.most_tokens != 0 else "length",
+            "finish_reason": "stop" if one.answer.finished else "length",
             "logprobs": None,
             "codi": thoughts,
         }
         if whole:
-            text = self._question_text(number) + self._answer_text(one)
+            text = self.question_text(number) + one.answer.text
             message = {"role": "assistant", "content": text, "refusal": None}
             choice |= {"message": message} if self.is_chat else {"text": text}
-            choice["logprobs"] = self.logprobs(self.tokens(one), 0)
+            choice["logprobs"] = self.logprobs(number, one.prompt_tokens or (), self.written(one), None)
         return choice
 
-    def _question_text(self, choice: int) -> str:
+    def question_text(self, choice: int) -> str:
+        """What stands before an answer: the question, where it is echoed."""
         return self.texts[choice // self.body.choices] if self.body.echoed else ""
 
-    def _answer_text(self, one: Finished) -> str:
-        return "" if self.body.most_tokens == 0 else one.answer.text
+    def written(self, one: Finished) -> tuple[ScoredToken, ...]:
+        """The tokens of an answer. With `echo` the end of text is one: who asks for n tokens gets n."""
+        end = (one.end,) if self.body.echoed and one.end is not None else ()
+        return (one.tokens or ()) + end
 
-    def tokens(self, one: Finished) -> tuple[ScoredToken, ...]:
-        """Those of the question, where it is echoed, and those written."""
-        written = () if self.body.most_tokens == 0 else one.tokens or ()
-        return (one.prompt_tokens or ()) + written
+    def logprobs(
+        self,
+        choice: int,
+        question: tuple[ScoredToken, ...],
+        written: tuple[ScoredToken, ...],
+        begin: int | None,
+    ) -> dict[str, Any] | None:
+        """In the form of this kind of request; None where none were asked for.
 
-    def logprobs(self, tokens: tuple[ScoredToken, ...], offset: int) -> dict[str, Any] | None:
-        """In the form of this kind of request; None where none were asked for."""
+        begin: where `written` begins in the text; None: with what the model wrote itself.
+        """
         if self.body.likeliest is None:
             return None
-        return of_chat(tokens, self.served.bytes_of) if self.is_chat else of_completion(tokens, offset)
+        if self.is_chat:
+            return of_chat(written, self.served.bytes_of)
+        begin = self.first_written(choice) if begin is None else begin
+        offsets = offsets_from(0, question) + offsets_from(begin, written)
+        return of_completion(question + written, offsets)
+
+    def first_written(self, choice: int) -> int:
+        """Where in a choice's text the model's own tokens begin: behind the answer prompt, if it was read."""
+        text = self.served.engine.reasoner.text
+        opening = (
+            "" if self.mode == "explicit" or self.body.most_tokens == 0 else text.decode(text.prompt_ids)
+        )
+        return len(self.question_text(choice)) + len(opening)
 
     def _usage(self, ends: dict[int, Finished]) -> dict[str, Any]:
         """A question counts once, whatever the number of its choices.
@@ -327,9 +337,8 @@ class Completion:
         Thoughts count as reasoning tokens and, as OpenAI has it, as part of the completion.
         """
         prompt = sum(one.question_tokens for choice, one in ends.items() if choice % self.body.choices == 0)
-        written = 0 if self.body.most_tokens == 0 else sum(one.written_tokens for one in ends.values())
+        completion = sum(one.latent_tokens + one.written_tokens for one in ends.values())
         thoughts = sum(one.answer.thoughts for one in ends.values())
-        completion = written + sum(one.latent_tokens for one in ends.values())
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -343,34 +352,39 @@ class _Written:
 
     def __init__(self, completion: Completion, choice: int) -> None:
         self.completion, self.choice = completion, choice
-        self.offset = 0  # of the next token, in characters
-        self.begun = False
+        self.offset = completion.first_written(choice)  # of the next token, in characters
+        self.question_sent = not completion.body.echoed
         # The question's log-probabilities come with the end, and stand before everything else.
-        self.held: list[Piece] | None = None
-        if completion.body.echoed and completion.body.likeliest is not None:
-            self.held = []
+        scored = completion.body.echoed and completion.body.likeliest is not None
+        self.held: list[Piece] | None = [] if scored else None
 
     def chunks(self, event: Piece | Finished) -> list[dict[str, Any]]:
         """What this event adds."""
-        body, pieces = self.completion.body, [event] if isinstance(event, Piece) else []
+        pieces, question = [event] if isinstance(event, Piece) else [], tuple[ScoredToken, ...]()
+        if isinstance(event, Finished):
+            question = event.prompt_tokens or ()
+            if self.completion.body.echoed and event.end is not None:
+                pieces = [Piece("", (event.end,))]
         if self.held is not None:
             self.held += pieces
             if isinstance(event, Piece):
                 return []
             pieces = self.held
-        if body.most_tokens == 0:
-            pieces = []
-        if body.echoed and not self.begun:
-            tokens = (event.prompt_tokens or ()) if isinstance(event, Finished) else ()
-            pieces = [Piece(self.completion._question_text(self.choice), tokens), *pieces]
-        self.begun = True
-        return [self._chunk(piece) for piece in pieces]
+        chunks = []
+        if not self.question_sent:
+            self.question_sent = True
+            chunks.append(self._chunk(self.completion.question_text(self.choice), question, ()))
+        return [*chunks, *(self._chunk(piece.text, (), piece.tokens) for piece in pieces)]
 
-    def _chunk(self, piece: Piece) -> dict[str, Any]:
-        logprobs = self.completion.logprobs(piece.tokens, self.offset)
-        self.offset += sum(len(token.text) for token in piece.tokens)
-        text = {"delta": {"content": piece.text}} if self.completion.is_chat else {"text": piece.text}
-        return {**text, "logprobs": logprobs}
+    def _chunk(
+        self, text: str, question: tuple[ScoredToken, ...], written: tuple[ScoredToken, ...]
+    ) -> dict[str, Any]:
+        logprobs = self.completion.logprobs(self.choice, question, written, self.offset)
+        self.offset += sum(len(token.text) for token in written)
+        return {
+            **({"delta": {"content": text}} if self.completion.is_chat else {"text": text}),
+            "logprobs": logprobs,
+        }
 
 
 class _Stream(StreamingResponse):

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from codi.errors import CodiError, UsageError
 from codi.serving.api_error_body import SECONDS_TO_COME_BACK, error_body
@@ -87,7 +88,8 @@ def no_such_path(app: FastAPI, request: Request) -> JSONResponse:
         {
             taken
             for route in app.routes
-            if getattr(route, "path", None) == path
+            if getattr(route, "include_in_schema", False)
+            and route.matches(request.scope)[0] is not Match.NONE
             for taken in getattr(route, "methods", None) or ()
         }
     )

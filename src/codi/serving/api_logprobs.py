@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -56,18 +57,19 @@ def of_chat(tokens: Sequence[ScoredToken], bytes_of: TokenBytes) -> dict[str, An
     return {"content": content, "refusal": None}
 
 
-def of_completion(tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
-    """`logprobs` of a completion's choice or chunk. offset: of the first token, in the choice's text."""
-    offsets = []
-    for one in tokens:
-        offsets.append(offset)
-        offset += len(one.text)
+def of_completion(tokens: Sequence[ScoredToken], offsets: Sequence[int]) -> dict[str, Any]:
+    """`logprobs` of a completion's choice or chunk. offsets: where each token begins in the choice's text."""
     return {
         "tokens": [one.text for one in tokens],
         "token_logprobs": [None if one.logprob is None else _finite(one.logprob) for one in tokens],
         "top_logprobs": [_likeliest(one) for one in tokens],
-        "text_offset": offsets,
+        "text_offset": list(offsets),
     }
+
+
+def offsets_from(begin: int, tokens: Sequence[ScoredToken]) -> list[int]:
+    """Where each begins, if the first does at `begin`."""
+    return list(accumulate((len(one.text) for one in tokens), initial=begin))[:-1]
 
 
 def _likeliest(one: ScoredToken) -> dict[str, float] | None:

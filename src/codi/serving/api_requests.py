@@ -63,7 +63,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "min_tokens": (0,),
     "use_beam_search": (False,),
     "early_stopping": (False,),
-    "ignore_eos": (False,),
     "stop_token_ids": ([],),
     "bad_words": ([],),
     "allowed_token_ids": (),
@@ -171,6 +170,7 @@ class Request(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     reasoning: Annotated[Literal["latent", "explicit", "direct"] | None, BeforeValidator(_lower)] = None
+    ignore_eos: bool | None = Field(None, description="Write on past the end of text, to max_tokens.")
     latents: Whole | None = Field(None, ge=0)
     decoded_thoughts: bool = False
 

@@ -367,7 +367,11 @@ class Engine:
         if job.question.decoded_thoughts:
             decoded = [] if one.thoughts is None else self._decoded(one.thoughts)
         tokens = None if transcript.tokens is None else tuple(transcript.tokens)
-        return self._end_of(job, answer, one.latent_tokens, len(row.ids), decoded, tokens)
+        finished = self._end_of(job, answer, one.latent_tokens, len(row.ids), decoded, tokens)
+        if tokens is None or row.end_score is None:
+            return finished
+        end = scored_token(text, transcript.opening + row.ids, text.eos_id, row.end_score)
+        return replace(finished, end=end)
 
     def _read_only(self, jobs: list[Job]) -> None:
         """A question that asks for no answer, but for its own log-probabilities."""

@@ -55,6 +55,7 @@ class ReplicaSettings:
     api_key: str | None = None
     max_batch: int = 64
     max_waiting: int = 256
+    max_positions: int = 65_536
     max_body_bytes: int = 1_000_000
     max_latents: int = 64
     allow_origins: tuple[str, ...] = ()
@@ -90,7 +91,12 @@ def application(settings: ReplicaSettings) -> serve.Application:
         reasoner = LatentReasoner.from_pretrained(
             settings.checkpoint, device=settings.device, base=settings.base
         )
-        engine = Engine(reasoner, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+        engine = Engine(
+            reasoner,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+            max_positions=settings.max_positions,
+        )
         engine.warm_up()
         return build_app(
             engine,
