@@ -113,9 +113,10 @@ def serve(
             allow_origins=origins, seconds_to_send=read_timeout, page=ui,
         )  # fmt: skip
         if ui:
+            from codi.serving.page_turn import PageTurn
             from codi.serving.thought_session import ThoughtSession
 
-            session = ThoughtSession(reasoner, engine.one_at_a_time)
+            session = ThoughtSession(reasoner, PageTurn(engine))
             session.warm_up()
             add_page(app, session, shown)
         engine.warm_up()
