@@ -20,9 +20,10 @@ from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
 import codi
+from codi.serving.api_body import json_body
 from codi.serving.api_completion import SMALL_BODY, Completion, Served
 from codi.serving.api_error_body import error_body
-from codi.serving.api_errors import ERRORS, ApiError, handle_errors, no_such_path, paths
+from codi.serving.api_errors import ERRORS, handle_errors, no_such_path, paths
 from codi.serving.api_limits import Counted, Limits
 from codi.serving.api_requests import ChatRequest, CompletionRequest, parsed
 from codi.serving.api_tokenizer import add_tokenizer
@@ -146,15 +147,6 @@ def _add_state(app: FastAPI, served: Served, replica: str | None) -> None:
     @app.get("/metrics")
     async def prometheus() -> Response:
         return Response(served.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def json_body(request: Request) -> bytes:
-    """The body, if it is said to be JSON. A page of another origin could send any other unasked."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        told = f"The body's type is '{kind[:80]}'" if kind else "The body's type is not given"
-        raise ApiError(415, f"{told}; send the header 'Content-Type: application/json'.", "not_json")
-    return await request.body()
 
 
 def _body_of(kind: type[ChatRequest | CompletionRequest]) -> dict[str, Any]:

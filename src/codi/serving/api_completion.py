@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -22,12 +19,12 @@ from codi.errors import UsageError
 from codi.generation.decoding import Sampling
 from codi.generation.latent_reasoner import QuestionTooLong
 from codi.serving.api_errors import ApiError, response_to
-from codi.serving.api_logprobs import TokenBytes, of_chat, of_completion, offsets_from
+from codi.serving.api_logprobs import TokenBytes
 from codi.serving.api_requests import MOST_TOKENS, ChatRequest, CompletionRequest
-from codi.serving.engine import Engine, Event, Finished, Job, Piece, Question, ScoredToken
+from codi.serving.api_responses import ResponseForm, Streamed
+from codi.serving.engine import Engine, Event, Finished, Job, Piece, Question
 from codi.serving.metrics import Metrics
 
-log = logging.getLogger("codi.serving")
 DEFAULT_TOKENS = 256
 SMALL_BODY = 4096
 """Bytes. What is larger is read and tokenised beside the event loop, which answers others meanwhile."""
@@ -67,11 +64,7 @@ class Completion:
     """One request of either kind."""
 
     def __init__(self, served: Served, body: ChatRequest | CompletionRequest) -> None:
-        self.served, self.body, self.is_chat = served, body, isinstance(body, ChatRequest)
-        self.begun, self.created = time.monotonic(), int(time.time())
-        self.id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{uuid.uuid4().hex}"
-        sampled = bool(body.temperature)
-        self.seed = body.seed if body.seed is not None or not sampled else secrets.randbelow(LARGEST_SEED)
+        self.served, self.body, self.begun = served, body, time.monotonic()
         self.events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.jobs: dict[int, Job] = {}  # those that have not ended, by choice
 
@@ -82,16 +75,9 @@ class Completion:
         body = self.body
         self.served.require_model(body.model)
         self._check_limits()
-        sampling = Sampling(
-            temperature=body.temperature or 0.0,
-            top_k=max(body.top_k or 0, 0),
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=self.seed or 0,
-        )
-        self.texts, asked = list[str](), list[Question]()
+        sampling, asked = self._sampling(), list[Question]()
         for question in body.questions:
             text, ids = self._read(question)
-            self.texts.append(text)
             for _ in range(body.choices):
                 asked.append(
                     Question(
@@ -111,6 +97,19 @@ class Completion:
                     )
                 )
         return asked
+
+    def _sampling(self) -> Sampling:
+        """As asked. Without a seed one is drawn, where it matters."""
+        body = self.body
+        asked = Sampling(
+            temperature=body.temperature or 0.0,
+            top_k=max(body.top_k or 0, 0),
+            top_p=1.0 if body.top_p is None else body.top_p,
+        )
+        self.seed = body.seed
+        if self.seed is None and not asked.is_greedy:
+            self.seed = secrets.randbelow(LARGEST_SEED)
+        return replace(asked, seed=self.seed or 0)
 
     def _check_limits(self) -> None:
         body, served = self.body, self.served
@@ -132,11 +131,11 @@ class Completion:
     def _read(self, question: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A question as text and as tokens, one of which was given."""
         reasoner, asked = self.served.engine.reasoner, (self.body.reasoning, self.body.latents)
-        try:
-            reasoner.checked_mode(*asked)
-        except UsageError as error:
-            param = "reasoning" if self.body.latents is None else "latents"
-            raise ApiError(400, str(error), "invalid_request", param) from error
+        for param, given in (("reasoning", (asked[0],)), ("latents", asked)):
+            try:
+                reasoner.checked_mode(*given)
+            except UsageError as error:
+                raise ApiError(400, str(error), "invalid_request", param) from error
         try:
             if isinstance(question, str):
                 return question, tuple(reasoner.question_ids(question, "The question", *asked))
@@ -144,7 +143,9 @@ class Completion:
             return reasoner.text.decode(list(question)), question
         except UsageError as error:
             code = "context_length_exceeded" if isinstance(error, QuestionTooLong) else "invalid_request"
-            raise ApiError(400, str(error), code, "messages" if self.is_chat else "prompt") from error
+            raise ApiError(
+                400, str(error), code, "messages" if isinstance(self.body, ChatRequest) else "prompt"
+            ) from error
 
     def _most_tokens(self) -> int:
         asked = DEFAULT_TOKENS if self.body.most_tokens is None else self.body.most_tokens
@@ -158,7 +159,16 @@ class Completion:
             return lambda event: _post(loop, self.events, (choice, event))
 
         made = self.served.engine.submit_all(questions, [deliver_to(c) for c in range(len(questions))])
-        self.jobs, self.mode = dict(enumerate(made)), made[0].mode
+        self.jobs = dict(enumerate(made))
+        self.form = ResponseForm(
+            self.body,
+            self.served.name,
+            self.served.engine.reasoner.text,
+            self.served.bytes_of,
+            self.seed,
+            [question.text for question in questions[:: self.body.choices]],
+            made[0].mode,
+        )
 
     # --- to the client --------------------------------------------------------------------------------------
 
@@ -168,21 +178,20 @@ class Completion:
         A stream begins with its first event, so that what fails before it has a status of its own.
         """
         leaving = asyncio.create_task(_until_gone(request))
-        answering = asyncio.create_task(self._first_event() if self.body.stream else self._whole())
+        answering = asyncio.create_task(self._opened() if self.body.stream else self._whole())
         try:
             await asyncio.wait((leaving, answering), return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 answering.cancel()
                 self.give_up(client_left=True)
                 return Response(status_code=499)  # nobody reads it
-            found = answering.result()
+            return answering.result()
         except BaseException:
             answering.cancel()
             self.give_up(client_left=False)
             raise
         finally:
             leaving.cancel()
-        return found if isinstance(found, Response) else _Stream(self, found)
 
     def give_up(self, *, client_left: bool) -> None:
         """Let go of what is still in the making."""
@@ -192,12 +201,12 @@ class Completion:
             self.served.metrics.cancelled(len(self.jobs))
         self.jobs = {}
 
-    async def _first_event(self) -> tuple[int, Event]:
+    async def _opened(self) -> Response:
         choice, event = await self.events.get()
         if isinstance(event, Exception):
             self._failed(choice)
             raise event
-        return choice, event
+        return _Stream(self, (choice, event))
 
     async def _events(
         self, first: tuple[int, Event] | None = None
@@ -225,166 +234,29 @@ class Completion:
 
     async def _whole(self) -> Response:
         ends = {choice: event async for choice, event in self._events() if isinstance(event, Finished)}
-        return await self.served.call(self.body.likeliest is None, lambda: self._rendered(ends))
-
-    def _rendered(self, ends: dict[int, Finished]) -> Response:
-        choices = [self._choice(choice, ends[choice], whole=True) for choice in sorted(ends)]
-        content = {**self._head(), "choices": choices, "usage": self._usage(ends)}
-        return Response(json.dumps(content), media_type="application/json")
+        content = await self.served.call(self.body.likeliest is None, lambda: self.form.whole(ends))
+        return Response(content, media_type="application/json")
 
     async def stream(self, first: tuple[int, Event]) -> AsyncIterator[str]:
         """The response's events, as text."""
-        ends: dict[int, Finished] = {}
+        form, ends = self.form, dict[int, Finished]()
+        streamed = [Streamed(form, choice) for choice in range(len(self.jobs))]
         try:
-            if self.is_chat:
-                for choice in list(self.jobs):
-                    yield self._chunk(choice, {"delta": {"role": "assistant", "content": ""}})
-            writing = [_Written(self, choice) for choice in range(len(self.jobs))]
+            if form.is_chat:
+                for choice in range(len(streamed)):
+                    yield form.chunk(choice, {"delta": {"role": "assistant", "content": ""}})
             async for choice, event in self._events(first):
-                for chunk in writing[choice].chunks(event):
-                    yield self._chunk(choice, chunk)
+                for told in streamed[choice].events(event):
+                    yield told
                 if isinstance(event, Finished):
                     ends[choice] = event
-                    last = self._choice(choice, event, whole=False)
-                    yield self._chunk(choice, {"delta": {}, **last} if self.is_chat else {"text": "", **last})
-            if self._tells_usage:
-                yield _sse({**self._head(), "choices": [], "usage": self._usage(ends)})
+                    yield form.last(choice, event)
+            if form.tells_usage:
+                yield form.used(ends)
         except Exception as error:  # noqa: BLE001 (the status is sent: what is left is to say it in the stream)
             self.give_up(client_left=False)
             yield f"data: {bytes(response_to(error).body).decode()}\n\n"
         yield "data: [DONE]\n\n"
-
-    @property
-    def _tells_usage(self) -> bool:
-        return self.body.stream_options is not None and self.body.stream_options.include_usage
-
-    def _head(self) -> dict[str, Any]:
-        kind = "chat.completion" if self.is_chat else "text_completion"
-        kind += ".chunk" if self.body.stream and self.is_chat else ""
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
-
-    def _chunk(self, choice: int, content: dict[str, Any]) -> str:
-        filled = {"index": choice, "finish_reason": None, "logprobs": None, **content}
-        usage = {"usage": None} if self._tells_usage else {}
-        return _sse({**self._head(), "choices": [filled], **usage})
-
-    def _choice(self, number: int, one: Finished, *, whole: bool) -> dict[str, Any]:
-        """A finished choice. whole: with its text, which a stream has sent before."""
-        thoughts: dict[str, Any] = {
-            "value": one.answer.value,
-            "thought_tokens": one.answer.thoughts,
-            "sequential_passes": one.answer.passes,
-            "unknown_tokens": one.unknown_tokens,
-            "seed": self.seed,
-        }
-        if one.decoded is not None:
-            thoughts["decoded_thoughts"] = [
-                [{"token": token, "probability": round(share, 6)} for token, share in tokens]
-                for tokens in one.decoded
-            ]
-        choice: dict[str, Any] = {
-            "index": number,
-            "finish_reason": "stop" if one.answer.finished else "length",
-            "logprobs": None,
-            "codi": thoughts,
-        }
-        if whole:
-            text = self.question_text(number) + one.answer.text
-            message = {"role": "assistant", "content": text, "refusal": None}
-            choice |= {"message": message} if self.is_chat else {"text": text}
-            choice["logprobs"] = self.logprobs(number, one.prompt_tokens or (), self.written(one), None)
-        return choice
-
-    def question_text(self, choice: int) -> str:
-        """What stands before an answer: the question, where it is echoed."""
-        return self.texts[choice // self.body.choices] if self.body.echoed else ""
-
-    def written(self, one: Finished) -> tuple[ScoredToken, ...]:
-        """The tokens of an answer. With `echo` the end of text is one: who asks for n tokens gets n."""
-        end = (one.end,) if self.body.echoed and one.end is not None else ()
-        return (one.tokens or ()) + end
-
-    def logprobs(
-        self,
-        choice: int,
-        question: tuple[ScoredToken, ...],
-        written: tuple[ScoredToken, ...],
-        begin: int | None,
-    ) -> dict[str, Any] | None:
-        """In the form of this kind of request; None where none were asked for.
-
-        begin: where `written` begins in the text; None: with what the model wrote itself.
-        """
-        if self.body.likeliest is None:
-            return None
-        if self.is_chat:
-            return of_chat(written, self.served.bytes_of)
-        begin = self.first_written(choice) if begin is None else begin
-        offsets = offsets_from(0, question) + offsets_from(begin, written)
-        return of_completion(question + written, offsets)
-
-    def first_written(self, choice: int) -> int:
-        """Where in a choice's text the model's own tokens begin: behind the answer prompt, if it was read."""
-        text = self.served.engine.reasoner.text
-        opening = (
-            "" if self.mode == "explicit" or self.body.most_tokens == 0 else text.decode(text.prompt_ids)
-        )
-        return len(self.question_text(choice)) + len(opening)
-
-    def _usage(self, ends: dict[int, Finished]) -> dict[str, Any]:
-        """A question counts once, whatever the number of its choices.
-
-        Thoughts count as reasoning tokens and, as OpenAI has it, as part of the completion.
-        """
-        prompt = sum(one.question_tokens for choice, one in ends.items() if choice % self.body.choices == 0)
-        completion = sum(one.latent_tokens + one.written_tokens for one in ends.values())
-        thoughts = sum(one.answer.thoughts for one in ends.values())
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "completion_tokens_details": {"reasoning_tokens": thoughts},
-        }
-
-
-class _Written:
-    """What of a choice has been streamed."""
-
-    def __init__(self, completion: Completion, choice: int) -> None:
-        self.completion, self.choice = completion, choice
-        self.offset = completion.first_written(choice)  # of the next token, in characters
-        self.question_sent = not completion.body.echoed
-        # The question's log-probabilities come with the end, and stand before everything else.
-        scored = completion.body.echoed and completion.body.likeliest is not None
-        self.held: list[Piece] | None = [] if scored else None
-
-    def chunks(self, event: Piece | Finished) -> list[dict[str, Any]]:
-        """What this event adds."""
-        pieces, question = [event] if isinstance(event, Piece) else [], tuple[ScoredToken, ...]()
-        if isinstance(event, Finished):
-            question = event.prompt_tokens or ()
-            if self.completion.body.echoed and event.end is not None:
-                pieces = [Piece("", (event.end,))]
-        if self.held is not None:
-            self.held += pieces
-            if isinstance(event, Piece):
-                return []
-            pieces = self.held
-        chunks = []
-        if not self.question_sent:
-            self.question_sent = True
-            chunks.append(self._chunk(self.completion.question_text(self.choice), question, ()))
-        return [*chunks, *(self._chunk(piece.text, (), piece.tokens) for piece in pieces)]
-
-    def _chunk(
-        self, text: str, question: tuple[ScoredToken, ...], written: tuple[ScoredToken, ...]
-    ) -> dict[str, Any]:
-        logprobs = self.completion.logprobs(self.choice, question, written, self.offset)
-        self.offset += sum(len(token.text) for token in written)
-        return {
-            **({"delta": {"content": text}} if self.completion.is_chat else {"text": text}),
-            "logprobs": logprobs,
-        }
 
 
 class _Stream(StreamingResponse):
@@ -399,10 +271,6 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.completion.give_up(client_left=True)  # where all has been sent, nothing is left
-
-
-def _sse(content: Any) -> str:
-    return f"data: {json.dumps(content)}\n\n"
 
 
 def _post(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Any], item: Any) -> None:

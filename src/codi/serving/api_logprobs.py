@@ -26,7 +26,8 @@ class TokenBytes:
         state = "" if decoder is None else json.dumps(json.loads(decoder.__getstate__()))
         self._byte_of: dict[str, int] = {}
         if "ByteLevel" in state:
-            self._byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
+            of_byte: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+            self._byte_of = {char: byte for byte, char in of_byte.items()}
         self._falls_back = "ByteFallback" in state
 
     def of(self, token: int, text: str) -> list[int]:

@@ -10,7 +10,6 @@ refused by its name with any other: nothing is ignored that would change the ans
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -24,8 +23,16 @@ from pydantic import (
     model_validator,
 )
 
-from codi.errors import nearest
+from codi.serving.api_body import parse_object
 from codi.serving.api_errors import ApiError
+from codi.serving.api_neutral import (
+    NEUTRAL,
+    NEUTRAL_IN_CHAT,
+    NEUTRAL_IN_COMPLETIONS,
+    SWITCH,
+    refuse_others,
+    refused,
+)
 
 MOST_CHOICES = 16
 MOST_TOKENS = 4096
@@ -34,75 +41,6 @@ LONGEST_STOP = 1000
 """Characters."""
 MOST_LIKELIEST = 20
 """Tokens listed for every token written."""
-
-_SWITCH = (True, False)
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    # OpenAI
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "store": (False,),
-    "response_format": ({"type": "text"},),
-    "reasoning_effort": ("medium",),
-    "verbosity": ("medium",),
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "parallel_tool_calls": _SWITCH,
-    "modalities": (["text"],),
-    "service_tier": ("auto", "default", "flex", "priority"),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    # vLLM, and servers that take its parameters
-    "repetition_penalty": (1,),
-    "length_penalty": (1,),
-    "min_p": (0,),
-    "typical_p": (1,),
-    "min_tokens": (0,),
-    "use_beam_search": (False,),
-    "early_stopping": (False,),
-    "stop_token_ids": ([],),
-    "bad_words": ([],),
-    "allowed_token_ids": (),
-    "include_stop_str_in_output": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": _SWITCH,
-    "return_tokens_as_token_ids": (False,),
-    "return_token_ids": (False,),
-    "prompt_logprobs": (),
-    "truncate_prompt_tokens": (),
-    "logits_processors": ([],),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "structured_outputs": (),
-    "priority": (0,),
-}
-"""Parameters taken with these values, or null, and refused with others."""
-NEUTRAL_IN_CHAT: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "add_special_tokens": (False,),
-    "echo": (False,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "documents": ([],),
-    "include_reasoning": (True,),
-}
-NEUTRAL_IN_COMPLETIONS: dict[str, tuple[Any, ...]] = {"suffix": ("",), "add_special_tokens": (True,)}
-NO_EFFECT = (
-    "user",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "request_id",
-    "cache_salt",
-)
-"""Parameters that change no answer, whatever their value."""
 
 
 def _number(value: Any) -> Any:
@@ -148,8 +86,8 @@ class StreamOptions(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> StreamOptions:
-        neutral = {"include_obfuscation": _SWITCH, "continuous_usage_stats": (False,)}
-        _refuse_others(self.model_extra or {}, neutral, ["include_usage"], "stream_options.")
+        neutral = {"include_obfuscation": SWITCH, "continuous_usage_stats": (False,)}
+        refuse_others(self.model_extra or {}, neutral, ["include_usage"], "stream_options.")
         return self
 
 
@@ -176,7 +114,7 @@ class Request(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> Request:
-        _refuse_others(self.model_extra or {}, self.neutral(), list(type(self).model_fields))
+        refuse_others(self.model_extra or {}, self.neutral(), list(type(self).model_fields))
         if self.best_of is not None and self.best_of != self.choices:
             why = f"no best answer is picked here, so it must be n, which is {self.choices}"
             raise refused("best_of", self.best_of, why)
@@ -342,60 +280,12 @@ def parsed(kind: type[Asked], body: bytes) -> Asked:
         raise ApiError(400, f"{param}: {told}", "invalid_request", param) from error
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is. Raises ApiError where it is none, or holds half a surrogate pair."""
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        told = f"The body is not UTF-8 (byte {error.start:,} of {len(body):,})."
-        raise ApiError(400, told, "invalid_json") from error
-    try:
-        value = json.loads(text, parse_constant=_no_number)
-    except RecursionError as error:
-        raise ApiError(400, "The body's JSON is nested too deeply.", "invalid_json") from error
-    except ValueError as error:
-        raise ApiError(400, f"JSON decode error: {error}.", "invalid_json") from error
-    if not isinstance(value, dict):
-        kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-        told = f"The body is {kinds.get(type(value), 'a number')}; a JSON object is expected."
-        raise ApiError(400, told, "invalid_request")
-    if "\\u" in text:
-        for name, part in value.items():
-            if not _whole_characters([name, part]):
-                shown = name if _whole_characters(name) else None
-                told = "holds half a surrogate pair (\\ud800 to \\udfff alone), which is no character"
-                raise ApiError(400, f"{shown or 'A name of a field'} {told}.", "invalid_request", shown)
-    return value
-
-
 def place(steps: tuple[int | str, ...]) -> str:
     """Where in a body something is, as a person writes it: messages[0].content."""
     told = ""
     for step in steps:
         told += f"[{step}]" if isinstance(step, int) else f".{step}" if told else step
     return told
-
-
-def refused(name: str, value: Any, why: str) -> ApiError:
-    """A parameter's value that is not supported."""
-    shown = json.dumps(value)
-    shown = shown if len(shown) <= 60 else shown[:60] + " ..."
-    return ApiError(400, f"'{name}' is not supported with {shown}: {why}.", "unsupported_parameter", name)
-
-
-def _refuse_others(
-    given: dict[str, Any], neutral: dict[str, tuple[Any, ...]], fields: list[str], where: str = ""
-) -> None:
-    """Raise ApiError at the first parameter that would have to be ignored."""
-    for name, value in given.items():
-        if name in NO_EFFECT or value is None or value in neutral.get(name, ()):
-            continue
-        if name in neutral:
-            others = " or ".join(json.dumps(one) for one in neutral[name])
-            raise refused(where + name, value, "leave it out" + (f", or send {others}" if others else ""))
-        hint = nearest(name, [*fields, *neutral])
-        told = f"there is no parameter '{where}{name[:60]}' here.{hint}"
-        raise ApiError(400, told, "unknown_parameter", where + name[:60])
 
 
 def _goes_with(name: str, other: str) -> ApiError:
@@ -442,15 +332,3 @@ def _prompts(value: Any) -> list[str | tuple[int, ...]]:
 def are_ids(values: list[Any]) -> bool:
     """Whether all are whole numbers."""
     return all(isinstance(one, int) and not isinstance(one, bool) for one in values)
-
-
-def _whole_characters(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_number(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON number")

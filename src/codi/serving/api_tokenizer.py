@@ -11,8 +11,9 @@ import anyio.to_thread
 from fastapi import FastAPI, Request
 
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.serving.api_body import json_body, parse_object
 from codi.serving.api_errors import ERRORS, ApiError
-from codi.serving.api_requests import are_ids, parse_object
+from codi.serving.api_requests import are_ids
 
 
 def add_tokenizer(app: FastAPI, reasoner: LatentReasoner) -> None:
@@ -50,7 +51,7 @@ def add_tokenizer(app: FastAPI, reasoner: LatentReasoner) -> None:
 
 
 async def _asked(request: Request) -> dict[str, Any]:
-    return parse_object(await request.body())
+    return parse_object(await json_body(request))
 
 
 def _object(name: str, schema: dict[str, Any]) -> dict[str, Any]:

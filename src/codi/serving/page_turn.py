@@ -1,4 +1,4 @@
-"""A turn with the model for whoever does not ask the API: it waits in the engine's line like every question."""
+"""A turn with the model for whoever does not ask the API: it waits in the engine's line as questions do."""
 
 from __future__ import annotations
 
