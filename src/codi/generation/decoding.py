@@ -130,6 +130,8 @@ class Decoding:
         self._model, self._eos_id = model, eos_id
         self._context: Context | None = None
         self._unread: Tensor | None = None  # [b], the tokens written last; None before the first step
+        self.can_join = start is None or can_join(start.context.cache)
+        """Whether rows can be added to these: a recurrent base's cannot."""
         if start is not None:
             self._context = replace(start.context, thoughts=None)
             real = start.context.width - start.context.mask.argmax(1)
@@ -141,11 +143,6 @@ class Decoding:
     def width(self) -> int:
         """Positions held for every row, padding included."""
         return 0 if self._context is None else self._context.width
-
-    @property
-    def can_join(self) -> bool:
-        """Whether rows can be added to these: a recurrent base's cannot."""
-        return self._context is None or can_join(self._context.cache)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -167,26 +164,33 @@ class Decoding:
         uniforms = [0.0 if row.sampling.is_greedy else row.uniform for row in self.rows]
         following = choose(logits, samplings, uniforms)
         scores, tokens = self._scores(logits, following), following.tolist()
-        # Nothing fails from here on.
+        longest = self._model.longest_sequence
+        # The step is made; what fails from here on, fails for its row.
         self._context, self._unread = context, following
         for row, token, score in zip(self.rows, tokens, scores, strict=True):
-            row.take_in(token, score, read, self._eos_id, self._model.longest_sequence)
+            try:
+                row.take_in(token, score, read, self._eos_id, longest)
+            except Exception as error:
+                row.done, row.error = True, error
 
     def join(self, others: Sequence[Decoding]) -> None:
         """Take in the rows of others, which have been stepped as often as once or more, as these have."""
         parts = [part for part in (self, *others) if part._context is not None]
-        contexts = [part._held.narrowed(max(row.width for row in part.rows)) for part in parts]
-        if parts:
-            unread = [part._unread for part in parts if part._unread is not None]
-            joined = Context.join(contexts), torch.cat(unread)
-            self.rows = [row for part in parts for row in part.rows]
-            self._context, self._unread = joined
+        if not parts:
+            return
+        rows = [row for part in parts for row in part.rows]
+        can = all(part.can_join for part in parts)
+        context = Context.join([part._held.narrowed(max(row.width for row in part.rows)) for part in parts])
+        unread = torch.cat([part._unread for part in parts if part._unread is not None])
+        # Nothing fails from here on.
+        self.rows, self.can_join, self._context, self._unread = rows, can, context, unread
 
     def take(self, rows: Collection[Row]) -> Decoding:
         """Some of the rows, as a decoding of their own."""
         taken = Decoding(self._model, self._eos_id)
         at = [index for index, row in enumerate(self.rows) if row in rows]
         if at:
+            taken.can_join = self.can_join
             taken.rows = [self.rows[index] for index in at]
             keep = torch.tensor(at, device=self._model.device)
             taken._context = self._held.narrowed(max(row.width for row in taken.rows)).select(keep)
@@ -197,6 +201,7 @@ class Decoding:
         """Let these rows go, and what was held for them."""
         if any(row in rows for row in self.rows):
             left = self.take([row for row in self.rows if row not in rows])
+            self.can_join = left.can_join
             self.rows, self._context, self._unread = left.rows, left._context, left._unread
 
     @property

@@ -42,9 +42,10 @@ from codi.serving.job import (
     ScoredToken,
     Timing,
 )
+from codi.serving.pace import Invitations, Pace
 from codi.serving.running_batch import Answering, RunningBatch
 from codi.serving.transcript import scored_token
-from codi.serving.waiting_line import Bounds, Pace, WaitingLine
+from codi.serving.waiting_line import Bounds, WaitingLine
 
 __all__ = [
     "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken", "Timing",
@@ -93,7 +94,8 @@ class Engine:
         self._taken: list[Job] = []  # out of the line, and not ended
         self._batch = RunningBatch(reasoner, self._failed)
         self._positions = max_positions  # fewer for a while after memory ran out
-        self._pace = Pace(max_promised=10 * max_waiting)
+        self._pace = Pace()
+        self._invitations = Invitations(max_waiting, self._pace)
         self._ended = 0  # jobs that ended in this turn
         self._closing = False
         reasoner.model.eval()
@@ -107,8 +109,13 @@ class Engine:
         EngineDown where none is answered any more."""
         return self.submit_all([question], [deliver])[0]
 
-    def submit_all(self, questions: list[Question], deliver: list[Callable[[Event], None]]) -> list[Job]:
-        """Queue several questions, or none of them. Tokenising a long one takes time; any thread may do it."""
+    def submit_all(
+        self, questions: list[Question], deliver: list[Callable[[Event], None]], *, again: bool = False
+    ) -> list[Job]:
+        """Queue several questions, or none of them. Tokenising a long one takes time; any thread may do it.
+
+        again: they were refused before and come when they were told to; places are kept for them.
+        """
         if len(questions) > self.max_waiting:
             raise UsageError(
                 f"{len(questions)} answers were asked for at once, but at most {self.max_waiting} questions "
@@ -118,11 +125,13 @@ class Engine:
         jobs = [self._job(question, to) for question, to in zip(questions, deliver, strict=True)]
         with self._changed:
             self._require_worker()
-            if len(self._waiting) + len(jobs) > self.max_waiting:
+            waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
+            if waiting + kept + len(jobs) > self.max_waiting:
+                before = f", and {kept} places are kept for some who were refused before" if kept else ""
                 raise EngineBusy(
-                    f"{len(self._waiting)} questions are waiting and {len(jobs)} more were asked; at most "
-                    f"{self.max_waiting} may wait. Ask again later.",
-                    self._pace.retry_after(len(self._waiting) + len(self._taken), len(jobs)),
+                    f"{waiting} questions are waiting and {len(jobs)} more were asked; at most "
+                    f"{self.max_waiting} may wait{before}. Ask again later.",
+                    self._invitations.retry_after(waiting + len(self._taken), len(jobs), again),
                 )
             self._waiting.add(jobs)
             self._changed.notify()
@@ -147,7 +156,8 @@ class Engine:
         if isinstance(ends[0], Exception):
             raise ends[0]
         with self._changed:
-            self._pace = Pace(max_promised=10 * self.max_waiting)  # the slow one is no measure
+            self._pace = Pace()  # the slow one is no measure
+            self._invitations = Invitations(self.max_waiting, self._pace)
 
     def cancel(self, job: Job) -> None:
         """Let a job go: nobody waits for it. Its place is free at once, or at the next token."""
@@ -318,7 +328,7 @@ class Engine:
             self._put_back(job)
         else:
             with self._changed:
-                after = self._pace.retry_after(len(self._waiting) + len(self._taken), 1)
+                after = self._invitations.retry_after(len(self._waiting) + len(self._taken), 1)
             self._end(job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after))
 
     def _put_back(self, job: Job) -> None:
@@ -434,7 +444,11 @@ class Engine:
                 return
             job.ended = True
             self._ended += 1
-        self._send(job, event)
+        try:
+            self._send(job, event)
+        except BaseException:
+            job.ended = False  # it was told nothing yet
+            raise
 
     def _send(self, job: Job, event: Event) -> None:
         if job.cancelled:

@@ -49,9 +49,14 @@ def is_final(error: BaseException) -> bool:
 
 
 def without_frames(error: Exception) -> Exception:
-    """The error, without the local variables of where it was raised: they may hold a batch's tensors."""
+    """The error, without the frames in which it was raised: whoever keeps it would keep a batch's tensors.
+
+    Where it was raised stands in its notes, as text; logging prints it.
+    """
+    if not getattr(error, "__notes__", None):
+        error.add_note("".join(traceback.format_exception(error)))
     seen: BaseException | None = error
     while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
+        seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__
     return error

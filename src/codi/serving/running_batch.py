@@ -47,7 +47,7 @@ class RunningBatch:
     @property
     def width(self) -> int:
         """Positions held for every row, padding included."""
-        return self._decoding.width
+        return max((one.row.width for one in self.answering), default=0)
 
     @property
     def takes_more(self) -> bool:

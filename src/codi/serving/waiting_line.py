@@ -1,11 +1,9 @@
-"""Who is next, and how long it takes: the questions that wait, and the pace at which answers come."""
+"""Who is next: the questions that wait, and for whom there is room."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from codi.serving.job import Job
@@ -14,8 +12,6 @@ NEWCOMERS_TOKENS = 4096
 """Tokens, padding included, that those who join in one turn may have: the others wait that long for theirs."""
 ROOM_TO_GROW = 32
 """Positions a row may grow before memory is looked at again."""
-SECONDS_AN_ANSWER = 0.05
-"""The pace that is supposed before any was measured."""
 
 
 @dataclass(frozen=True)
@@ -96,63 +92,3 @@ class WaitingLine:
             for job in group:
                 job.is_taken = True
         return group
-
-
-class Pace:
-    """How many seconds of the engine's time an answer takes, over the last answers, from whole ones.
-
-    What counts is the pace under load: an answer alone takes a batch's time. Until there was load, the pace
-    is that of all answers.
-    """
-
-    def __init__(self, max_promised: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """max_promised: how many of the refused are taken to come again."""
-        self._all, self._crowded = _Ends(), _Ends()
-        self._promised, self._max_promised = 0.0, max_promised
-        self._clock, self._since = clock, clock()
-
-    def worked(self, seconds: float, answers: int, somebody_waits: bool) -> None:
-        """The engine worked so long, and so many answers ended."""
-        for ends in (self._all, self._crowded) if somebody_waits else (self._all,):
-            ends.add(seconds, answers)
-
-    @property
-    def seconds_each(self) -> float:
-        """Seconds an answer takes."""
-        ends = self._crowded if self._crowded.number >= _Ends.ENOUGH else self._all
-        return ends.seconds_each if ends.number else SECONDS_AN_ANSWER
-
-    def retry_after(self, waiting: int, refused: int) -> int:
-        """Whole seconds, 1 at least, after which so many refused questions can be answered.
-
-        Before them come those who wait, and those who were refused earlier and told to come again; of these,
-        who asks without waiting is counted each time, so they are taken to be `max_promised` at most.
-        """
-        now, each = self._clock(), self.seconds_each
-        self._promised = max(0.0, self._promised - (now - self._since) / max(each, 1e-6))
-        self._since = now
-        seconds = (waiting + self._promised + refused) * each
-        self._promised = min(self._promised + refused, self._max_promised)
-        return max(1, math.ceil(seconds))
-
-
-class _Ends:
-    """When the last answers ended, on a clock that runs while the engine works."""
-
-    ENOUGH = 16
-
-    def __init__(self) -> None:
-        self._clock = 0.0
-        self._ends: deque[float] = deque([0.0], maxlen=129)
-
-    def add(self, seconds: float, answers: int) -> None:
-        self._clock += seconds
-        self._ends.extend([self._clock] * answers)
-
-    @property
-    def number(self) -> int:
-        return len(self._ends) - 1
-
-    @property
-    def seconds_each(self) -> float:
-        return (self._ends[-1] - self._ends[0]) / self.number
