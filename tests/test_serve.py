@@ -220,6 +220,18 @@ def test_keywords_are_read_in_any_case(running: Running) -> None:
     assert found.json()["choices"][0]["codi"]["sequential_passes"] > 1
 
 
+def test_the_docs_name_every_parameter() -> None:
+    from codi.serving import api_neutral
+    from codi.serving.api_requests import ChatRequest, CompletionRequest
+
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    tables = (api_neutral.NEUTRAL, api_neutral.NEUTRAL_IN_CHAT, api_neutral.NEUTRAL_IN_COMPLETIONS)
+    names = {name for table in tables for name in table} | set(api_neutral.NO_EFFECT)
+    names |= set(ChatRequest.model_fields) | set(CompletionRequest.model_fields)
+    missing = {name for name in names - {"model"} if f"`{name}`" not in page and f"`{name}." not in page}
+    assert not missing
+
+
 # --- choices and seeds --------------------------------------------------------------------------------------
 
 

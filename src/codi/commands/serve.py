@@ -96,6 +96,7 @@ def serve(
         settings = ReplicaSettings(
             resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
             max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
+            idle_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from typing import Any
 
 from codi.serving.api_errors import ApiError, response_to
@@ -30,7 +31,12 @@ class Counted:
 
     def __init__(self, app: App, metrics: Metrics, known: Callable[[], set[str]]) -> None:
         """known: paths that are counted under their own name; with others anybody could fill the registry."""
-        self.app, self.metrics, self.known = app, metrics, known
+        self.app, self.metrics, self._known = app, metrics, known
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Asked for once, when every path has been added."""
+        return self._known()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
@@ -44,7 +50,7 @@ class Counted:
             if message["type"] == "http.response.start":
                 started = True
                 path = getattr(scope.get("route"), "path", None) or scope["path"]
-                label = path if path in self.known() else "other"
+                label = path if path in self.known else "other"
                 self.metrics.requests.labels(label, str(message["status"])).inc()
             await send(message)
 

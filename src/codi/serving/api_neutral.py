@@ -1,4 +1,4 @@
-"""Parameters of OpenAI's and vLLM's that do nothing here: values that are taken, and how others are refused."""
+"""Parameters of OpenAI's and vLLM's that do nothing here: values that are taken; how others are refused."""
 
 from __future__ import annotations
 

@@ -60,6 +60,7 @@ class ReplicaSettings:
     max_latents: int = 64
     allow_origins: tuple[str, ...] = ()
     seconds_to_send: float = 30
+    seconds_idle: int = 5
 
     def fitted(self, there: Mapping[str, float]) -> ReplicaSettings:
         """These settings with a number of GPUs. there: what the cluster has.
@@ -151,7 +152,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
             settings = settings.fitted(resources())
         serve.start(
             proxy_location="EveryNode",
-            http_options={"host": host, "port": port},
+            http_options={"host": host, "port": port, "keep_alive_timeout_s": settings.seconds_idle},
             logging_config=QUIET,
         )
         if local:
