@@ -53,18 +53,22 @@ class Row:
     """One answer being written.
 
     limit: most tokens; number: of the question, for its seed; logprobs: for every token its score with so
-    many likeliest beside it (None: no scores); passes: of the model, counted on from the start's.
+    many likeliest beside it (None: no scores); goes_on: past its end-of-sequence token, to the limit;
+    passes: of the model, counted on from the start's.
     """
 
     limit: int
     sampling: Sampling = field(default_factory=Sampling)
     number: int = 0
     logprobs: int | None = None
+    goes_on: bool = False
     ids: list[int] = field(default_factory=list)
     scores: list[TokenScore] = field(default_factory=list)
     passes: int = 0
     ended: bool = False
     """By the end-of-sequence token."""
+    end_score: TokenScore | None = None
+    """That token's."""
     done: bool = False
     """Whether nothing more is to be written."""
     error: Exception | None = None
@@ -100,8 +104,10 @@ class Row:
             raise BrokenLogits(
                 f"After {len(self.ids)} tokens the model's numbers were not finite, so none could be chosen."
             )
-        self.ended = token == eos_id
-        if not self.ended:
+        self.ended = token == eos_id and not self.goes_on
+        if self.ended:
+            self.end_score = score
+        else:
             self.ids.append(token)
             if score is not None:
                 self.scores.append(score)

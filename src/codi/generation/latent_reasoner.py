@@ -31,6 +31,10 @@ CHARACTERS_A_TOKEN = 64
 """A question of more characters than this for each of the model's positions is not even tokenised."""
 
 
+class QuestionTooLong(UsageError):
+    """A question has no room in the model's positions."""
+
+
 class LatentReasoner:
     """A thought model with everything needed to use it."""
 
@@ -217,7 +221,7 @@ class LatentReasoner:
             raise UsageError(f"{name} is empty. Every question needs at least one word.")
         room = self.model.longest_sequence
         if room is not None and len(question) > room * CHARACTERS_A_TOKEN:
-            raise UsageError(
+            raise QuestionTooLong(
                 f"{name} has {len(question):,} characters, but the model takes at most {room} tokens. "
                 "Shorten the question."
             )
@@ -255,7 +259,7 @@ class LatentReasoner:
         thoughts = 0 if self.method.mode(mode) == "explicit" else self.method.thought_positions(latents)
         room, more = self.model.longest_sequence, thoughts + len(self.text.prompt_ids) + ROOM_TO_ANSWER
         if room is not None and len(ids) + more > room:
-            raise UsageError(
+            raise QuestionTooLong(
                 f"{name} has {len(ids)} tokens; with room for thoughts and an answer it needs "
                 f"{len(ids) + more}, but the model takes at most {room}. Shorten the question"
                 + (", or think fewer latents." if latents else ".")

@@ -38,6 +38,7 @@ def finished(reasoner: LatentReasoner, one: Answering) -> Finished:
         tokens=None if transcript.tokens is None else tuple(transcript.tokens),
         prompt_tokens=_prompt_tokens(reasoner, job),
         timing=job.timing,
+        end=_end(reasoner, one),
     )
 
 
@@ -54,6 +55,14 @@ def read_only(reasoner: LatentReasoner, job: Job) -> Finished:
         prompt_tokens=_prompt_tokens(reasoner, job),
         timing=job.timing,
     )
+
+
+def _end(reasoner: LatentReasoner, one: Answering) -> ScoredToken | None:
+    """The end of text, where it was written and scored."""
+    if one.row.end_score is None or one.transcript.stopped:
+        return None
+    text, before = reasoner.text, one.transcript.opening + one.row.ids
+    return scored_token(text, before, text.eos_id, one.row.end_score)
 
 
 def _asked(reasoner: LatentReasoner, job: Job) -> str:

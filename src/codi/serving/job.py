@@ -32,7 +32,7 @@ class Question:
     ends; in_pieces: whether its text is delivered as it is written; decoded_thoughts: whether each thought's
     likeliest tokens come with it; logprobs: with each written token its log-probability and those of so many
     likeliest (None: none at all); prompt_logprobs: the same for the question's own tokens, read as plain text
-    without thoughts.
+    without thoughts; ignore_eos: whether it is written on past the end of text, to the limit.
     """
 
     text: str
@@ -47,6 +47,7 @@ class Question:
     ids: tuple[int, ...] | None = None
     logprobs: int | None = None
     prompt_logprobs: bool = False
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Finished:
     question_tokens: read; latent_tokens: thought without being written, <bot> and <eot> counted;
     written_tokens: all that were written; unknown_tokens: of the question, which the tokenizer does not know;
     decoded: per thought its likeliest tokens; tokens: those of the text, less the answer prompt that was read
-    and not written, and less the end of text.
+    and not written, and less the end of text; end: that one, where it was written and scored.
     """
 
     answer: Answer
@@ -95,6 +96,7 @@ class Finished:
     tokens: tuple[ScoredToken, ...] | None = None
     prompt_tokens: tuple[ScoredToken, ...] | None = None
     timing: Timing | None = None
+    end: ScoredToken | None = None
 
 
 Event = Piece | Finished | Exception

@@ -95,7 +95,9 @@ class RunningBatch:
         reasoner = self._reasoner
         start = reasoner.start([job.ids for job in jobs], *jobs[0].thinks_as)
         rows = [
-            Row(job.limit, job.question.sampling, job.question.number, job.question.logprobs) for job in jobs
+            Row(job.limit, asked.sampling, asked.number, asked.logprobs, asked.ignore_eos)
+            for job in jobs
+            for asked in [job.question]
         ]
         decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, rows)
         decoding.step()
