@@ -88,6 +88,7 @@ def serve(
     key = api_key if api_key is not None else os.environ.get("CODI_API_KEY")
     if key is not None and not key.strip():
         raise UsageError("The API key is empty. Give one, or leave --api-key and CODI_API_KEY out.")
+    key = None if key is None else key.strip()  # headers come without what stands around them
     origins = tuple(_checked_origin(origin) for origin in allow_origin or ())
     shown = name or Path(checkpoint).name
     if ray:
