@@ -51,14 +51,13 @@ def test_tokens_come_as_often_as_they_are_likely(sampling: Sampling, kept: list[
 
 def test_rows_are_chosen_each_in_its_own_way() -> None:
     ways = [
-        Sampling(), Sampling(1.0), Sampling(0.7, top_p=0.6), Sampling(1.3, top_k=2), Sampling(1e-40), Sampling(9.0)
+        Sampling(), Sampling(1.0), Sampling(0.7, top_p=0.6), Sampling(1.3, top_k=2), Sampling(1e-40),
+        Sampling(9.0),
     ]  # fmt: skip
     torch.manual_seed(0)
     logits, uniforms = torch.randn(len(ways), 5000) * 3, torch.rand(len(ways)).tolist()
     together = choose(logits, ways, uniforms).tolist()
-    alone = [
-        int(choose(logits[i : i + 1], [way], [uniforms[i]])) for i, way in enumerate(ways)
-    ]
+    alone = [int(choose(logits[i : i + 1], [way], [uniforms[i]])) for i, way in enumerate(ways)]
     assert together == alone
     assert [together[0], together[4]] == logits.argmax(-1)[[0, 4]].tolist()
 
@@ -132,7 +131,12 @@ def starts(asked: LatentReasoner, questions: list[str]) -> Any:
 
 
 def rows_of(number: int) -> list[Row]:
-    ways = [Sampling(), Sampling(1.0, seed=4), Sampling(0.8, top_p=0.9, seed=5), Sampling(1.5, top_k=9, seed=6)]
+    ways = [
+        Sampling(),
+        Sampling(1.0, seed=4),
+        Sampling(0.8, top_p=0.9, seed=5),
+        Sampling(1.5, top_k=9, seed=6),
+    ]
     return [Row(8 + 5 * n, ways[n % 4], number=n, logprobs=n % 3 or None) for n in range(number)]
 
 

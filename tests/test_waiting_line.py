@@ -124,7 +124,9 @@ def test_the_refused_are_told_when_they_will_be_answered(seconds_each: float, ro
     for _ in range(64):
         pace.worked(seconds_each, 1, somebody_waits=True)
     begun, seconds = clock.now, 60 * room * seconds_each
-    events: list[tuple[float, int, bool]] = [(begun + rng.random(), client, False) for client in range(10 * room)]
+    events: list[tuple[float, int, bool]] = [
+        (begun + rng.random(), client, False) for client in range(10 * room)
+    ]
     heapq.heapify(events)
     told: dict[int, tuple[float, int]] = {}
     waits: list[tuple[int, float]] = []

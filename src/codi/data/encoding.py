@@ -75,15 +75,18 @@ class TextEncoder:
         """
         if not question.strip():
             raise DataError("An empty question was given. Every question needs at least one word.")
-        return self.around_question()[0] + self._ids(question + self.question_suffix)
+        return self._opening() + self._ids(question + self.question_suffix)
 
     def around_question(self) -> tuple[list[int], list[int]]:
         """What a question's ids begin with (bos, where the tokenizer has one) and end with (the suffix's)."""
-        opening = self.tokenizer("", add_special_tokens=True)["input_ids"]
-        opening = [
+        alone = self._ids("x")  # some tokenizers begin every text with a space of its own
+        return self._opening(), self._ids("x" + self.question_suffix)[len(alone) :]
+
+    def _opening(self) -> list[int]:
+        opening: list[int] = self.tokenizer("", add_special_tokens=True)["input_ids"]
+        return [
             token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id
-        ]
-        return opening[:1], self._ids(self.question_suffix) if self.question_suffix else []
+        ][:1]
 
     def rationale(self, steps: tuple[str, ...] | list[str]) -> list[int]:
         """Ids of the steps joined; empty when there is none."""

@@ -3,8 +3,8 @@
     join ──► step, step, step ... ──► drop
     rows that begin to be written     rows that are done, or no longer wanted
 
-A row that is done is dropped, so it costs nothing more. Every row draws from a generator of its own, seeded by
-(seed, question number): what it writes depends on no row beside it, nor on when it joined.
+A row that is done is dropped, so it costs nothing more. Every row draws from a generator of its own, seeded
+by (seed, question number): what it writes depends on no row beside it, nor on when it joined.
 """
 
 from __future__ import annotations
@@ -94,15 +94,16 @@ class Row:
         """What it has written so far."""
         return Written(self.ids, self.passes, self.ended)
 
-    def take_in(self, token: int, score: TokenScore | None, read: bool, eos_id: int, longest: int | None) -> None:
+    def take_in(
+        self, token: int, score: TokenScore | None, read: bool, eos_id: int, longest: int | None
+    ) -> None:
         """The token that was chosen. read: whether the one before it was; longest: the model's positions."""
         self._uniform = None
         self.position, self.width, self.passes = self.position + read, self.width + read, self.passes + read
         if token < 0:
-            self.done, self.error = True, BrokenLogits(
+            raise BrokenLogits(
                 f"After {len(self.ids)} tokens the model's numbers were not finite, so none could be chosen."
             )
-            return
         self.ended = token == eos_id and not self.goes_on
         if self.ended:
             self.end_score = score
@@ -170,7 +171,7 @@ class Decoding:
         for row, token, score in zip(self.rows, tokens, scores, strict=True):
             try:
                 row.take_in(token, score, read, self._eos_id, longest)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (whatever it was)
                 row.done, row.error = True, error
 
     def join(self, others: Sequence[Decoding]) -> None:

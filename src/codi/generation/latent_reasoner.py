@@ -237,14 +237,16 @@ class LatentReasoner:
     def framed_ids(
         self, ids: Sequence[int], name: str, mode: str | None = None, latents: int | None = None
     ) -> list[int]:
-        """A question that comes as tokens, with what a question's tokens begin and end with where it lacks it.
+        """A question that comes as tokens, with what a question begins and ends with where it lacks that.
 
         Raises UsageError, about `name`, for one that is empty, too long, or has ids that are no tokens.
         """
         known = len(self.tokenizer)
         for place, token in enumerate(ids):
             if not 0 <= token < known:
-                raise UsageError(f"{name} has the token id {token} at place {place + 1}; ids are 0 to {known - 1}.")
+                raise UsageError(
+                    f"{name} has the token id {token} at place {place + 1}; ids are 0 to {known - 1}."
+                )
         opening, closing = self.text.around_question()
         bare = list(ids[len(opening) :]) if list(ids[: len(opening)]) == opening else list(ids)
         if not bare:

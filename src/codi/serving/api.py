@@ -21,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import codi
 from codi.serving.api_body import json_body
-from codi.serving.api_completion import SMALL_BODY, Completion, Served
+from codi.serving.api_completion import RETRIED, SMALL_BODY, Completion, Served
 from codi.serving.api_error_body import error_body
 from codi.serving.api_errors import ERRORS, handle_errors, no_such_path, paths
 from codi.serving.api_limits import Counted, Limits
@@ -98,7 +98,7 @@ def _add_completions(app: FastAPI, served: Served) -> None:
             return made, made.questions()
 
         made, questions = await served.call(small, read)
-        made.submit(questions)
+        made.submit(questions, again=request.headers.get(RETRIED, "0") != "0")
         return await made.respond(request)
 
     @app.post("/v1/chat/completions", responses=ERRORS, openapi_extra=_body_of(ChatRequest))

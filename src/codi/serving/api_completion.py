@@ -28,6 +28,8 @@ from codi.serving.metrics import Metrics
 DEFAULT_TOKENS = 256
 SMALL_BODY = 4096
 """Bytes. What is larger is read and tokenised beside the event loop, which answers others meanwhile."""
+RETRIED = "x-stainless-retry-count"
+"""OpenAI's clients say with it how often they have asked before; they keep to Retry-After."""
 LARGEST_SEED = 2**53 - 1
 """The largest that every JSON reader keeps exactly."""
 _T = TypeVar("_T")
@@ -151,14 +153,16 @@ class Completion:
         asked = DEFAULT_TOKENS if self.body.most_tokens is None else self.body.most_tokens
         return min(asked, MOST_TOKENS)
 
-    def submit(self, questions: list[Question]) -> None:
-        """Queue every choice, or none. Raises EngineBusy or EngineDown."""
+    def submit(self, questions: list[Question], *, again: bool = False) -> None:
+        """Queue every choice, or none. Raises EngineBusy or EngineDown. again: it was refused before."""
         loop = asyncio.get_running_loop()
 
         def deliver_to(choice: int) -> Callable[[Event], None]:
             return lambda event: _post(loop, self.events, (choice, event))
 
-        made = self.served.engine.submit_all(questions, [deliver_to(c) for c in range(len(questions))])
+        made = self.served.engine.submit_all(
+            questions, [deliver_to(c) for c in range(len(questions))], again=again
+        )
         self.jobs = dict(enumerate(made))
         self.form = ResponseForm(
             self.body,

@@ -19,17 +19,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from codi.errors import UsageError
-from codi.generation.answer import Answer
-from codi.generation.decoding import TokenScore, token_scores
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import top_tokens
-from codi.modeling.context import Tokens
+from codi.serving.endings import finished, read_only
 from codi.serving.failures import each_alone, out_of_memory, without_frames
 from codi.serving.job import (
     EngineBusy,
@@ -44,17 +39,14 @@ from codi.serving.job import (
 )
 from codi.serving.pace import Invitations, Pace
 from codi.serving.running_batch import Answering, RunningBatch
-from codi.serving.transcript import scored_token
 from codi.serving.waiting_line import Bounds, WaitingLine
 
 __all__ = [
-    "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken", "Timing",
+    "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken",
+    "Timing",
 ]  # fmt: skip
 
 log = logging.getLogger("codi.serving")
-THOUGHT_TOKENS_SHOWN = 5
-POSITIONS_SCORED = 128
-"""Of a question at a time: each takes as many numbers as the vocabulary has tokens."""
 SECONDS_TO_WARM_UP = 600
 SECONDS_TO_CLOSE = 120
 CAME_TO_AN_END = "The server's worker has ended ({}), so it answers no more; it must be started again."
@@ -220,9 +212,10 @@ class Engine:
         try:
             while self._turn():
                 pass
-        except BaseException as error:  # noqa: BLE001 (whatever it was: nobody may wait for ever)
+        except BaseException as error:
             log.critical("the engine's worker has ended", exc_info=error)
             self._give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
+            self._batch = RunningBatch(self.reasoner, self._failed)  # what the old one held is freed
 
     def _give_up(self, reason: str) -> None:
         """Nobody is answered any more, and everybody is told why."""
@@ -311,7 +304,7 @@ class Engine:
         answering = self._batch.answering
         self._positions = max(1, len(answering) * self._batch.width // 2)
         kept = answering[: len(answering) // 2]
-        for one in answering[len(kept) :]:
+        for one in reversed(answering[len(kept) :]):
             self._failed(one.job, error)
         self._batch.keep(kept)
         gc.collect()
@@ -329,7 +322,9 @@ class Engine:
         else:
             with self._changed:
                 after = self._invitations.retry_after(len(self._waiting) + len(self._taken), 1)
-            self._end(job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after))
+            self._end(
+                job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after)
+            )
 
     def _put_back(self, job: Job) -> None:
         """To the front of the line. What it was told already is not told again."""
@@ -363,79 +358,11 @@ class Engine:
             self._send(job, Piece(text[job.told :], new_tokens))
             job.told, job.told_tokens = max(len(text), job.told), max(tokens, job.told_tokens)
         if done:
-            self._end(job, self._finished(one))
-
-    def _finished(self, one: Answering) -> Finished:
-        job, row, transcript, text = one.job, one.row, one.transcript, self.reasoner.text
-        asked = job.question.text or text.decode(job.ids)
-        answer = self.reasoner.answer_of(asked, transcript.opening, one.latent_tokens, row.written)
-        if transcript.stopped:
-            answer = replace(
-                answer, text=transcript.text, value=text.value(transcript.text), finished=True
-            )
-        decoded = None
-        if job.question.decoded_thoughts:
-            decoded = [] if one.thoughts is None else self._decoded(one.thoughts)
-        tokens = None if transcript.tokens is None else tuple(transcript.tokens)
-        finished = self._end_of(job, answer, one.latent_tokens, len(row.ids), decoded, tokens)
-        if tokens is None or row.end_score is None:
-            return finished
-        end = scored_token(text, transcript.opening + row.ids, text.eos_id, row.end_score)
-        return replace(finished, end=end)
+            self._end(job, finished(self.reasoner, one))
 
     def _read_only(self, jobs: list[Job]) -> None:
-        """A question that asks for no answer, but for its own log-probabilities."""
         for job in jobs:
-            asked = job.question.text or self.reasoner.text.decode(job.ids)
-            answer = Answer(asked, "", None, thoughts=0, passes=1, answer_tokens=0, finished=False)
-            tokens = None if job.question.logprobs is None else ()
-            self._end(job, self._end_of(job, answer, 0, 0, None, tokens))
-
-    def _end_of(
-        self,
-        job: Job,
-        answer: Answer,
-        latent_tokens: int,
-        written_tokens: int,
-        decoded: list[list[tuple[str, float]]] | None,
-        tokens: tuple[ScoredToken, ...] | None,
-    ) -> Finished:
-        unknown_id = self.reasoner.text.unknown_id
-        unknown = 0 if unknown_id is None else job.ids.count(unknown_id)
-        scored = self._prompt_tokens(job) if job.question.prompt_logprobs else None
-        return Finished(
-            answer, len(job.ids), latent_tokens, written_tokens, unknown, decoded, tokens, scored, job.timing
-        )
-
-    def _prompt_tokens(self, job: Job) -> tuple[ScoredToken, ...]:
-        """The question's tokens, as plain text: those that were given, where they were given as tokens."""
-        reasoner, ids = self.reasoner, job.ids
-        first, end = 0, len(ids)
-        if job.question.ids is not None:
-            opening, _ = reasoner.text.around_question()
-            first = 0 if list(job.question.ids[: len(opening)]) == opening else len(opening)
-            end = first + len(job.question.ids)
-        final = reasoner.model.read(Tokens.repeated(ids, 1, reasoner.model.device)).final[0]
-        top = job.question.logprobs or 0
-        scores: list[TokenScore | None] = [None]
-        for at in range(0, len(ids) - 1, POSITIONS_SCORED):
-            following = torch.tensor(ids[at + 1 : at + 1 + POSITIONS_SCORED], device=final.device)
-            logits = reasoner.model.logits(final[at : at + len(following)])
-            scores += token_scores(logits, following, [top] * len(following))
-        return tuple(
-            scored_token(reasoner.text, ids[:place], ids[place], scores[place]) for place in range(first, end)
-        )
-
-    def _decoded(self, thoughts: Tensor) -> list[list[tuple[str, float]]]:
-        """thoughts: [n, d]. Per thought its likeliest tokens, with probabilities."""
-        top = top_tokens(self.reasoner, thoughts, THOUGHT_TOKENS_SHOWN)
-        return [
-            [
-                (self.reasoner.text.decode([token]).strip(), share)
-                for token, share in zip(ids, shares, strict=True)
-            ]
-            for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+            self._end(job, read_only(self.reasoner, job))
 
     def _end(self, job: Job, event: Finished | Exception) -> None:
         """Its last event, once."""
@@ -455,6 +382,6 @@ class Engine:
             return
         try:
             job.deliver(event)
-        except BaseException:  # noqa: BLE001 (whatever it was, it is between this job and who asked)
+        except BaseException:
             job.ended = True
             log.exception("what was told could not be delivered; the job is dropped")

@@ -20,7 +20,7 @@ class EngineBusy(CodiError):
 
 
 class EngineDown(CodiError):
-    """The engine takes no question any more: it is closing, or its worker has ended (the message says why)."""
+    """The engine takes no question any more: it is closing, or its worker has ended; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from codi.serving.job import Job
 
 NEWCOMERS_TOKENS = 4096
-"""Tokens, padding included, that those who join in one turn may have: the others wait that long for theirs."""
+"""Tokens, padding included, that those who join in one turn may have: the others wait for them."""
 ROOM_TO_GROW = 32
 """Positions a row may grow before memory is looked at again."""
 
