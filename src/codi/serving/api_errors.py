@@ -86,17 +86,17 @@ def no_such_path(app: FastAPI, request: Request) -> JSONResponse:
     path, method = request.url.path, request.method
     taken = sorted(
         {
-            method
+            each
             for route in app.routes
             if isinstance(route, Route) and route.include_in_schema
             if route.matches(request.scope)[0] is not Match.NONE
-            for method in route.methods or ()
+            for each in route.methods or ()
         }
     )
     if not taken:
         known = ", ".join(sorted(paths(app)))
         return JSONResponse(
-            error_body(f"There is nothing at '{path}'. This server answers {known}.", "not_found"), 404
+            error_body(f"There is nothing at '{path[:200]}'. This server answers {known}.", "not_found"), 404
         )
     told = f"{path} takes {', '.join(taken)}, not {method}."
     if method == "OPTIONS" and "origin" in request.headers:
