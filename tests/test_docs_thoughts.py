@@ -9,6 +9,7 @@ from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
 REPORTS = ("report.json", "beta-1.json")
+WITH_SHORTCUTS = ("report.json",)
 
 
 def benchmark(name: str) -> dict[str, Any]:
@@ -50,8 +51,23 @@ def interventions(report: dict[str, Any]) -> str:
          between(*row["difference_ci95"]), percent(row["changed"]))
         for row in found["rows"]
     )  # fmt: skip
-    return table(("intervention", "accuracy, %", "difference", "95 % interval", "right or wrong changed, %"),
-                 (own, *rows))  # fmt: skip
+    headings = ("intervention", "accuracy, %", "difference", "95 % interval", "answers that became others, %")
+    return table(headings, (own, *rows))
+
+
+def shortcuts(report: dict[str, Any]) -> str:
+    rows = []
+    for row in report["shortcuts"]["rows"]:
+        found, followed = row["found"], row["followed"]
+        owners = (
+            ("", "") if followed is None else (percent(followed["thoughts"]), percent(followed["question"]))
+        )
+        name = row["name"].replace("<bot>", "`<bot>`")  # or Markdown takes it for a tag
+        rows.append((name, percent(found["accuracy"]), f"{100 * found['difference']:+.1f}",
+                     between(*found["difference_ci95"]), percent(found["changed"]), *owners))  # fmt: skip
+    headings = ("in the way", "accuracy, %", "difference", "95 % interval", "answers that became others, %",
+                "the thoughts' answer, %", "the question's answer, %")  # fmt: skip
+    return table(headings, rows)
 
 
 def patching(report: dict[str, Any]) -> str:
@@ -95,11 +111,16 @@ def test_tables_are_those_of_the_reports() -> None:
     page = (DOCS / "thoughts.md").read_text(encoding="utf-8")
     for name in REPORTS:
         report = benchmark(name)
-        for expected in (
-            table3(report),
-            interventions(report),
-            patching(report),
-            shift(report),
-            probes(report),
-        ):
+        tables = [table3(report), interventions(report), patching(report), shift(report), probes(report)]
+        if name in WITH_SHORTCUTS:
+            tables.append(shortcuts(report))
+        for expected in tables:
             assert expected in page, f"{name}:\n{expected}"
+
+
+def test_what_is_said_of_shortcuts_is_what_the_figures_say() -> None:
+    lines = (DOCS / "thoughts.md").read_text(encoding="utf-8").splitlines()
+    page = " ".join(" ".join(line.removeprefix(">") for line in lines).split())
+    for name in WITH_SHORTCUTS:
+        for sentence in benchmark(name)["shortcuts"]["verdict"]:
+            assert sentence in page, f"{name}: {sentence}"

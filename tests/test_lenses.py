@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from codi.errors import CheckpointError, UsageError
+from codi.generation.decoded_thoughts import decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import decoded_tokens
 from codi.interpretability.layer_states import all_layer_states, final_norm, layer_states
 from codi.interpretability.lenses import (
     TunedLens,
@@ -134,7 +134,7 @@ def test_last_layer_names_what_the_thought_decodes_to() -> None:
     asked = tiny()
     thinking, states = layer_states(asked, QUESTIONS)
     by_layer = lens_tokens(asked, states, 3)
-    decoded = decoded_tokens(asked, thinking, 3, whole_numbers=False)
+    decoded = decoded_tokens(asked.model, asked.text, thinking.thoughts, top_k=3)
     for question, of_question in zip(by_layer, decoded, strict=True):
         for thought, tokens in zip(question, of_question, strict=True):
             assert len(thought) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -95,11 +96,14 @@ def test_json_agrees_with_the_model(report: Path, checkpoint: Path) -> None:
     assert benchmark["interventions"]["rows"][0]["difference"] == 0
     assert {row["results"] for row in benchmark["table3"]["rows"]} <= {1, 2, 3, 4}
     assert len(benchmark["shift"]["layers"]) == 2
+    assert benchmark["shortcuts"]["n"] == 80 - sum(benchmark["shortcuts"]["left_out"].values())
+    assert benchmark["shortcuts"]["verdict"]
+    assert values["made_from"]["latents"] == "3, as trained"
 
 
 def test_figures_are_drawn(report: Path) -> None:
     names = {file.stem for file in (report / "figures").iterdir()}
-    assert {"attention", "logit-lens", "interventions", "cot-shift"} <= names
+    assert {"attention", "logit-lens", "interventions", "shortcuts", "cot-shift"} <= names
     for file in (report / "figures").iterdir():
         start = file.read_bytes()[:5]
         assert start.startswith(b"\x89PNG" if file.suffix == ".png" else b"%PDF-")
@@ -112,6 +116,9 @@ def test_html_stands_alone(report: Path) -> None:
     assert not re.search(r"url\(\s*['\"]?http", page)
     assert page.count("<svg") >= 4
     assert QUESTION in page
+    verdict = json.loads((report / "report.json").read_text())["benchmark"]["shortcuts"]["verdict"]
+    for sentence in verdict:
+        assert sentence in html.unescape(page)
 
 
 def test_html_escapes_what_it_is_given(checkpoint: Path, tmp_path: Path) -> None:
@@ -162,6 +169,123 @@ def test_tuned_lens(checkpoint: Path, problems: Path, tmp_path: Path) -> None:
         tmp_path / "stranger"
     )
     assert "lens" in refused(tmp_path / "stranger", "--question", QUESTION, "--lens", lens)
+
+
+def test_a_lens_is_not_measured_on_what_it_was_trained_on(
+    checkpoint: Path, problems: Path, tmp_path: Path
+) -> None:
+    lens, found = tmp_path / "lens.safetensors", tmp_path / "found.json"
+    probe(checkpoint, "--benchmark", problems, "--count", 20, "--part", "shift", "--train-lens", lens,
+          "--json", found)  # fmt: skip
+    first = json.loads(found.read_text())["benchmark"]
+    assert (first["n"], first["lens"]["questions"]) == (10, 10)
+    shown = probe(checkpoint, "--benchmark", problems, "--count", 20, "--part", "shift", "--lens", lens,
+                  "--json", found, "--overwrite")  # fmt: skip
+    again = json.loads(found.read_text())["benchmark"]
+    assert again["n"] == 20  # the other parts do not depend on the lens
+    assert again["lens"] == first["lens"]
+    assert again["rows_left_out"]["lens"] == {"the lens was trained on them": 10}
+    assert "problems left out of lens: 10: the lens was trained on them" in shown
+    nothing = refused(checkpoint, "--benchmark", problems, "--count", 10, "--part", "shift", "--lens", lens)
+    assert "trained on all of these 10 problems" in nothing
+    assert "the first 10 of 20 questions" in nothing
+
+
+def test_latents_count_in_every_part(checkpoint: Path, problems: Path, tmp_path: Path) -> None:
+    found = {}
+    for latents in (2, 3):
+        file = tmp_path / f"{latents}.json"
+        probe(checkpoint, "--benchmark", problems, "--count", 40, "--latents", latents, "--pairs", 2,
+              "--part", "table3", "--part", "interventions", "--part", "shift", "--part", "probes",
+              "--part", "patching", "--json", file)  # fmt: skip
+        values = json.loads(file.read_text())
+        found[latents] = values["benchmark"]
+        assert values["benchmark"]["latents"] == latents
+    assert values["made_from"]["latents"] == "3, as trained"
+    names = [[row["name"] for row in found[latents]["interventions"]["rows"]] for latents in (2, 3)]
+    assert "zero z3" in names[1]
+    assert "zero z3" not in names[0]
+    assert "3 latents" in names[0]
+    assert found[2]["shift"] != found[3]["shift"]
+    for latents in (2, 3):
+        thought = set(range(1, latents + 1))
+        assert {probe["thought"] for probe in found[latents]["probes"] or []} in (thought, set())
+        for table in found[latents]["patching"] or []:
+            assert {cell["latent"] for cell in table["cells"]} == thought
+    lens = tmp_path / "lens.safetensors"
+    shown = probe(checkpoint, "--benchmark", problems, "--count", 10, "--part", "shift", "--latents", 2,
+                  "--train-lens", lens, "--json", tmp_path / "lens.json")  # fmt: skip
+    assert "measured on the other 5" in shown
+    assert json.loads((tmp_path / "lens.json").read_text())["benchmark"]["lens"]["thoughts"] == 2
+
+
+def test_gsm8ks_own_steps(checkpoint: Path, tmp_path: Path) -> None:
+    """Annotations in sentences, several in one, sentences that say it themselves, and rows without any."""
+    reasoner = LatentReasoner.from_pretrained(checkpoint)
+    rows = []
+    forms = [
+        ["He sold {a}/2 = <<{a}/2={h}>>{h} clips.", "In all {a}+{h} = <<{a}+{h}={s}>>{s}."],
+        ["That is {a} ÷ 2 = {h} and {a} + {h} = {s} in all, less 1: {s} − 1 = {r}."],
+        ["<<{a}/2={h}>>", "<<{a}+{h}={s}>>"],
+        ["He sells half of them.", "Then the rest."],
+        ["<<{a}/2=x>>", "<<{a}+{h}={s}>>"],
+        [],
+        ["{a} + {h} = {s} in all."],
+    ]
+    for number, form in enumerate(forms * 2):
+        a = 4 + 2 * number
+        question = f"Mia has {a} apples . On Monday she finds half of it more . How many apples ?"
+        text = reasoner.answer([question], max_new_tokens=32)[0].text
+        gold = (re.findall(r"\d+", text) or ["3"])[-1]
+        values = {"a": a, "h": a // 2, "s": a + a // 2, "r": a + a // 2 - 1}
+        rows.append({"question": question, "steps": [s.format(**values) for s in form], "answer": gold})
+    rows.append({"question": "Mia has 3 apples . " * 60, "steps": ["<<1+1=2>>"], "answer": "2"})
+    file, found = tmp_path / "raw.jsonl", tmp_path / "found.json"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = [argument for part in ("table3", "patching", "probes") for argument in ("--part", part)]
+    page_file = tmp_path / "r.html"
+    shown = probe(checkpoint, "--benchmark", file, *parts, "--json", found, "--output", page_file)
+    benchmark = json.loads(found.read_text())["benchmark"]
+    assert benchmark["n"] == 14
+    assert benchmark["rows_left_out"]["all"] == {"too long for the model": 1}
+    reasons = {
+        "no step says `... = number`": 2,
+        "an annotation <<...>> without a number as its result": 2,
+        "no steps": 2,
+        "no intermediate result: one equation gives the answer": 2,
+    }
+    assert benchmark["rows_left_out"]["table3"] == reasons
+    by_results = {row["results"]: row["n"] for row in benchmark["table3"]["rows"]}
+    assert set(by_results) <= {1, 2}
+    page = " ".join(html.unescape(page_file.read_text()).split())
+    for reason, count in reasons.items():
+        assert f"problems left out of table3: {count}: {reason}" in shown
+        assert f"{count} {reason}" in page
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows if row["steps"] == forms[3]))
+    message = refused(checkpoint, "--benchmark", file, "--part", "table3")
+    assert "none of these 2 problems has one: 2 no step says `... = number`" in message
+    file.write_text(json.dumps({"question": "Mia has 3 apples . " * 60, "answer": "2"}) + "\n")
+    assert "No question of this set can be asked (1 too long for the model)" in refused(
+        checkpoint, "--benchmark", file
+    )
+
+
+def test_shortcuts_of_a_model_without_thoughts(problems: Path, tmp_path: Path) -> None:
+    tiny_reasoner("no-cot-sft").save_pretrained(tmp_path / "plain")
+    shown = probe(tmp_path / "plain", "--benchmark", problems, "--count", 4, "--part", "shortcuts")
+    assert "does not apply: 0 latents: a no-cot-sft model puts nothing between question and answer" in shown
+    assert "There are no thoughts to take away" in shown
+    message = refused(tmp_path / "plain", "--benchmark", problems, "--part", "shortcuts", "--latents", 2)
+    assert "a no-cot-sft model has none" in message
+    assert "--part shortcuts" in refused(tmp_path / "plain", "--benchmark", problems)
+
+
+def test_any_script_any_length(checkpoint: Path, tmp_path: Path) -> None:
+    question = "A $5 book and a $$7 pen _ ^ \\frac : 三个苹果 كتاب हिन्दी \U0001f600 " + "apples and 3 " * 20
+    probe(checkpoint, "--question", question, "--output", tmp_path / "r.html", "--figures", tmp_path / "f")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "三个苹果 كتاب हिन्दी" in page
+    assert (tmp_path / "f" / "attention.png").exists()
 
 
 def test_bad_input(checkpoint: Path, problems: Path, tmp_path: Path) -> None:

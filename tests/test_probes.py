@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codi.data.example import Example
 from codi.data.word_problems import generate
-from codi.errors import DataError, UsageError
+from codi.errors import UsageError
 from codi.interpretability.layer_states import layer_states
 from codi.interpretability.probes import ProbeResult, probe_states, probe_steps, with_result
 from codi.methods.codi import Codi
@@ -97,7 +97,7 @@ def test_too_few_and_unfit_input_is_said() -> None:
         with_result(examples_with(["3"] * 20), 1)
     with pytest.raises(UsageError, match="counted from 1"):
         with_result(examples_with(["3"] * 20), 0)
-    with pytest.raises(DataError, match="not one equation"):
+    with pytest.raises(UsageError, match="the 0 questions that have one"):
         with_result([Example("a", "Q?", ("He adds 3.", "<<1+1=2>>"), "2")], 1)
     states = states_with(LABELS[:40], 0, 0)
     for labels, options, said in (

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from codi.errors import UsageError
+from codi.generation.decoded_thoughts import decoded_tokens, whole_readings
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import attended, recorded_attention
-from codi.interpretability.decoded_thoughts import decoded_tokens, whole_readings
-from codi.interpretability.interventions import Replace
+from codi.interpretability.disturbed_answers import Replace
 from codi.interpretability.patching import PatchKeysValues
 from codi.interpretability.thinking import finish, think_through
 from codi.methods.coconut import Coconut
@@ -50,7 +50,7 @@ def test_thoughts_are_those_of_the_raw_model(family: str) -> None:
     table = mind.model.causal.get_output_embeddings().weight
     shares = (made[0] @ table.T).softmax(-1).topk(3)
     thinking = think_through(mind, [QUESTIONS[0]])
-    decoded = decoded_tokens(mind, thinking, 3)[0]
+    decoded = decoded_tokens(mind.model, mind.text, thinking.thoughts, thinking.contexts, 3)[0]
     for thought in range(6):
         assert [token.share for token in decoded[thought]] == pytest.approx(
             shares.values[thought].tolist(), abs=1e-5
@@ -175,7 +175,7 @@ def test_whole_numbers_are_written_on_greedily() -> None:
     thinking = think_through(mind, ["Tom has 7 apples and buys 15 more", "Each costs 3"])
     ids = torch.tensor([[digits[0], digits[3]], [digits[1], digits[2]]])
     for context in thinking.contexts[:3]:
-        found = whole_readings(mind, context, ids)
+        found = whole_readings(mind.model, mind.text, context, ids)
         for row in range(2):
             for k in range(2):
                 assert found[row][k] == _greedy_number(mind, context.select(torch.tensor([row])), ids[row, k])

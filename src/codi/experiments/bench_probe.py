@@ -14,10 +14,10 @@ from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import format_question
 from codi.experiments.bench_train import environment
+from codi.generation.decoded_thoughts import decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import attended
-from codi.interpretability.decoded_thoughts import decoded_tokens
-from codi.interpretability.thinking import finish, in_batches, think_through
+from codi.interpretability.thinking import Thinking, finish, in_batches, think_through
 
 
 def bench_probe(
@@ -41,18 +41,21 @@ def bench_probe(
     examples, _ = load_examples(f"word-problems?seed={seed}&count={max(questions, problems)}", split="test")
     texts = [format_question(example.question) for example in examples]
 
+    def read(thinking: Thinking) -> None:
+        decoded_tokens(reasoner.model, reasoner.text, thinking.thoughts, thinking.contexts)
+
     def answer(question: str) -> None:
         reasoner.answer([question], mode="latent")
 
     def probe(question: str) -> None:
         thinking = think_through(reasoner, [question])
         finish(reasoner, thinking.start)
-        decoded_tokens(reasoner, thinking)
+        read(thinking)
 
     def probe_with_attention(question: str) -> None:
         thinking, attention = attended(reasoner, question)
         finish(reasoner, thinking.start)
-        decoded_tokens(reasoner, thinking)
+        read(thinking)
         for row in range(len(attention.rows)):
             attention.top(row)
 
@@ -67,7 +70,7 @@ def bench_probe(
                 taken[name].append(1e3 * (time.perf_counter() - begun))
     begun = time.perf_counter()
     for batch in in_batches(problems, batch_size):
-        decoded_tokens(reasoner, think_through(reasoner, [texts[i] for i in batch]))
+        read(think_through(reasoner, [texts[i] for i in batch]))
     decoding = time.perf_counter() - begun
     medians = {name: statistics.median(values) for name, values in taken.items()}
     return {

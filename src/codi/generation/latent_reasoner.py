@@ -18,6 +18,7 @@ from codi.data.encoding import TextEncoder
 from codi.data.text_format import TextFormat
 from codi.errors import CheckpointError, UsageError
 from codi.generation.answer import Answer
+from codi.generation.decoded_thoughts import TOP_TOKENS, named_tokens
 from codi.generation.decoding import Sampling, Written, decode
 from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
@@ -165,12 +166,12 @@ class LatentReasoner:
 
     @torch.no_grad()
     def decode_thoughts(
-        self, question: str, top_k: int = 5, latents: int | None = None
+        self, question: str, top_k: int = TOP_TOKENS, latents: int | None = None
     ) -> list[list[tuple[str, float]]]:
         """What each continuous thought says through the LM head, before the projection (paper, Figure 6).
 
-        Returns, per thought, its `top_k` tokens with their probabilities. Raises UsageError for a model
-        without thoughts.
+        Returns, per thought, its `top_k` tokens with their probabilities (see `decoded_thoughts`). Raises
+        UsageError for a model without thoughts, or a top_k that is not 1 to the vocabulary.
         """
         mode = self.method.mode("latent")
         ids = self.question_ids(question, "The question", mode, latents)
@@ -180,11 +181,7 @@ class LatentReasoner:
         self.model.train(was_training)
         if thoughts is None:
             raise UsageError("This model thinks 0 latents, so there is nothing to decode.")
-        top = self.model.logits(thoughts[0]).float().softmax(-1).topk(top_k)
-        return [
-            [(self.text.decode([token]).strip(), share) for token, share in zip(ids, shares, strict=True)]
-            for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+        return named_tokens(self.model, self.text, thoughts[0], top_k)
 
     def question_ids(
         self, question: str, name: str, mode: str | None = None, latents: int | None = None

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from codi.errors import UsageError
+from codi.generation.decoded_thoughts import named_tokens, token_text
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import token_text, top_tokens
+from codi.generation.question_words import question_words
 from codi.interpretability.thinking import Thinking, think_through
 from codi.modeling.model import ThoughtModel, ThoughtWatcher
 
@@ -127,10 +128,11 @@ def attended(
     """Think over one question and record what every pass attends to."""
     with recorded_attention(reasoner.model) as passes:
         thinking = think_through(reasoner, [question], latents=latents, watcher=watcher)
-    decoded = top_tokens(reasoner, thinking.thoughts[0], 1).indices[:, 0].tolist()
-    keys = [token_text(reasoner, token) for token in thinking.question.ids[0].tolist()]
-    keys.append("<bot>")
-    keys += [f"z{i + 1}={token_text(reasoner, token)}" for i, token in enumerate(decoded)]
-    keys += ["<eot>", *(token_text(reasoner, token) for token in thinking.start.written)]
+    model, text = reasoner.model, reasoner.text
+    said = [token for ((token, _),) in named_tokens(model, text, thinking.thoughts[0], 1)]
+    keys = [word.text for word in question_words(model, text, question, thinking.question.ids[0].tolist())]
+    keys.append(token_text(model, text, model.bot_id))
+    keys += [f"z{i + 1}={token}" for i, token in enumerate(said)]
+    keys += [token_text(model, text, token) for token in [model.eot_id, *thinking.start.written]]
     rows = [f"z{i + 1}" for i in range(thinking.number)] + [f"after z{thinking.number}", "answer"]
     return thinking, AttentionMap([weights[:, 0] for weights in passes], keys, rows)

@@ -94,6 +94,7 @@ def cot_shift(
     reasoner: LatentReasoner,
     examples: Sequence[Example],
     *,
+    latents: int | None = None,
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CotShift:
@@ -102,6 +103,7 @@ def cot_shift(
     Args:
         reasoner: a CODI model, or one trained under a static teacher (which is loaded).
         examples: those without a rationale before the last step (one-step problems) are left out and counted.
+        latents: another number than trained.
         batch_size: examples read at a time.
         on_progress: called with (examples done, examples in all) after each batch.
 
@@ -118,7 +120,8 @@ def cot_shift(
         )
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; it must be 1 or more.")
-    kept, encoded = _encode(reasoner, method, examples)
+    thoughts = method.latents if latents is None else latents
+    kept, encoded = _encode(reasoner, method, examples, latents)
     teacher = reasoner.model
     if isinstance(method, StaticTeacher):
         method.check_start(reasoner.model, reasoner.text)
@@ -130,7 +133,7 @@ def cot_shift(
         rows = {name: tensor.to(reasoner.model.device) for name, tensor in rows.items()}
         # A watcher that only looks on: whatever else watches (and changes) thoughts is set aside.
         with watching(reasoner.model, ThoughtWatcher()):
-            states = _states(reasoner.model, teacher, method.latents, rows)
+            states = _states(reasoner.model, teacher, thoughts, rows)
         measured.append(compare_shifts(*(_wide(state) for state in states)))
         if on_progress is not None:
             on_progress(batch.stop, len(kept))
@@ -155,8 +158,28 @@ def compare_shifts(plain: Tensor, teacher: Tensor, student: Tensor) -> Tensor:
     return torch.stack([cosine, *ratios])
 
 
+def rows_that_fit_with_rationale(
+    reasoner: LatentReasoner, examples: Sequence[Example], latents: int | None = None
+) -> list[Example]:
+    """The examples that the model can take in with their rationale and with their thoughts.
+
+    All of them for a method that has no teacher and student: `cot_shift` refuses it.
+    """
+    method, limit = reasoner.method, reasoner.model.longest_sequence
+    if not isinstance(method, Codi) or limit is None:
+        return list(examples)
+    thoughts = method.thought_positions(latents)
+    return [e for e in examples if _length(method.encode(e, reasoner.text), thoughts) <= limit]
+
+
+def _length(row: Encoded, thoughts: int) -> int:
+    """Positions that an encoded example takes: the teacher's or the student's, whichever are more."""
+    longest: int = max(len(row["teacher"]), thoughts + len(row["student"]))
+    return len(row["question"]) + longest
+
+
 def _encode(
-    reasoner: LatentReasoner, method: Codi, examples: Sequence[Example]
+    reasoner: LatentReasoner, method: Codi, examples: Sequence[Example], latents: int | None
 ) -> tuple[list[Example], list[Encoded]]:
     """The examples with a rationale, and their segments: those of training, and `plain`."""
     kept, encoded = list[Example](), list[Encoded]()
@@ -175,10 +198,7 @@ def _encode(
         )
     limit = reasoner.model.longest_sequence
     if limit is not None:
-        thoughts = method.thought_positions()
-        lengths = [
-            len(row["question"]) + max(len(row["teacher"]), thoughts + len(row["student"])) for row in encoded
-        ]
+        lengths = [_length(row, method.thought_positions(latents)) for row in encoded]
         too_long = first_too_long(lengths, kept, limit)
         if too_long is not None:
             raise DataError(

@@ -3,10 +3,13 @@
 The matching rule, written down because the paper leaves it open:
 
     1  Only correctly answered problems count.
-    2  The intermediate results are the results of all steps but the last, whose result is the answer.
+    2  The intermediate results are the results of all equations but the last, whose result is the answer. A
+       step may be an annotation, a sentence with one or several, or a sentence that says `48/2 = 24` itself
+       (see `codi.data.equations`); a step without an equation says no result.
     3  A problem matches when each of them equals, as a number, one of the top-5 decoded tokens of one of its
        thoughts: any thought, in any order, the same token for two equal results.
     4  The paper reads one token; `whole_numbers` reads a number to its end (see `decoded_thoughts`).
+    5  Problems without an intermediate result are in no row; they are counted with the reason.
 
 Six thoughts with five tokens each say up to thirty things, so some results are met by luck. `by_chance` is
 how often a problem matches the thoughts of *another* problem with as many results: the figure to beat.
@@ -17,17 +20,25 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
-from codi.data.derived_rationales import derive
+from codi.data.equations import number_of
 from codi.data.example import Example
 from codi.errors import DataError
 from codi.evaluation.benchmarks import format_question
 from codi.evaluation.scorers import scorer_for
 from codi.evaluation.statistics import accuracy_interval
+from codi.generation.decoded_thoughts import TOP_TOKENS, decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import TOP_TOKENS, decoded_tokens
 from codi.interpretability.thinking import finish, in_batches, refuse_without_thoughts, think_through
+from codi.interpretability.usable_rows import (
+    NO_STEPS,
+    Reasons,
+    in_words,
+    intermediate_or_reason,
+    without_results,
+)
 
 Decoded = list[list[str]]
 """Per thought, what its top tokens say."""
@@ -53,13 +64,17 @@ class MatchRow:
 
 @dataclass(frozen=True)
 class Table3:
-    """The table, and what it was made from: problems asked, right answers, tokens looked at per thought."""
+    """The table, and what it was made from: problems asked, right answers, tokens looked at per thought.
+
+    left_out: of the problems asked, those that have no intermediate result to look for, by reason.
+    """
 
     rows: list[MatchRow]
     asked: int
     correct: int
     top_k: int
     whole_numbers: bool
+    left_out: Reasons
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -67,14 +82,34 @@ class Table3:
 
 
 def intermediate_results(example: Example) -> list[str]:
-    """The results of all steps but the last. Raises DataError for a step that is not an equation."""
-    return list(derive(example, "results").steps)
+    """The results before the answer's, as they are written; none where the steps say none (rule 5)."""
+    return [equation.said for equation in intermediate_or_reason(example)[0]]
 
 
 def matches(results: Sequence[str], decoded: Decoded) -> bool:
     """Whether every result is said by some thought (rule 3)."""
     said = {number for tokens in decoded for token in tokens if (number := _number(token)) is not None}
     return all(_number(result) in said for result in results)
+
+
+_number = cache(number_of)  # a thousand problems say the same few tokens
+
+
+def check_results(examples: Sequence[Example], what: str) -> None:
+    """Raise DataError where no problem has an intermediate result. what: wants them, in words."""
+    left_out = without_results(examples)
+    if sum(left_out.values()) < len(examples):
+        return
+    if left_out.get(NO_STEPS) == len(examples):
+        raise DataError(
+            f"{what} compares thoughts with the steps of a rationale, but none of these problems has steps. "
+            "Give a set with a rationale, such as gsm8k or the generated in_domain."
+        )
+    raise DataError(
+        f"{what} compares thoughts with the results that a rationale's steps say before the answer, but none "
+        f"of these {len(examples):,} problems has one: {in_words(left_out)}. A step says its result as "
+        "<<48/2=24>> or as '48/2 = 24'. Give a set with such steps, such as gsm8k or the generated in_domain."
+    )
 
 
 def table3(
@@ -84,29 +119,27 @@ def table3(
     scorer: str = "codi",
     top_k: int = TOP_TOKENS,
     whole_numbers: bool = False,
+    latents: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Table3:
     """Share of correctly answered problems whose intermediate results the thoughts decode to.
 
-    Raises DataError where the examples have no steps, or steps that are no equations; UsageError for a model
-    without thoughts.
+    latents: another number than trained. Raises DataError where no example has an intermediate result;
+    UsageError for a model without thoughts.
     """
-    refuse_without_thoughts(reasoner)
-    if not any(example.steps for example in examples):
-        raise DataError(
-            "Table 3 compares thoughts with the steps of a rationale, but none of these problems has steps. "
-            "Give a set with a rationale, such as gsm8k or the generated in_domain."
-        )
+    refuse_without_thoughts(reasoner, latents)
+    check_results(examples, "Table 3")
     rule = scorer_for(scorer, examples).reading(reasoner.text)
     results = [intermediate_results(example) for example in examples]
     found: list[tuple[list[str], Decoded]] = []
     for batch in in_batches(len(examples), batch_size):
         rows = [examples[number] for number in batch]
-        thinking = think_through(reasoner, [format_question(row.question) for row in rows])
+        thinking = think_through(reasoner, [format_question(row.question) for row in rows], latents=latents)
         texts = finish(reasoner, thinking.start)
-        tokens = decoded_tokens(reasoner, thinking, top_k, whole_numbers=whole_numbers)
+        contexts = thinking.contexts if whole_numbers else None
+        tokens = decoded_tokens(reasoner.model, reasoner.text, thinking.thoughts, contexts, top_k)
         for number, row, text, decoded in zip(batch, rows, texts, tokens, strict=True):
             if results[number] and rule.correct(text, row.answer):
                 said = [
@@ -120,7 +153,7 @@ def table3(
             on_progress(batch.stop, len(examples))
     counts = sorted({len(wanted) for wanted, _ in found if wanted})
     table = [_row(count, [pair for pair in found if len(pair[0]) == count], seed) for count in counts]
-    return Table3(table, len(examples), len(found), top_k, whole_numbers)
+    return Table3(table, len(examples), len(found), top_k, whole_numbers, without_results(examples))
 
 
 def _row(count: int, pairs: list[tuple[list[str], Decoded]], seed: int) -> MatchRow:
@@ -133,10 +166,3 @@ def _row(count: int, pairs: list[tuple[list[str], Decoded]], seed: int) -> Match
     return MatchRow(
         count, n, matched, matched / n, accuracy_interval(matched, n), lucky / n, first / n
     )  # fmt: skip
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", "").strip())
-    except ValueError:
-        return None

@@ -1,4 +1,4 @@
-"""Do the thoughts do anything? Take them away, or put others in their place, and count the right answers.
+"""Thoughts taken away, or others put in their place: how many answers are still right?
 
     same            each thought's own latent, put back: must change nothing
     zero            zeros
@@ -11,7 +11,8 @@
     k latents       fewer or more than trained
 
 A thought is replaced where it is fed back; what the model computes from there on is its own. The answers are
-compared question by question with the undisturbed ones, so the intervals are paired.
+compared question by question with the undisturbed ones, so the intervals are paired. What the thoughts are
+good for is asked in `shortcuts`, by these and more.
 """
 
 from __future__ import annotations
@@ -25,45 +26,15 @@ from torch import Tensor
 
 from codi.data.example import Example
 from codi.errors import DataError, UsageError, nearest
-from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import Scorer, scorer_for
-from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, paired_difference
+from codi.evaluation.scorers import scorer_for
+from codi.evaluation.statistics import accuracy_interval
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.thinking import finish, in_batches, refuse_without_thoughts, think_through
-from codi.modeling.context import Context
-from codi.modeling.model import ThoughtWatcher
+from codi.interpretability.disturbed_answers import Asker, Intervention, Outcome
+from codi.interpretability.thinking import refuse_without_thoughts
 
 REPLACEMENTS = ("same", "zero", "mean", "noise", "other", "permuted", "pause")
-
-
-class Replace(ThoughtWatcher):
-    """Feeds given latents [b, n, d] for the model's own; `which`: their numbers from 0, None for all."""
-
-    def __init__(self, latents: Tensor, which: frozenset[int] | None = None) -> None:
-        self.latents, self.which = latents, which
-
-    def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
-        """The given latent, where this one is replaced."""
-        if self.which is not None and number not in self.which:
-            return latent
-        return self.latents[:, number].to(latent.dtype)
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """What one intervention did to n answers.
-
-    accuracy: fraction 0..1 with its Wilson interval; difference: to the undisturbed accuracy, with its
-    paired bootstrap interval; p_value: McNemar's exact test; changed: share of answers that became others.
-    """
-
-    name: str
-    accuracy: float
-    ci95: tuple[float, float]
-    difference: float
-    difference_ci95: tuple[float, float]
-    p_value: float
-    changed: float
+SAME_NORM_NOISE = "noise of the same norm"
+"""Each latent replaced by a random direction as long as it is."""
 
 
 @dataclass(frozen=True)
@@ -88,45 +59,46 @@ def intervention_table(
     names: Sequence[str] = REPLACEMENTS,
     each_alone: bool = True,
     numbers: Sequence[int] | None = None,
+    latents: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    asker: Asker | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> InterventionTable:
     """Accuracy under every intervention, with paired intervals.
 
     names: of `REPLACEMENTS`, for all thoughts together; each_alone: also silence every thought by itself;
-    numbers: other numbers of latents to think (None: from 0 to twice the trained number, in a few steps).
+    numbers: other numbers of latents to think (None: from 0 to twice the trained number, in a few steps);
+    latents: thought undisturbed, None for as many as trained; asker: one that asks these examples, whose
+    outcomes are shared.
 
     Raises UsageError for a model without thoughts or an unknown name, DataError for fewer than 2 problems.
     """
-    refuse_without_thoughts(reasoner)
+    refuse_without_thoughts(reasoner, latents)
     for name in names:
         if name not in REPLACEMENTS:
             raise UsageError(
                 f"Unknown intervention '{name}'.{nearest(name, REPLACEMENTS)} "
                 f"Known: {', '.join(REPLACEMENTS)}."
             )
-    if len(examples) < 2:
-        raise DataError(f"Interventions compare problems, so they need 2 or more; there is {len(examples)}.")
-    rule = scorer_for(scorer, examples).reading(reasoner.text)
-    asker = _Asker(reasoner, examples, rule, batch_size)
-    undisturbed, own = asker.ask_undisturbed()
+    asker = asker or asker_of(reasoner, examples, scorer, latents, batch_size)
+    undisturbed, own = asker.undisturbed(), asker.own
     trained = own.shape[1]
-    plan: list[tuple[str, Callable[[], list[_Outcome]]]] = [
-        (name, lambda name=name: asker.ask_with(replacement(reasoner, own, name, seed)))  # type: ignore[misc]
+    plan: list[tuple[str, Callable[[], list[Outcome]]]] = [
+        (name, lambda name=name: ask_replaced(asker, name, seed))  # type: ignore[misc]
         for name in names
     ]
     if each_alone:
         zeros = torch.zeros_like(own)
         plan += [
-            (f"zero z{i + 1}", lambda i=i: asker.ask_with(zeros, frozenset({i})))  # type: ignore[misc]
+            (f"zero z{i + 1}", lambda i=i: asker.ask_with(f"zero z{i + 1}", zeros, frozenset({i})))  # type: ignore[misc]
             for i in range(trained)
         ]
     for number in default_numbers(trained) if numbers is None else numbers:
         plan.append((f"{number} latents", lambda number=number: asker.ask_thinking(number)))  # type: ignore[misc]
     rows = []
     for place, (name, ask) in enumerate(plan):
-        rows.append(_compare(name, undisturbed, ask()))
+        rows.append(asker.compare(name, ask()))
         if on_progress is not None:
             on_progress(place + 1, len(plan))
     right = sum(outcome.right for outcome in undisturbed)
@@ -134,9 +106,28 @@ def intervention_table(
     return InterventionTable(n, right / n, accuracy_interval(right, n), rows)
 
 
+def asker_of(
+    reasoner: LatentReasoner,
+    examples: Sequence[Example],
+    scorer: str = "codi",
+    latents: int | None = None,
+    batch_size: int = 64,
+) -> Asker:
+    """Who asks these examples. Raises DataError for fewer than 2, or a gold answer that cannot be scored."""
+    if len(examples) < 2:
+        raise DataError(f"Interventions compare problems, so they need 2 or more; there is {len(examples)}.")
+    rule = scorer_for(scorer, examples).reading(reasoner.text)
+    return Asker(reasoner, examples, rule, latents=latents, batch_size=batch_size)
+
+
+def ask_replaced(asker: Asker, name: str, seed: int = 0) -> list[Outcome]:
+    """Outcomes with all thoughts replaced as `name` says."""
+    return asker.ask_with(name, replacement(asker.reasoner, asker.own, name, seed))
+
+
 def default_numbers(trained: int) -> list[int]:
     """Fewer and more latents than trained: none, half, one less, one more, twice as many."""
-    return sorted({0, trained // 2, trained - 1, trained + 1, 2 * trained} - {trained})
+    return sorted({0, trained // 2, max(0, trained - 1), trained + 1, 2 * trained} - {trained})
 
 
 def replacement(reasoner: LatentReasoner, own: Tensor, name: str, seed: int = 0) -> Tensor:
@@ -152,9 +143,13 @@ def replacement(reasoner: LatentReasoner, own: Tensor, name: str, seed: int = 0)
     if name == "noise":
         noise = torch.randn(own.shape, generator=generator).to(own)
         return own.mean(0, keepdim=True) + own.std(0, keepdim=True) * noise
-    if name == "other":  # a shift by a random number: every problem gets another's, and none twice
-        shift = int(torch.randint(1, rows, (), generator=generator))
-        return own.roll(shift, 0)
+    if name == SAME_NORM_NOISE:
+        noise = torch.randn(own.shape, generator=generator).to(own)
+        scale = own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        matched: Tensor = noise * scale
+        return matched
+    if name == "other":
+        return own.roll(donor_shift(rows, seed), 0)
     if name == "permuted":  # one order for all, that leaves no thought in its place
         shift = int(torch.randint(1, number, (), generator=generator)) if number > 1 else 0
         return own.roll(shift, 1)
@@ -162,69 +157,6 @@ def replacement(reasoner: LatentReasoner, own: Tensor, name: str, seed: int = 0)
     return row.expand_as(own)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: str | None
-    right: bool
-
-
-class _Asker:
-    """Asks the same questions again and again, in the same batches."""
-
-    def __init__(
-        self, reasoner: LatentReasoner, examples: Sequence[Example], rule: Scorer, batch_size: int
-    ) -> None:
-        self.reasoner, self.examples, self.rule = reasoner, examples, rule
-        self.questions = [format_question(example.question) for example in examples]
-        self.batches = list(in_batches(len(examples), batch_size))
-
-    def ask_undisturbed(self) -> tuple[list[_Outcome], Tensor]:
-        """Outcomes, and all latents [N, n, d] as they were fed back."""
-        outcomes: list[_Outcome] = []
-        latents = []
-        for batch in self.batches:
-            thinking = think_through(self.reasoner, [self.questions[i] for i in batch])
-            outcomes += self._score(batch, finish(self.reasoner, thinking.start))
-            latents.append(thinking.latents)
-        return outcomes, torch.cat(latents)
-
-    def ask_with(self, latents: Tensor, which: frozenset[int] | None = None) -> list[_Outcome]:
-        """Outcomes with these latents [N, n, d] fed in place of the model's own."""
-        outcomes: list[_Outcome] = []
-        for batch in self.batches:
-            watcher = Replace(latents[batch.start : batch.stop], which)
-            thinking = think_through(self.reasoner, [self.questions[i] for i in batch], watcher=watcher)
-            outcomes += self._score(batch, finish(self.reasoner, thinking.start))
-        return outcomes
-
-    def ask_thinking(self, number: int) -> list[_Outcome]:
-        """Outcomes with another number of latents."""
-        outcomes: list[_Outcome] = []
-        for batch in self.batches:
-            answers = self.reasoner.answer(
-                [self.questions[i] for i in batch], mode="latent", latents=number, batch_size=len(batch),
-                max_new_tokens=32,
-            )  # fmt: skip
-            outcomes += self._score(batch, [answer.text for answer in answers])
-        return outcomes
-
-    def _score(self, batch: range, texts: Sequence[str]) -> list[_Outcome]:
-        return [
-            _Outcome(self.rule.parse(text), self.rule.correct(text, self.examples[i].answer))
-            for i, text in zip(batch, texts, strict=True)
-        ]
-
-
-def _compare(name: str, undisturbed: list[_Outcome], disturbed: list[_Outcome]) -> Intervention:
-    before, after = [o.right for o in undisturbed], [o.right for o in disturbed]
-    difference, low, high = paired_difference(before, after)
-    n = len(after)
-    return Intervention(
-        name=name,
-        accuracy=sum(after) / n,
-        ci95=accuracy_interval(sum(after), n),
-        difference=difference,
-        difference_ci95=(low, high),
-        p_value=mcnemar_exact(before, after).p_value,
-        changed=sum(a.value != b.value for a, b in zip(undisturbed, disturbed, strict=True)) / n,
-    )
+def donor_shift(rows: int, seed: int = 0) -> int:
+    """By how many rows `other` shifts: every problem gets another's latents, and nobody's are given twice."""
+    return int(torch.randint(1, rows, (), generator=torch.Generator().manual_seed(seed)))

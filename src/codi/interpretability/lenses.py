@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import CheckpointError, UsageError
+from codi.generation.decoded_thoughts import TOP_TOKENS, token_text, top_tokens
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import TOP_TOKENS, token_text, top_tokens
 from codi.interpretability.layer_states import BATCH_SIZE, all_layer_states, final_norm
+from codi.interpretability.lens_questions import question_hash
 from codi.interpretability.thinking import in_batches
 from codi.modeling.model import ThoughtModel
 
@@ -54,8 +55,8 @@ class LensComparison:
 class TunedLens(nn.Module):
     """One affine translator per layer, the identity at first.
 
-    fingerprint: of the model it belongs to; model: that model in words; settings: how it was trained;
-    held_out: the comparison with the logit lens on questions it was not trained on.
+    fingerprint: of the model it belongs to; model: that model in words; settings: how it was trained, and on
+    which questions (`question_hashes`); held_out: the comparison with the logit lens on others.
     """
 
     def __init__(self, layers: int, hidden_size: int, fingerprint: str, model: str) -> None:
@@ -106,7 +107,7 @@ def lens_top(
     _check_shape(reasoner.model, states)
     # Layer by layer: all layers' scores over a real vocabulary at once would fill the memory.
     layers = [
-        top_tokens(reasoner, as_read(reasoner.model, states[..., layer, :], layer, lens), top_k)
+        top_tokens(reasoner.model, as_read(reasoner.model, states[..., layer, :], layer, lens), top_k)
         for layer in range(states.shape[-2])
     ]
     return torch.stack([top.values for top in layers], -2), torch.stack([top.indices for top in layers], -2)
@@ -117,10 +118,11 @@ def lens_tokens(
 ) -> list[list[list[list[tuple[str, float]]]]]:
     """states: [b, n, layers + 1, d]. By question, thought and layer the likeliest (token, probability)."""
     shares, ids = (top.tolist() for top in lens_top(reasoner, states, top_k, lens))
+    model, text = reasoner.model, reasoner.text
     return [
         [
             [
-                [(token_text(reasoner, token), share) for token, share in zip(*layer, strict=True)]
+                [(token_text(model, text, token), share) for token, share in zip(*layer, strict=True)]
                 for layer in zip(*thought, strict=True)
             ]
             for thought in zip(*question, strict=True)
@@ -167,13 +169,15 @@ def train_tuned_lens(
     weight_decay: float = 1e-3,
     seed: int = 0,
     latents: int | None = None,
+    source: str | None = None,
     on_progress: Callable[[int, int, float], None] | None = None,
 ) -> TunedLens:
     """Train a tuned lens on the thoughts of `questions`, and compare it with the logit lens on `held_out`.
 
     Every step draws `batch_size` questions (seed) and lowers KL(final || layer), summed over the layers, by
-    AdamW, whose learning rate falls linearly to 0. The model itself is left as it is. on_progress: called
-    with the step, all steps and the step's mean divergence in nats.
+    AdamW, whose learning rate falls linearly to 0. The model itself is left as it is. source: where the
+    questions are from, in words, to be remembered. on_progress: called with the step, all steps and the
+    step's mean divergence in nats.
 
     Raises UsageError where there are no questions or steps, or where a question is in both lists.
     """
@@ -206,6 +210,8 @@ def train_tuned_lens(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "seed": seed,
+        "source": source,
+        "question_hashes": sorted({question_hash(question) for question in questions}),
     }
     lens.held_out = compare_lenses(reasoner, unseen, lens)
     return lens.requires_grad_(False)

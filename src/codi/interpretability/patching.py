@@ -7,15 +7,16 @@
     different value   B's s_j is another: does the answer become what A's later steps make of it? (`followed`)
     same value        B's s_j is the same, the problem is not: does the answer stay?              (`kept`)
 
-Measured for every step j and latent k. Three things can be put into A: B's latent as it is fed back
-(`latent`); its keys and values in every layer, whatever was fed (`keys-values`; both questions must have the
-same number of tokens, or the position would change with it); all of B's latents up to k (`latents-up-to`).
+What A's later steps make of another value is computed anew along the chain of its equations (see
+`counterfactuals`). Measured for every step j and latent k. Three things can be put into A: B's latent as it
+is fed back (`latent`); its keys and values in every layer, whatever was fed (`keys-values`; both questions
+must have the same number of tokens, or the position would change with it); all of B's latents up to k
+(`latents-up-to`).
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -24,13 +25,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codi.data.arithmetic import shown
+from codi.data.equations import number_of
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.benchmarks import format_question
 from codi.evaluation.scorers import Scorer, scorer_for
 from codi.evaluation.statistics import accuracy_interval
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.interventions import Replace
+from codi.interpretability.counterfactuals import Chain, chain_or_reason
+from codi.interpretability.disturbed_answers import Replace
 from codi.interpretability.thinking import (
     Thinking,
     finish,
@@ -38,11 +42,11 @@ from codi.interpretability.thinking import (
     refuse_without_thoughts,
     think_through,
 )
+from codi.interpretability.usable_rows import NO_INTERMEDIATE, Reasons, counted, in_words
 from codi.modeling.context import Context
 from codi.modeling.model import ThoughtWatcher
 
 WHAT = ("latent", "keys-values", "latents-up-to")
-_STEP = re.compile(r"<<(-?[\d.]+)\s*([-+*/])\s*(-?[\d.]+)=(-?[\d.]+)>>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +119,25 @@ class PatchKeysValues(ThoughtWatcher):
 
 
 def follow_on(example: Example, step: int, value: str) -> str | None:
-    """The answer if the result of step `step` (from 1) were `value`: the later steps, done on from there.
+    """The answer if the result of equation `step` (from 1) were `value`: the later ones computed anew.
 
-    None where a later step does not use the result before it, uses it twice, or is not whole and above 0.
+    None where the steps cannot be computed anew, the answer does not hang on that result, or a number on the
+    way is not above 0, or no longer whole (see `counterfactuals`).
     """
-    current, before = Fraction(value), _result(example.steps[step - 1])
-    for later in example.steps[step:]:
-        found = _STEP.fullmatch(later.strip())
-        if found is None or before is None:
-            return None
-        left, sign, right = Fraction(found[1]), found[2], Fraction(found[3])
-        if left == before:
-            left = current
-        elif right == before:
-            right = current
-        else:
-            return None
-        if sign == "/" and right == 0:
-            return None
-        current = _done(left, sign, right)
-        before = Fraction(found[4])
-        if current.denominator != 1 or current < 1:
-            return None
-    return str(current)
+    chain, _ = chain_or_reason(example)
+    number = number_of(value)
+    found = None if chain is None or number is None else chain.answer_if(step, number)
+    return None if found is None else shown(found)
+
+
+def unusable(examples: Sequence[Example]) -> Reasons:
+    """The problems whose steps cannot be computed anew, or of which there is one alone, by reason."""
+    return counted(_why_unusable(example) for example in examples)
+
+
+def _why_unusable(example: Example) -> str | None:
+    chain, reason = chain_or_reason(example)
+    return NO_INTERMEDIATE if chain is not None and len(chain.equations) < 2 else reason
 
 
 def patch_tables(
@@ -147,60 +147,73 @@ def patch_tables(
     what: str = "latent",
     pairs: int = 200,
     scorer: str = "codi",
+    latents: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[PatchTable]:
     """One table for every number of steps (2 and more) with enough correctly answered problems.
 
-    pairs: at most so many for a cell. Raises UsageError for a model without thoughts or an unknown `what`,
-    DataError when no pair can be made.
+    A step is an equation; problems whose steps cannot be computed anew are passed over (`unusable` counts
+    them). pairs: at most so many for a cell; latents: another number than trained. Raises UsageError for a
+    model without thoughts or an unknown `what`, DataError when no pair can be made.
     """
-    refuse_without_thoughts(reasoner)
+    refuse_without_thoughts(reasoner, latents)
     if what not in WHAT:
         raise UsageError(f"'{what}' cannot be patched; it must be one of {', '.join(WHAT)}.")
+    chains = {i: chain for i, example in enumerate(examples) if (chain := chain_or_reason(example)[0])}
     rule = scorer_for(scorer, examples).reading(reasoner.text)
     donors: list[Thinking] = []
     right: list[int] = []
     for batch in in_batches(len(examples), batch_size):
-        thinking = think_through(reasoner, [format_question(examples[i].question) for i in batch])
+        asked = [format_question(examples[i].question) for i in batch]
+        thinking = think_through(reasoner, asked, latents=latents)
         donors.append(thinking)
         for i, text in zip(batch, finish(reasoner, thinking.start), strict=True):
             if rule.correct(text, examples[i].answer):
                 right.append(i)
-    latents = torch.cat([thinking.latents for thinking in donors])
-    largest = max((Fraction(examples[i].answer) for i in right if examples[i].answer.isdigit()), default=0)
+    theirs = torch.cat([thinking.latents for thinking in donors])
+    largest = max((value for i in right if (value := number_of(examples[i].answer)) is not None), default=0)
     lengths = {i: len(reasoner.text.question(format_question(examples[i].question))) for i in right}
-    groups = {
-        steps: [i for i in right if len(examples[i].steps) == steps]
-        for steps in sorted({len(examples[i].steps) for i in right})
-        if steps > 1
-    }
-    patcher = _Patcher(reasoner, examples, latents, what, batch_size)
+    groups: dict[int, list[int]] = {}
+    for i in right:
+        if i in chains and len(chains[i].equations) > 1:
+            groups.setdefault(len(chains[i].equations), []).append(i)
+    patcher = _Patcher(reasoner, examples, theirs, what, latents, batch_size)
     tables = []
-    for done, (steps, members) in enumerate(groups.items()):
+    for done, (steps, members) in enumerate(sorted(groups.items())):
         cells = []
         for step in range(1, steps):
             different, same = _pairs(
-                examples, members, step, pairs, seed, largest, lengths if what == "keys-values" else None
-            )
+                examples, chains, members, step, pairs, seed, largest,
+                lengths if what == "keys-values" else None,
+            )  # fmt: skip
             if different:
-                places = range(latents.shape[1])
+                places = range(theirs.shape[1])
                 cells += [_cell(patcher, rule, step, latent, different, same) for latent in places]
         if cells:
             tables.append(PatchTable(steps, what, len(members), cells))
         if on_progress is not None:
             on_progress(done + 1, len(groups))
     if not tables:
-        raise DataError(
-            "No two problems could be paired for patching: it needs correctly answered problems of several "
-            "steps, each an equation `<<left=result>>` that goes on from the result before it."
-        )
+        raise DataError(_no_pairs(examples, chains, right))
     return tables
+
+
+def _no_pairs(examples: Sequence[Example], chains: dict[int, Chain], right: list[int]) -> str:
+    reasons = in_words(unusable(examples))
+    usable = sum(i in chains for i in right)
+    return (
+        "No two problems could be paired for patching: it needs correctly answered problems of several "
+        "steps, each with an equation (<<48/2=24>> or '48/2 = 24') that goes on from a result before it. Of "
+        f"{len(examples):,} problems {len(right):,} were answered correctly, {usable:,} with such steps"
+        + (f"; steps that cannot be used: {reasons}." if reasons else ".")
+    )
 
 
 def _pairs(
     examples: Sequence[Example],
+    chains: dict[int, Chain],
     members: list[int],
     step: int,
     most: int,
@@ -218,15 +231,14 @@ def _pairs(
         if (a, b) in seen or (lengths is not None and lengths[a] != lengths[b]):
             continue
         seen.add((a, b))
-        mine, theirs = _result(examples[a].steps[step - 1]), _result(examples[b].steps[step - 1])
-        if mine is None or theirs is None:
+        value = chains[b].result(step)
+        answer = chains[a].answer_if(step, value)
+        expected = None if answer is None else shown(answer)
+        if answer is None or expected is None:
             continue
-        expected = follow_on(examples[a], step, str(theirs))
-        if expected is None:
-            continue
-        if mine == theirs:
+        if chains[a].result(step) == value:
             same.append(Pair(a, b, expected))
-        elif expected != examples[a].answer and Fraction(expected) <= largest:
+        elif answer != number_of(examples[a].answer) and answer <= largest:
             different.append(Pair(a, b, expected))
     return different[:most], same[:most]
 
@@ -235,8 +247,9 @@ def _pairs(
 class _Patcher:
     reasoner: LatentReasoner
     examples: Sequence[Example]
-    latents: Tensor
+    theirs: Tensor
     what: str
+    latents: int | None
     batch_size: int
 
     def texts(self, pairs: list[Pair], latent: int) -> list[str]:
@@ -248,11 +261,11 @@ class _Patcher:
             watcher: ThoughtWatcher
             if self.what == "keys-values":
                 given = [format_question(self.examples[pair.b].question) for pair in chosen]
-                watcher = PatchKeysValues(think_through(self.reasoner, given), latent)
+                watcher = PatchKeysValues(think_through(self.reasoner, given, latents=self.latents), latent)
             else:
                 which = frozenset({latent} if self.what == "latent" else range(latent + 1))
-                watcher = Replace(self.latents[[pair.b for pair in chosen]], which)
-            thinking = think_through(self.reasoner, asked, watcher=watcher)
+                watcher = Replace(self.theirs[[pair.b for pair in chosen]], which)
+            thinking = think_through(self.reasoner, asked, latents=self.latents, watcher=watcher)
             texts += finish(self.reasoner, thinking.start)
         return texts
 
@@ -281,16 +294,3 @@ def _cell(
         n_same=len(kept),
         kept=sum(kept) / len(kept) if kept else None,
     )
-
-
-def _done(left: Fraction, sign: str, right: Fraction) -> Fraction:
-    if sign == "+":
-        return left + right
-    if sign == "-":
-        return left - right
-    return left * right if sign == "*" else left / right
-
-
-def _result(step: str) -> Fraction | None:
-    found = _STEP.fullmatch(step.strip())
-    return Fraction(found[4]) if found else None

@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codi.data.arithmetic import shown
+from codi.data.equations import Equation, number_of
 from codi.data.example import Example
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import format_question
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.intermediate_results import intermediate_results
 from codi.interpretability.layer_states import BATCH_SIZE, all_layer_states
 from codi.interpretability.thinking import refuse_without_thoughts
+from codi.interpretability.usable_rows import intermediate_or_reason
 
 LEAST_PER_CLASS = 8
 """Questions a result needs to be a class; rarer ones are left out, and counted."""
@@ -72,17 +74,17 @@ class Labelled:
 def with_result(examples: Sequence[Example], step: int, least_per_class: int = LEAST_PER_CLASS) -> Labelled:
     """The examples for which step `step` (from 1) has an intermediate result that is common enough.
 
-    Of a question that is there twice the first is taken: it must not stand on both sides of the split.
-    Raises UsageError where fewer than two results are common enough, DataError for a step that is not an
-    equation.
+    A step is an equation (see `codi.data.equations`); problems without such are passed over. Of a question
+    that is there twice the first is taken: it must not stand on both sides of the split.
+    Raises UsageError where fewer than two results are common enough.
     """
     if step < 1:
         raise UsageError(f"Step {step} was asked for; steps are counted from 1.")
     found: dict[str, tuple[Example, str]] = {}
     for example in examples:
-        results = intermediate_results(example)
+        results, _ = intermediate_or_reason(example)
         if len(results) >= step:
-            found.setdefault(example.question, (example, results[step - 1]))
+            found.setdefault(example.question, (example, _label(results[step - 1])))
     counts = Counter(result for _, result in found.values())
     common = _common(counts, f"the result of step {step}", least_per_class)
     kept = [(example, result) for example, result in found.values() if result in common]
@@ -159,8 +161,7 @@ def probe_steps(
     """Probe the intermediate result of each of `steps` (from 1) at every thought and layer of the model.
 
     on_progress: called with the probes trained and all of them. Raises UsageError for a model without
-    thoughts, a step with too few examples, or without scikit-learn; DataError for a step that is not an
-    equation.
+    thoughts, a step with too few examples, or without scikit-learn.
     """
     refuse_without_thoughts(reasoner, latents)
     _logistic_regression()  # said before the model thinks over thousands of questions
@@ -184,6 +185,12 @@ def probe_steps(
             on_progress=report,
         )
     return found
+
+
+def _label(equation: Equation) -> str:
+    """The result as a class: `4.50` and `4.5` are one."""
+    value = number_of(equation.said)
+    return (None if value is None else shown(value)) or equation.said
 
 
 def _common(counts: Counter[str], what: str, least: int) -> set[str]:

@@ -11,10 +11,10 @@ import torch
 
 from codi.evaluation.benchmarks import format_question
 from codi.generation.answer import Answer
+from codi.generation.decoded_thoughts import TOP_TOKENS, DecodedToken, decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import TOP_ATTENDED, AttentionMap, attended
-from codi.interpretability.decoded_thoughts import TOP_TOKENS, DecodedToken, decoded_tokens
-from codi.interpretability.interventions import Replace
+from codi.interpretability.disturbed_answers import Replace
 from codi.interpretability.layer_states import layer_states
 from codi.interpretability.lenses import TunedLens, lens_tokens
 from codi.interpretability.thinking import finish, refuse_without_thoughts, think_through
@@ -86,7 +86,7 @@ def question_report(
     question = format_question(question)
     answer, latent_ms = timed_answer(reasoner, question, "latent", latents)
     thinking, attention = attended(reasoner, question, latents=latents)
-    decoded = decoded_tokens(reasoner, thinking, top_k)[0]
+    decoded = decoded_tokens(reasoner.model, reasoner.text, thinking.thoughts, thinking.contexts, top_k)[0]
     _, states = layer_states(reasoner, [question], latents=latents)
     read = lens_tokens(reasoner, states, LENS_TOKENS)[0]
     tuned = lens_tokens(reasoner, states, LENS_TOKENS, lens)[0] if lens is not None else None

@@ -88,12 +88,18 @@ def refuse_without_thoughts(reasoner: LatentReasoner, latents: int | None = None
     if not reasoner.method.thinks:
         raise UsageError(
             f"A {reasoner.method.name} model has no continuous thoughts to look at. What still works: its "
-            "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`)."
+            "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`), "
+            "and what of `codi probe --benchmark ... --part shortcuts` applies to it."
         )
     if latents is None:
         latents = reasoner.method.thought_positions() - 2
     if latents < 1:
-        raise UsageError("This model thinks 0 latents, so there is nothing to look at.")
+        raise UsageError(
+            f"{latents} latents were asked for; the number must be 0 or more."
+            if latents < 0
+            else "This model thinks 0 latents, so there is nothing to look at. (`codi probe --benchmark ... "
+            "--part shortcuts` compares 0 latents with more.)"
+        )
 
 
 def question_tokens(

@@ -21,12 +21,10 @@ import torch
 
 from codi.errors import CodiError, UsageError
 from codi.generation.answer import Answer
+from codi.generation.decoded_thoughts import named_tokens
 from codi.generation.decoding import Decoding, Sampling
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.interpretability.decoded_thoughts import top_tokens
 from codi.methods.method import Start
-
-THOUGHT_TOKENS_SHOWN = 5
 
 
 class EngineBusy(CodiError):
@@ -290,21 +288,11 @@ class Engine:
         decoded = None
         if job.question.decoded_thoughts:
             thoughts = flight.start.context.thoughts
-            decoded = [] if thoughts is None else self._decoded(thoughts[row])
+            reader = self.reasoner
+            decoded = [] if thoughts is None else named_tokens(reader.model, reader.text, thoughts[row])
         unknown_id = self.reasoner.text.unknown_id
         unknown = 0 if unknown_id is None else job.ids.count(unknown_id)
         return Finished(answer, len(job.ids), flight.start.thoughts, len(written.ids), unknown, decoded)
-
-    def _decoded(self, thoughts: torch.Tensor) -> list[list[tuple[str, float]]]:
-        """thoughts: [n, d]. Per thought its likeliest tokens, with probabilities."""
-        top = top_tokens(self.reasoner, thoughts, THOUGHT_TOKENS_SHOWN)
-        return [
-            [
-                (self.reasoner.text.decode([token]).strip(), share)
-                for token, share in zip(ids, shares, strict=True)
-            ]
-            for ids, shares in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
 
 
 def _set_at_end(done: threading.Event, event: Event) -> None:

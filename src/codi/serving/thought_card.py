@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from codi.interpretability.decoded_thoughts import DecodedToken
+from codi.generation.decoded_thoughts import DecodedToken
 from codi.serving.thought_session import KEEP, MEAN, SILENCE
 
 CHOICE_NAMES = {KEEP: "keep it", SILENCE: "silence: zeros", MEAN: "mean of all thoughts"}

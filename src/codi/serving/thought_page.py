@@ -12,7 +12,7 @@ from pathlib import Path
 from nicegui import run, ui
 
 from codi.errors import CodiError
-from codi.interpretability.decoded_thoughts import DecodedToken
+from codi.generation.decoded_thoughts import DecodedToken
 from codi.serving.thought_card import ThoughtCard, heading
 from codi.serving.thought_panels import show_answers, show_attention, show_tables
 from codi.serving.thought_session import KEEP, Asked, Thoughts, ThoughtSession

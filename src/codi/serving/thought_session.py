@@ -22,9 +22,10 @@ from codi.data.example import Example
 from codi.data.word_problems import generate
 from codi.errors import UsageError, nearest
 from codi.generation.answer import Answer
+from codi.generation.decoded_thoughts import DecodedToken, decoded_tokens, named_tokens
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.question_words import QuestionToken, question_words
 from codi.interpretability.attention import AttentionMap, attended
-from codi.interpretability.decoded_thoughts import DecodedToken, decoded_tokens, token_text, top_tokens
 from codi.interpretability.thinking import LONGEST_ANSWER, finish, refuse_without_thoughts
 from codi.modeling.context import Context
 from codi.modeling.model import ThoughtWatcher
@@ -41,15 +42,6 @@ _SECONDS_TO_TIME = 0.2
 
 Arrived = Callable[[int, list[DecodedToken]], None]
 """Called with a thought's number and what it decodes to, as soon as it was thought."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionToken:
-    """A token of the question as it stands there. spaced: after a space; known: to the tokenizer."""
-
-    text: str
-    spaced: bool
-    known: bool
 
 
 @dataclass(frozen=True)
@@ -119,10 +111,8 @@ class _Announced(ThoughtWatcher):
 
     def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
         """Decode the thought; the latent stays as it is."""
-        top = top_tokens(self.reasoner, context.last_hidden[0])
-        names = [token_text(self.reasoner, token) for token in top.indices.tolist()]
-        shares = top.values.tolist()
-        self.arrived(number, [DecodedToken(n, share, n) for n, share in zip(names, shares, strict=True)])
+        (tokens,) = named_tokens(self.reasoner.model, self.reasoner.text, context.last_hidden[:1])
+        self.arrived(number, [DecodedToken(name, share, name) for name, share in tokens])
         return latent
 
 
@@ -198,7 +188,9 @@ class ThoughtSession:
         thinking, attention = attended(self.reasoner, question, watcher=watcher)
         text = finish(self.reasoner, thinking.start)[0]
         return Thoughts(
-            tokens=decoded_tokens(self.reasoner, thinking)[0],
+            tokens=decoded_tokens(
+                self.reasoner.model, self.reasoner.text, thinking.thoughts, thinking.contexts
+            )[0],
             latents=thinking.latents[0],
             attention=attention,
             text=text,
@@ -215,21 +207,9 @@ class ThoughtSession:
         return Timed(answer, 1000 * min(times))
 
     def _words(self, question: str) -> list[QuestionToken]:
-        """The question cut where the tokenizer cuts it; a token that opens every text goes by its name."""
-        text = self.reasoner.text
-        ids = self.reasoner.question_ids(question, "The question", "latent")
-        if "explicit" in self.reasoner.method.modes:
-            self.reasoner.question_ids(question, "The question", "explicit")
-        source = text.question_text(question)
-        coded = text.tokenizer(source, add_special_tokens=False, return_offsets_mapping=True)
-        offsets: list[tuple[int, int]] = coded["offset_mapping"]
-        opening = ids[: len(ids) - len(offsets)]
-        words = [QuestionToken(token_text(self.reasoner, token), True, True) for token in opening]
-        end = 0
-        for token, (start, stop) in zip(ids[len(opening) :], offsets, strict=True):
-            # Tokens of one character's bytes share it: it is shown with the first of them.
-            piece = source[max(start, end) : stop]
-            spaced = not words or piece[:1].isspace() or source[end:start].isspace()
-            words.append(QuestionToken(piece.strip() or "·", spaced, token != text.unknown_id))
-            end = max(end, stop)
-        return words
+        """The question cut where the tokenizer cuts it; it must fit in every mode."""
+        reasoner = self.reasoner
+        if "explicit" in reasoner.method.modes:
+            reasoner.question_ids(question, "The question", "explicit")
+        ids = reasoner.question_ids(question, "The question", "latent")
+        return question_words(reasoner.model, reasoner.text, question, ids)
