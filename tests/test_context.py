@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.cache_utils import LinearAttentionLayer
 
 from codi.errors import CheckpointError, RecipeError, TrainingError
 from codi.modeling.backbone import build_base, check_head, fingerprint
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Context, Tokens, remembers_all
+from codi.modeling.context import Context, Tokens, can_join, remembers_all
 from codi.modeling.model import ThoughtModel
 from tiny_models import FAMILIES, LORA, VOCABULARY, tiny_config, tiny_model
 
@@ -122,6 +124,50 @@ def test_read_two_equals_two_readings(family: str, monkeypatch: pytest.MonkeyPat
     assert_same(first, asked)
     assert_same(both, begun)
     assert_same(model.read(MORE, after=first).context, model.read(MORE, after=asked).context)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_joined_rows_go_on_as_each_went_on_alone(family: str) -> None:
+    """Long and short, thought over and not, joined in two steps; then the long ones leave."""
+    model = tiny_model(family).eval()
+    with torch.no_grad():
+        long = model.think(after=model.read(QUESTION).context, steps=4)
+        short = model.read(Tokens(torch.tensor([[60, 61, 62]]), torch.ones(1, 3, dtype=torch.long))).context
+        middle = model.think(after=short, steps=2)
+        alone = [long.select(torch.tensor([0])), long.select(torch.tensor([1])), short, middle]
+        before = [snapshot(context) for context in alone]
+        joined = Context.join([Context.join([long, short]), middle])
+        assert (joined.rows, joined.width) == (4, long.width)
+        assert joined.thoughts is None
+        assert joined.next_position.tolist() == [int(context.next_position[0]) for context in alone]
+        for first, last in ((70, 74), (80, 82)):
+            ids = torch.arange(first, last)
+            for token in ids:
+                same = torch.full((4, 1), int(token))
+                joined = model.read(Tokens(same, torch.ones_like(same)), after=joined).context
+                one = torch.full((1, 1), int(token))
+                alone = [
+                    model.read(Tokens(one, torch.ones_like(one)), after=context).context for context in alone
+                ]
+                expected = torch.cat([context.last_hidden for context in alone])
+                torch.testing.assert_close(joined.last_hidden, expected, rtol=1e-4, atol=1e-5)
+            # The two long rows leave: what only they used is cut away, and nothing changes.
+            alone = alone[-2:] * 2
+            widest = int(joined.mask[-2:].sum(1).max())
+            joined = joined.select(torch.tensor([2, 3, 2, 3])).narrowed(widest)
+            assert joined.width == widest
+    for kept, context in zip(before, [long, long, short, middle], strict=True):
+        assert kept[0].shape[1] == context.width  # what was joined is left whole
+
+
+def test_one_context_joined_is_itself() -> None:
+    context = tiny_model().read(QUESTION).context
+    assert Context.join([context]) is context
+    assert context.narrowed(context.width) is context
+    assert can_join(context.cache)
+    recurrent = copy.copy(context.cache)
+    recurrent.layers = [*context.cache.layers, LinearAttentionLayer()]
+    assert not can_join(recurrent)
 
 
 def test_gradients_flow_through_a_context_stepped_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ import pytest
 from codi.errors import UsageError
 from codi.generation.decoding import Sampling
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.serving.engine import Engine, EngineBusy, Finished, Question
+from codi.methods.codi import Codi
+from codi.serving.engine import Engine, EngineBusy, EngineDown, Finished, Question
 from tiny_checkpoints import tiny_reasoner
+from tiny_models import reasoner as tiny_reasoner_of
+from tiny_models import tiny_model
 
 QUESTIONS = [
     "Mia has 3 apples and buys 4 more . How many apples does Mia have ?",
@@ -38,7 +42,7 @@ class Asked:
                 return pieces, event
             if isinstance(event, Exception):
                 raise event
-            pieces.append(event)
+            pieces.append(event.text)
 
 
 @pytest.fixture
@@ -171,7 +175,7 @@ def test_closing_finishes_what_was_taken(reasoner: LatentReasoner) -> None:
     assert all(one.events.qsize() for one in asked)
     expected = reasoner.answer(QUESTIONS, max_new_tokens=8)
     assert [one.finished()[1].answer for one in asked] == [expected[n % 3] for n in range(20)]
-    with pytest.raises(EngineBusy, match="shutting down"):
+    with pytest.raises(EngineDown, match="shutting down"):
         engine.submit(Question(QUESTIONS[0]), print)
 
 
@@ -184,7 +188,7 @@ def test_bad_questions_are_refused_before_they_wait(engine: Engine) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             Asked(engine, question)
-    with pytest.raises(UsageError, match="both must be 1 or more"):
+    with pytest.raises(UsageError, match="all must be 1 or more"):
         Engine(engine.reasoner, max_batch=0)
 
 
@@ -197,3 +201,185 @@ def test_one_broken_batch_does_not_stop_the_rest(
         Asked(engine, Question(QUESTIONS[0])).finished()
     monkeypatch.setattr(reasoner.model, "think", usual)
     assert Asked(engine, Question(QUESTIONS[0], max_new_tokens=2)).finished()[1].written_tokens <= 2
+
+
+# --- one running batch ---
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_whatever_comes_and_goes_a_text_is_the_one_alone(family: str) -> None:
+    """Four clients ask at random times, some leave: every text is that of the question asked alone."""
+    mind = random_answers(family)
+    options: list[dict[str, Any]] = [
+        {}, {"mode": "explicit"}, {"latents": 0}, {"latents": 5}, {"max_new_tokens": 2},
+        {"sampling": Sampling(1.0, seed=5)}, {"mode": "explicit", "sampling": Sampling(0.7, 9, 0.8, seed=-6)},
+    ]  # fmt: skip
+    engine = Engine(mind, max_batch=5, max_waiting=200, max_positions=400)
+    asked: list[tuple[Asked, Question]] = []
+
+    def client(number: int) -> None:
+        rng = random.Random(f"{family} {number}")
+        for _ in range(14):
+            chosen = {"max_new_tokens": rng.randint(1, 25), **rng.choice(options)}
+            question = Question(rng.choice(LONG_AND_SHORT), number=rng.randint(0, 3), **chosen)
+            one = Asked(engine, question)
+            if rng.random() < 0.2:
+                time.sleep(rng.random() * 0.01)
+                engine.cancel(one.job)
+            else:
+                asked.append((one, question))
+            time.sleep(rng.random() * 0.02)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    ends = [(one.finished(), question) for one, question in asked]
+    engine.close()
+    for (pieces, finished), question in ends:
+        expected = alone(mind, question)
+        assert "".join(pieces) == finished.answer.text == expected.text
+        assert finished.answer == expected
+    assert len(ends) > 30
+
+
+LONG_AND_SHORT = ["How many?", "Ben has 4 pens.", "Tom has 7 stamps. " * 5, "She finds 5 more apples. " * 9]
+
+
+def random_answers(family: str) -> LatentReasoner:
+    return tiny_reasoner_of(Codi(latents=2), tiny_model(family))
+
+
+def alone(mind: LatentReasoner, question: Question) -> Any:
+    """As number `question.number` of a list: that is what a choice's number stands for."""
+    sampling = question.sampling
+    return mind.answer(
+        [question.text] * (question.number + 1), mode=question.mode, latents=question.latents, batch_size=1,
+        max_new_tokens=question.max_new_tokens, temperature=sampling.temperature, top_k=sampling.top_k,
+        top_p=sampling.top_p, seed=sampling.seed,
+    )[-1]  # fmt: skip
+
+
+def test_questions_that_come_one_after_the_other_are_written_together(
+    engine: Engine, reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each joins at the next token, though they think differently; a pass serves all that are there."""
+    rows: list[int] = []
+    usual = reasoner.model.read
+
+    def read(tokens: Any, after: Any = None, hidden_states: bool = False) -> Any:
+        if after is not None and tokens.ids.shape[1] == 1:
+            rows.append(after.rows)
+            if len(rows) < 4:  # one more comes while these are written
+                asked.append(Asked(engine, Question(QUESTIONS[0], max_new_tokens=30, latents=len(rows))))
+        return usual(tokens, after, hidden_states)
+
+    monkeypatch.setattr(reasoner.model, "read", read)
+    asked = [Asked(engine, Question(QUESTIONS[0], max_new_tokens=30, mode="explicit"))]
+    asked[0].finished()
+    for one in asked[1:]:
+        one.finished()
+    assert len(asked) == 4
+    assert max(rows) == 4
+    assert len(rows) < 40  # 30 tokens, each after one pass, for all four
+
+
+def test_many_long_rationales_hold_no_short_answer_back(reasoner: LatentReasoner) -> None:
+    engine = Engine(reasoner, max_batch=4, max_waiting=40)
+    ended: list[str] = []
+    done = threading.Event()
+
+    def deliver(name: str) -> Any:
+        def note(event: Any) -> None:
+            if isinstance(event, Finished):
+                ended.append(name)
+                if len(ended) == 11:
+                    done.set()
+
+        return note
+
+    for _ in range(10):
+        engine.submit(Question(QUESTIONS[0], mode="explicit", max_new_tokens=60), deliver("long"))
+    engine.submit(Question(QUESTIONS[1], max_new_tokens=2), deliver("short"))
+    assert done.wait(60)
+    assert ended[0] == "short"
+    engine.close()
+
+
+def test_questions_may_be_submitted_from_many_threads(engine: Engine, reasoner: LatentReasoner) -> None:
+    expected = {text: reasoner.answer([text], max_new_tokens=3)[0] for text in QUESTIONS}
+    found: list[bool] = []
+
+    def client(number: int) -> None:
+        for n in range(5):
+            text = QUESTIONS[(n + number) % 3]
+            found.append(
+                Asked(engine, Question(text, max_new_tokens=3)).finished()[1].answer == expected[text]
+            )
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(6)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    assert found == [True] * 30
+
+
+def test_what_can_never_fit_is_refused_as_such(reasoner: LatentReasoner) -> None:
+    engine = Engine(reasoner, max_batch=2, max_waiting=4, max_positions=24)
+    for call, said in (
+        (lambda: engine.submit_all([Question(QUESTIONS[0])] * 5, [print] * 5), "5 answers .* at most 4"),
+        (lambda: engine.submit(Question(QUESTIONS[2]), print), "at most 24"),
+        (lambda: engine.submit(Question("apples " * 10_000), print), "70,000 characters"),
+        (lambda: engine.submit(Question("how many \ud83d apples ?"), print), r"U\+D83D.* place 10"),
+        (lambda: engine.submit(Question(QUESTIONS[0], latents=-1), print), "0 or more"),
+        (lambda: engine.submit(Question(QUESTIONS[0], logprobs=-1), print), "0 or more"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call()
+    short = Asked(engine, Question(QUESTIONS[1], mode="explicit", max_new_tokens=100)).finished()[1]
+    assert not short.answer.finished
+    assert 4 + short.written_tokens <= 24  # written up to the bound
+    engine.close()
+
+
+def test_nothing_waits_for_a_model_that_hangs(
+    reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    usual = reasoner.start
+
+    def start(*arguments: Any) -> Any:
+        goes_on.wait(60)
+        return usual(*arguments)
+
+    monkeypatch.setattr(reasoner, "start", start)
+    engine = Engine(reasoner)
+    with pytest.raises(EngineDown, match=r"no first answer after 0\.05 seconds"):
+        engine.warm_up(timeout=0.05)
+    asked = [Asked(engine, Question(QUESTIONS[n])) for n in range(2)]
+    engine.close(timeout=0.05)
+    for one in asked:
+        with pytest.raises(EngineDown, match="did not finish within"):
+            one.finished()
+    with pytest.raises(EngineDown):
+        engine.submit(Question(QUESTIONS[0]), print)
+    goes_on.set()
+    engine._thread.join(30)
+    assert not engine._thread.is_alive()
+    assert all(one.events.empty() for one in asked)  # each was told once
+
+
+def test_a_first_answer_that_fails_is_said(reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasoner, "start", lambda *_: 1 / 0)
+    engine = Engine(reasoner)
+    with pytest.raises(ZeroDivisionError):
+        engine.warm_up()
+    engine.close()
+
+
+def test_timing_and_counts(engine: Engine) -> None:
+    timing = Asked(engine, Question(QUESTIONS[0], max_new_tokens=5)).finished()[1].timing
+    assert timing is not None
+    assert 0 <= timing.queued <= timing.first_token <= timing.total

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from codi.errors import UsageError
@@ -43,12 +47,14 @@ def command(checkpoint: Path, *words: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint: Path) -> Iterator[str]:
+def server(checkpoint: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Where it answers, and its process. One for all tests: Ray takes its time to start."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     words = command(
-        checkpoint, "--port", str(port), "--replicas", "2", "--cpus-per-replica", "0.5", "--max-waiting", "8"
-    )
+        checkpoint, "--port", str(port), "--replicas", "2", "--cpus-per-replica", "0.5",
+        "--max-batch", "2", "--max-waiting", "8",
+    )  # fmt: skip
     server = subprocess.Popen(
         words,
         env={**os.environ, "CODI_API_KEY": KEY},
@@ -64,10 +70,15 @@ def address(checkpoint: Path) -> Iterator[str]:
             break
     else:
         pytest.fail("the replicas did not start: " + "".join(said))
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", server
     server.send_signal(signal.SIGTERM)
     assert "stopped." in server.stderr.read()
     assert server.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def address(server: tuple[str, subprocess.Popen[str]]) -> str:
+    return server[0]
 
 
 def ask(address: str, question: str, **more: Any) -> Any:
@@ -101,9 +112,138 @@ def test_streams_keys_and_limits_are_those_of_one_server(address: str, checkpoin
         text += json.loads(line)["choices"][0]["delta"].get("content", "")
     assert text == LatentReasoner.from_pretrained(checkpoint, device="cpu").answer([QUESTIONS[0]])[0].text
     assert httpx.post(where, json=body, timeout=60).status_code == 401
-    full = ask(address, QUESTIONS[0], n=16)  # more than --max-waiting 8
-    assert full.status_code == 429
-    assert int(full.headers["retry-after"]) >= 1
+    never = ask(address, QUESTIONS[0], n=16)  # more than --max-waiting 8
+    assert (never.status_code, never.json()["error"]["param"]) == (400, "n")
+    with ThreadPoolExecutor(60) as clients:
+        several = list(
+            clients.map(lambda _: ask(address, QUESTIONS[0], n=4, reasoning="explicit"), range(60))
+        )
+    assert {one.status_code for one in several} == {200, 429}
+    refused = next(one for one in several if one.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["code"] == "queue_full"
+    page = httpx.get(f"{address}/metrics", timeout=30).text
+    assert 'vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"}' in page
+
+
+def watch(address: str, until: threading.Event, clients: int) -> list[Any]:
+    """What clients are answered who ask again and again, and wait where they are told to ask later."""
+    answers: list[Any] = []
+
+    def one(number: int) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not until.is_set():
+                body = {"model": "tiny", "messages": [{"role": "user", "content": QUESTIONS[number % 9]}],
+                        "reasoning": "explicit", "max_tokens": 60}  # fmt: skip
+                try:
+                    headers = {"authorization": f"Bearer {KEY}"}
+                    answers.append(client.post(f"{address}/v1/chat/completions", json=body, headers=headers))
+                except httpx.TransportError as error:
+                    answers.append(error)
+                    return
+                if answers[-1].status_code != 200:
+                    until.wait(0.2)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(one, range(clients)))
+    return answers
+
+
+def test_a_replica_that_is_killed_loses_its_own_rows_alone(server: tuple[str, subprocess.Popen[str]]) -> None:
+    address, process = server
+    replicas = [
+        one
+        for one in psutil.Process(process.pid).children(recursive=True)
+        if "ServeReplica" in " ".join(one.cmdline())
+    ]
+    assert len(replicas) == 2
+    enough = threading.Event()
+    with ThreadPoolExecutor(1) as watching:
+        watched = watching.submit(watch, address, enough, 8)
+        time.sleep(1.5)
+        replicas[0].kill()
+        time.sleep(1.5)
+        enough.set()
+        answers = watched.result()
+    statuses = Counter(one.status_code for one in answers)
+    assert statuses.keys() <= {200, 503}, statuses
+    assert statuses[200] > 0
+    assert 0 < statuses[503] <= 8  # those that it had
+    for one in answers:
+        if one.status_code == 503:
+            assert int(one.headers["retry-after"]) >= 1
+            assert one.json()["error"]["code"] == "unavailable"
+    assert ask(address, QUESTIONS[0]).status_code == 200  # the other one goes on, and a new one comes
+
+
+def test_taking_it_down_answers_503_until_nobody_is_there(server: tuple[str, subprocess.Popen[str]]) -> None:
+    address, process = server
+    gone = threading.Event()
+    with ThreadPoolExecutor(1) as watching:
+        watched = watching.submit(watch, address, gone, 6)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(90)
+        gone.set()
+        answers = watched.result()
+    statuses = Counter("gone" if isinstance(one, Exception) else one.status_code for one in answers)
+    assert statuses.keys() <= {200, 503, "gone"}, statuses
+    assert statuses[200] > 0
+    assert statuses[503] > 0
+    for one in answers:
+        if not isinstance(one, Exception) and one.status_code == 503:
+            assert (one.json()["error"]["code"], "retry-after" in one.headers) == ("unavailable", True)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "told"),
+    [
+        ([(404, b"text/plain", b"Path '/v1/models' not found.")], 503, "Ask again"),
+        ([(500, b"text/plain", b"Internal Server Error")], 503, "Ask again"),
+        ([], 503, "Ask again"),  # Ray's proxies say nothing of a replica that died
+        ([(404, b"application/json", b'{"error": {}}')], 404, '{"error": {}}'),
+        ([(200, b"text/plain", b"up 1")], 200, "up 1"),
+        ([(200, b"text/event-stream", b"data: 1\n\n"), b""], 200, "[DONE]"),
+        ([(200, b"text/event-stream", b"data: 1\n\n"), None], 200, "[DONE]"),
+        (
+            [(200, b"text/event-stream", b"data: 1\n\n"), b"data: [DONE]\n\n"],
+            200,
+            "data: 1\n\ndata: [DONE]\n\n",
+        ),
+    ],
+)
+def test_what_rays_proxies_say_themselves_is_said_as_the_api_does(
+    said: list[Any], status: int, told: str
+) -> None:
+    """None in `said`: the connection is cut there."""
+    from codi.serving.replica_proxy import middlewares
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        for number, one in enumerate(said):
+            if one is None:
+                return
+            if number == 0:
+                await send(
+                    {"type": "http.response.start", "status": one[0], "headers": [(b"content-type", one[1])]}
+                )
+            body = one[2] if number == 0 else one
+            await send({"type": "http.response.body", "body": body, "more_body": number < len(said) - 1})
+
+    [middleware] = middlewares()
+    transport = httpx.ASGITransport(middleware.cls(proxy))
+
+    async def asked() -> Any:
+        async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
+            return await client.get("/v1/models")
+
+    answer = asyncio.run(asked())
+    assert answer.status_code == status
+    assert told in answer.text
+    if status == 503:
+        assert "retry-after" in answer.headers
+    if len(said) == 2 and said[1] != b"data: [DONE]\n\n":
+        cut = json.loads(answer.text.split("data: ")[2])
+        assert cut["error"]["code"] == "unavailable"
 
 
 @pytest.mark.parametrize(

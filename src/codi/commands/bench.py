@@ -161,6 +161,13 @@ def serve(
     requests: Annotated[int, typer.Option(help="Requests they send in all.")] = 2000,
     sequential: Annotated[int, typer.Option(help="Requests sent one at a time, to compare.")] = 200,
     overload_seconds: Annotated[float, typer.Option(help="How long it gets ten times too much.")] = 60,
+    faulty: Annotated[int, typer.Option(help="Requests of which every tenth fails somewhere.")] = 1000,
+    repeats: Annotated[int, typer.Option(help="Repeats of what is compared in turn.")] = 5,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this part alone; once for each: throughput, staggered, mixed, health, "
+                          "overload, faults."),
+    ] = None,
     max_waiting: Annotated[int, typer.Option(help="Questions that may wait.")] = 256,
     device: options.Device = None,
     base: options.Base = None,
@@ -168,19 +175,22 @@ def serve(
     output: options.JsonOutput = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """The API under load: throughput against one at a time, and overload."""
+    """The API under load: throughput, questions that come one by one, overload, and faults."""
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_serve import bench_serve
+    from codi.experiments.bench_serve import PARTS, bench_serve
 
     results = bench_serve(
         checkpoint=checkpoint,
         base=base,
+        parts=part or PARTS,
         clients=clients,
         requests=requests,
         sequential=sequential,
         overload_seconds=overload_seconds,
+        faulty=faulty,
+        repeats=repeats,
         max_waiting=max_waiting,
         device=device,
         seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import threading
 from contextlib import closing, suppress
@@ -37,10 +38,25 @@ def serve(
     max_waiting: Annotated[
         int, typer.Option(help="Questions that may wait; more are answered 429.", min=1)
     ] = 256,
+    max_positions: Annotated[
+        int,
+        typer.Option(help="Answers in the making times the positions of the longest; the memory.", min=1),
+    ] = 65_536,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.", min=1)] = 1_000_000,
     max_latents: Annotated[
         int, typer.Option(help="Most continuous thoughts that a request may ask for.", min=0)
     ] = 64,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may ask from a browser, e.g. http://localhost:3000; "
+                          "once for each; * is any."),
+    ] = None,
+    read_timeout: Annotated[
+        float, typer.Option(help="Seconds in which a request's headers, and its body, must come.", min=0.1)
+    ] = 30,
+    idle_timeout: Annotated[
+        int, typer.Option(help="Seconds for which a connection may stay open between requests.", min=1)
+    ] = 5,
     device: options.Device = None,
     base: options.Base = None,
     ray: Annotated[
@@ -72,13 +88,16 @@ def serve(
     key = api_key if api_key is not None else os.environ.get("CODI_API_KEY")
     if key is not None and not key.strip():
         raise UsageError("The API key is empty. Give one, or leave --api-key and CODI_API_KEY out.")
+    key = None if key is None else key.strip()  # headers come without what stands around them
+    origins = tuple(_checked_origin(origin) for origin in allow_origin or ())
     shown = name or Path(checkpoint).name
     if ray:
         from codi.serving.replicas import ReplicaSettings, resolved
 
         settings = ReplicaSettings(
             resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
-            max_batch, max_waiting, max_body_bytes, max_latents,
+            max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
+            idle_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return
@@ -90,19 +109,36 @@ def serve(
 
     with closing(take_port(host, port)) as taken:
         reasoner = load_reasoner(checkpoint, device, base)
-        engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting)
-        app = build_app(engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents)
+        engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting, max_positions=max_positions)
+        app = build_app(
+            engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents,
+            allow_origins=origins, seconds_to_send=read_timeout, page=ui,
+        )  # fmt: skip
         if ui:
+            from codi.serving.page_turn import PageTurn
             from codi.serving.thought_session import ThoughtSession
 
-            session = ThoughtSession(reasoner, engine.one_at_a_time)
+            session = ThoughtSession(reasoner, PageTurn(engine))
             session.warm_up()
             add_page(app, session, shown)
         engine.warm_up()
         note(f"'{shown}' is served at {address(taken)}v1 (Ctrl-C stops; what runs is finished).")
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error
-            run(app, taken, SECONDS_FOR_TABS if ui else None)
+            run(
+                app, taken, seconds_to_leave=SECONDS_FOR_TABS if ui else None,
+                seconds_to_send=read_timeout, seconds_idle=idle_timeout,
+            )  # fmt: skip
         note("stopped.")
+
+
+def _checked_origin(origin: str) -> str:
+    """An origin as browsers send it. Raises UsageError for what is none."""
+    if origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+        return origin
+    raise UsageError(
+        f"--allow-origin '{origin}' is no origin: give scheme, host and port without a path, "
+        "e.g. http://localhost:3000, or *."
+    )
 
 
 def _serve_replicas(settings: ReplicaSettings, ray_address: str, host: str, port: int) -> None:

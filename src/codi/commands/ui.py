@@ -41,5 +41,5 @@ def ui(
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error
             app = FastAPI(openapi_url=None)
             add_page(app, session, checkpoint)
-            serve(app, taken, SECONDS_FOR_TABS)
+            serve(app, taken, seconds_to_leave=SECONDS_FOR_TABS)
         note("stopped.")

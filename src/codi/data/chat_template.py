@@ -21,7 +21,8 @@ FIXED_DATE = date(2024, 7, 26)
 """The day that stands where a template writes today's: what is asked later must be what was trained."""
 
 _TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<form>.*?)(?P=quote)\s*\)""")
-_PROBE = "Mia has 3 apples and buys 4 more. How many apples does Mia have?"
+PROBE = "Mia has 3 apples and buys 4 more. How many apples does Mia have?"
+"""A question to find out what a template writes around one."""
 
 
 class ChatTemplate:
@@ -38,7 +39,7 @@ class ChatTemplate:
             )
         self._tokenizer, self._system_prompt = tokenizer, system_prompt
         tokenizer.chat_template = _dated(self._template())  # the copy that a checkpoint keeps
-        if _PROBE not in self.wrapped(_PROBE):
+        if PROBE not in self.wrapped(PROBE):
             raise RecipeError(
                 "text.chat_template is on, but the tokenizer's template does not write the user's message "
                 "out, so the model would never see a question. Give another tokenizer, or set "

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from codi.data.chat_template import ChatTemplate
+from codi.data.chat_template import PROBE, ChatTemplate
 from codi.data.example import Example
 from codi.data.text_format import TextFormat
 from codi.errors import DataError, RecipeError
@@ -96,6 +96,18 @@ class TextEncoder:
             raise DataError("An empty question was given. Every question needs at least one word.")
         ids = self._coded(self.question_text(question)).ids
         return ids if self.chat else self._opening() + ids
+
+    def around_question(self) -> tuple[list[int], list[int]]:
+        """What a question's ids begin with (bos, or the chat template's) and end with (the suffix's)."""
+        probe = "x"
+        if self.chat is None:
+            alone = self._coded(probe).ids  # some tokenizers begin every text with a space of its own
+            return self._opening(), self._coded(self.question_text(probe)).ids[len(alone) :]
+        text = self.chat.wrapped(PROBE)
+        start, coded = text.index(PROBE), self._coded(text)
+        placed = list(zip(coded.ids, coded.offsets, strict=True))
+        opening = [token for token, (_, end) in placed if end <= start]
+        return opening, [token for token, (first, _) in placed if first >= start + len(PROBE)]
 
     def question_text(self, question: str) -> str:
         """The text of a question as it is tokenised: with its suffix, or in the chat template."""

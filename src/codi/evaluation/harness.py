@@ -25,6 +25,7 @@ from codi.data.collation import collate
 from codi.errors import UsageError
 from codi.evaluation.scorers import AnswerReader
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.stop_texts import cut_at_stop
 from codi.modeling.context import Tokens
 
 TASKS = Path(__file__).parent / "harness_tasks"
@@ -101,8 +102,7 @@ class CodiLM(LM):  # type: ignore[misc]
                 max_new_tokens=settings.max_new_tokens,
             )
             for number, answer in zip(numbers, answers, strict=True):
-                ends = [at for stop in settings.until if (at := answer.text.find(stop)) >= 0]
-                texts[number] = answer.text[: min(ends, default=len(answer.text))]
+                texts[number] = cut_at_stop(answer.text, settings.until)[0]
         return texts
 
     @torch.no_grad()

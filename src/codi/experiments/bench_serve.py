@@ -1,8 +1,11 @@
 """The server under load, in a process of its own: throughput, answers, and what happens when it is too much.
 
-    sequential   one client, one request at a time
-    concurrent   many clients, each sending its next request when its last is answered
-    overload     as many clients as the queue times ten; only 200 and 429 may come back
+    throughput   one client, one request at a time; then many, each sending its next when its last is answered
+    staggered    written rationales that come all at once, and a few milliseconds apart
+    mixed        clients asking for answers, alone and beside others who have rationales written
+    health       /health while all that goes on and somebody sends questions that are far too long
+    overload     as many clients as may wait times ten, who come again when they are told to
+    faults       requests of which every tenth fails somewhere (of the engine, in this process)
 
 The clients run in this process and share the machine with the server, so the figures are a lower bound.
 """
@@ -10,13 +13,13 @@ The clients run in this process and share the machine with the server, so the fi
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import re
 import statistics
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,151 +28,206 @@ import aiohttp
 import psutil
 import torch
 
+import codi
 from codi.data.sources import load_examples
-from codi.errors import UsageError
+from codi.errors import UsageError, nearest
 from codi.evaluation.benchmarks import format_question
-from codi.evaluation.statistics import latency_summary
 from codi.experiments.bench_train import environment
+from codi.experiments.serve_clients import (
+    NAME,
+    ask,
+    at_intervals,
+    beside,
+    client_of,
+    closed_loop,
+    health,
+    in_turn,
+    overload,
+    summary,
+)
+from codi.experiments.serve_faults import faults_under_load
 from codi.generation.latent_reasoner import LatentReasoner, default_device
 
-NAME = "served"
+PARTS = ("throughput", "staggered", "mixed", "health", "overload", "faults")
+RATIONALES = 32
+APART = 0.003
+"""Seconds between two rationales that are asked for one after the other."""
+WRITERS = 4
+"""Clients who have rationales written beside those who ask for answers."""
+FAR_TOO_LONG = 900_000
+"""Characters of a question, just within a request body's limit."""
 
 
 def bench_serve(
     *,
     checkpoint: Path,
     base: str | None = None,
+    parts: Sequence[str] = PARTS,
     clients: int = 32,
     requests: int = 2000,
     sequential: int = 200,
     overload_seconds: float = 60,
+    faulty: int = 1000,
+    repeats: int = 5,
     max_waiting: int = 256,
     device: str | None = None,
     seed: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Requests per second and latencies of each part; whether every answer is the reasoner's own.
+    """What each part measured, and whether every answer is the reasoner's own.
 
-    Raises UsageError for a count below 1, or when the server does not start.
+    faulty: requests of the part `faults`; repeats: of `staggered` and `mixed`. Raises UsageError for a count
+    below 1, a part that there is not, or when the server does not start.
     """
-    if min(clients, requests, sequential, max_waiting) < 1:
-        raise UsageError("clients, requests, sequential and max_waiting must be 1 or more.")
+    if min(clients, requests, sequential, max_waiting, faulty, repeats) < 1:
+        raise UsageError("clients, requests, sequential, faulty, repeats and max_waiting must be 1 or more.")
+    for part in parts:
+        if part not in PARTS:
+            raise UsageError(f"There is no part '{part}'.{nearest(part, PARTS)} Parts: {', '.join(PARTS)}.")
     examples, _ = load_examples(f"word-problems?seed={seed}&count={min(requests, 1000)}", split="test")
     questions = [format_question(example.question) for example in examples]
-    say("the answers as `codi generate` gives them")
     reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
-    expected = [answer.text for answer in reasoner.answer(questions)]
-    del reasoner
-    with _served(checkpoint, device, max_waiting, base) as (address, process):
-        say(f"{sequential} requests one at a time")
-        one = asyncio.run(_closed_loop(address, questions[:sequential] * (sequential // len(questions) + 1),
-                                       sequential, 1))  # fmt: skip
-        say(f"{requests} requests from {clients} clients")
-        many = asyncio.run(_closed_loop(address, questions, requests, clients))
-        wrong = sum(text != expected[number % len(questions)] for number, text in many.texts.items())
-        say(f"overload for {overload_seconds:g} s")
-        over = asyncio.run(_overload(address, questions, 10 * max_waiting, overload_seconds, process))
-    return {
+    writes = "explicit" in reasoner.method.modes
+    results: dict[str, Any] = {
         "bench": "serve",
-        "environment": environment(torch.device(device) if device else default_device(), bf16=False),
+        "environment": environment(torch.device(device) if device else default_device(), bf16=False) | machine(),
         "settings": {
-            "clients": clients, "requests": requests, "sequential": sequential,
-            "overload_seconds": overload_seconds, "max_waiting": max_waiting, "seed": seed,
+            "clients": clients, "requests": requests, "sequential": sequential, "repeats": repeats,
+            "overload_seconds": overload_seconds, "faulty": faulty, "max_waiting": max_waiting, "seed": seed,
         },
+    }  # fmt: skip
+    if "faults" in parts:
+        say(f"{faulty} requests, every tenth of which fails")
+        results["faults"] = faults_under_load(reasoner, questions, faulty)
+    say("the answers as `codi generate` gives them")
+    expected = [answer.text for answer in reasoner.answer(questions)] if "throughput" in parts else []
+    del reasoner
+    measured: dict[str, Callable[[aiohttp.ClientSession, psutil.Process], Any]] = {
+        "throughput": lambda client, _: _throughput(client, questions, expected, requests, clients, sequential),
+        "staggered": lambda client, _: _staggered(client, questions, repeats),
+        "mixed": lambda client, _: _mixed(client, questions, requests, clients, repeats),
+        "health": lambda client, _: _health(client, questions, requests, clients),
+        "overload": lambda client, process: overload(
+            client, questions, 10 * max_waiting, overload_seconds, process
+        ),
+    }
+    for part in parts:
+        if part in measured and (writes or part not in ("staggered", "mixed")):
+            say(part)
+            with _served(checkpoint, device, max_waiting, base) as (address, process):
+                found = asyncio.run(_with_client(address, lambda client: measured[part](client, process)))
+            results |= found if part == "throughput" else {part: found}
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, and the commit that was measured where the package is a checkout."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        processor = named.group(1) if named else processor
+    asked = ["git", "-C", str(Path(codi.__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        commit = ""
+    return {"processor": processor, "cores": os.cpu_count(), "commit": commit or f"codi {codi.__version__}"}
+
+
+async def _with_client(address: str, measure: Callable[..., Any]) -> dict[str, Any]:
+    async with client_of(address) as client:
+        found: dict[str, Any] = await measure(client)
+        return found
+
+
+async def _throughput(
+    client: aiohttp.ClientSession,
+    questions: list[str],
+    expected: list[str],
+    requests: int,
+    clients: int,
+    sequential: int,
+) -> dict[str, Any]:
+    await closed_loop(client, questions, min(requests, clients), clients)  # connections are made
+    one = await closed_loop(client, questions, sequential, 1)
+    many = await closed_loop(client, questions, requests, clients)
+    wrong = sum(text != expected[number % len(questions)] for number, text in many.texts.items())
+    return {
         "sequential": one.as_dict(),
         "concurrent": many.as_dict() | {"answers_unlike_generate": wrong},
         "throughput_ratio": many.per_second / one.per_second,
-        "overload": over,
-    }  # fmt: skip
+    }
 
 
-class _Load:
-    """What came back of a closed loop."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.milliseconds: list[float] = []
-        self.texts: dict[int, str] = {}
-        self.seconds = 0.0
-
-    @property
-    def per_second(self) -> float:
-        return self.statuses[200] / self.seconds
-
-    def as_dict(self) -> dict[str, Any]:
-        times = latency_summary(self.milliseconds)
-        return {
-            "requests_per_second": self.per_second,
-            "latency_ms": {"median": times["median"], "p95": times["p95"]},
-            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
-        }
-
-
-async def _ask(client: aiohttp.ClientSession, question: str) -> tuple[int, Any]:
-    """Status and body."""
-    body = {"model": NAME, "messages": [{"role": "user", "content": question}]}
-    async with client.post("/v1/chat/completions", json=body) as response:
-        return response.status, await response.json()
-
-
-def _client(address: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(address, connector=aiohttp.TCPConnector(limit=0))
-
-
-async def _closed_loop(address: str, questions: list[str], requests: int, clients: int) -> _Load:
-    """Each client sends its next request when its last was answered, until `requests` were sent."""
-    load, numbers = _Load(), iter(range(requests))
-    async with _client(address) as client:
-
-        async def one() -> None:
-            for number in numbers:
-                begun = time.perf_counter()
-                status, body = await _ask(client, questions[number % len(questions)])
-                load.milliseconds.append(1e3 * (time.perf_counter() - begun))
-                load.statuses[status] += 1
-                if status == 200:
-                    load.texts[number] = body["choices"][0]["message"]["content"]
-
-        begun = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(clients)))
-        load.seconds = time.perf_counter() - begun
-    return load
-
-
-async def _overload(
-    address: str, questions: list[str], clients: int, seconds: float, process: psutil.Process
-) -> dict[str, Any]:
-    """More clients than may wait, without a pause after a 429. Memory in MiB at a tenth and at the end."""
-    statuses: Counter[str] = Counter()
-    memory: list[float] = []
-    ends = time.perf_counter() + seconds
-    async with _client(address) as client:
-
-        async def one(number: int) -> None:
-            while time.perf_counter() < ends:
-                try:
-                    status, _ = await _ask(client, questions[number % len(questions)])
-                    statuses[str(status)] += 1
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    statuses[type(error).__name__] += 1
-
-        async def watch() -> None:
-            while time.perf_counter() < ends:
-                memory.append(process.memory_info().rss / 2**20)
-                await asyncio.sleep(0.2)
-
-        await asyncio.gather(watch(), *(one(number) for number in range(clients)))
-    begun = time.perf_counter()
-    async with _client(address) as client:
-        while (await _ask(client, questions[0]))[0] != 200:
-            await asyncio.sleep(0.01)
+async def _staggered(client: aiohttp.ClientSession, questions: list[str], repeats: int) -> dict[str, Any]:
+    """Seconds from the first request to the last answer; each request's own time beside it."""
+    intervals = {"all_at_once": 0.0, "one_after_the_other": APART}
+    seconds: dict[str, list[float]] = {name: [] for name in intervals}
+    latencies: dict[str, list[float]] = {name: [] for name in intervals}
+    for name in ("all_at_once", *in_turn(repeats, *intervals)):
+        load = await at_intervals(client, questions, RATIONALES, intervals[name], reasoning="explicit")
+        seconds[name].append(load.seconds)
+        latencies[name] += load.milliseconds
+    seconds["all_at_once"].pop(0)  # the first, for warming up
+    medians = {name: statistics.median(many) for name, many in seconds.items()}
     return {
-        "clients": clients,
-        "statuses": dict(sorted(statuses.items())),
-        "memory_mib": {
-            "after_a_tenth": statistics.median(memory[len(memory) // 10 :][:5]), "at_the_end": memory[-1],
-        },
-        "seconds_to_the_first_answer_afterwards": time.perf_counter() - begun,
+        "rationales": RATIONALES,
+        "milliseconds_apart": 1e3 * APART,
+        "seconds": medians,
+        "median_latency_ms": {name: statistics.median(many) for name, many in latencies.items()},
+        "ratio": medians["one_after_the_other"] / medians["all_at_once"],
+    }
+
+
+async def _mixed(
+    client: aiohttp.ClientSession, questions: list[str], requests: int, clients: int, repeats: int
+) -> dict[str, Any]:
+    asking, each = max(1, clients - WRITERS), max(1, requests // (2 * repeats))
+    await closed_loop(client, questions, clients, clients)
+    rationales = 0
+
+    async def write() -> None:
+        nonlocal rationales
+        await ask(client, questions[rationales % len(questions)], reasoning="explicit")
+        rationales += 1
+
+    times: dict[str, list[float]] = {"alone": [], "beside_rationales": []}
+    statuses: dict[str, int] = {}
+    for name in in_turn(repeats, *times):
+        others = [write] * WRITERS if name == "beside_rationales" else []
+        load = await beside(closed_loop(client, questions, each, asking), others)
+        times[name] += load.milliseconds
+        for status, count in load.statuses.items():
+            statuses[status] = statuses.get(status, 0) + count
+    p95 = {name: statistics.quantiles(many, n=20)[-1] for name, many in times.items()}
+    return {
+        "clients_asking": asking,
+        "clients_with_rationales": WRITERS,
+        "rationales_written": rationales,
+        "statuses": statuses,
+        "answers_p95_ms": p95,
+        "ratio": p95["beside_rationales"] / p95["alone"],
+    }
+
+
+async def _health(
+    client: aiohttp.ClientSession, questions: list[str], requests: int, clients: int
+) -> dict[str, Any]:
+    milliseconds: list[float] = []
+    refused: list[int] = []
+    far_too_long = ("many " * (FAR_TOO_LONG // 5)).strip()
+
+    async def ask_far_too_long() -> None:
+        refused.append((await ask(client, far_too_long)).status)
+        await asyncio.sleep(0.1)
+
+    load = closed_loop(client, questions, requests, clients)
+    await beside(load, [lambda: health(client, milliseconds), ask_far_too_long])
+    return {
+        "health_ms": summary(milliseconds),
+        "questions_far_too_long": {"number": len(refused), "characters": len(far_too_long),
+                                   "statuses": sorted(set(refused))},
     }  # fmt: skip
 
 

@@ -1,40 +1,31 @@
-"""Token-by-token decoding of a batch of answers, greedy or sampled.
+"""Token-by-token decoding of a batch of answers that come and go.
 
-A row that has written its end-of-sequence token leaves the batch, so finished rows cost nothing more. Every
-row draws from a generator of its own, seeded by (seed, question number): a sampled answer does not depend on
-which other questions it was batched with.
+    join ──► step, step, step ... ──► drop
+    rows that begin to be written     rows that are done, or no longer wanted
+
+A row that is done is dropped, so it costs nothing more. Every row draws from a generator of its own, seeded
+by (seed, question number): what it writes depends on no row beside it, nor on when it joined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from codi.errors import UsageError
+from codi.errors import CodiError
+from codi.generation.sampling import Sampling, choose
 from codi.methods.method import Start
-from codi.modeling.context import Context, Tokens
+from codi.modeling.context import Context, Tokens, can_join
 from codi.modeling.model import ThoughtModel
 
+__all__ = ["BrokenLogits", "Decoding", "Row", "Sampling", "TokenScore", "Written", "decode", "token_scores"]
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. temperature 0 is greedy; top_k 0 and top_p 1 cut nothing off."""
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be 0 (greedy) or more.")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k}; it must be 0 (off) or more.")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+class BrokenLogits(CodiError):
+    """The model gave numbers that are not finite, so no token can be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,87 +37,200 @@ class Written:
     ended: bool
 
 
-class Decoding:
-    """A batch of answers being written: each `step` gives every row that is not done its next token.
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token's natural log-probability, and the likeliest ids in its place with theirs.
 
-    Rows may be sampled differently and have different limits; what a row writes depends on neither its
-    neighbours nor on when it is stepped, so several batches can take turns.
+    They are the model's own, before temperature and cuts, as OpenAI's and vLLM's are.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(eq=False)
+class Row:
+    """One answer being written.
+
+    limit: most tokens; number: of the question, for its seed; logprobs: for every token its score with so
+    many likeliest beside it (None: no scores); goes_on: past its end-of-sequence token, to the limit;
+    passes: of the model, counted on from the start's.
+    """
+
+    limit: int
+    sampling: Sampling = field(default_factory=Sampling)
+    number: int = 0
+    logprobs: int | None = None
+    goes_on: bool = False
+    ids: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
+    passes: int = 0
+    ended: bool = False
+    """By the end-of-sequence token."""
+    end_score: TokenScore | None = None
+    """That token's."""
+    done: bool = False
+    """Whether nothing more is to be written."""
+    error: Exception | None = None
+    """Why it could not be written on."""
+    position: int = 0
+    """Position id of its next token."""
+    width: int = 0
+    """Positions from its first token on, in its context."""
+
+    def __post_init__(self) -> None:
+        self._generator = self.sampling.generator(self.number)
+        self._uniform: float | None = None
+
+    @property
+    def uniform(self) -> float:
+        """The number that decides the next token: the same one until that token is written."""
+        if self._uniform is None:
+            self._uniform = float(torch.rand((), generator=self._generator, dtype=torch.float64))
+        return self._uniform
+
+    @property
+    def written(self) -> Written:
+        """What it has written so far."""
+        return Written(self.ids, self.passes, self.ended)
+
+    def take_in(
+        self, token: int, score: TokenScore | None, read: bool, eos_id: int, longest: int | None
+    ) -> None:
+        """The token that was chosen. read: whether the one before it was; longest: the model's positions."""
+        self._uniform = None
+        self.position, self.width, self.passes = self.position + read, self.width + read, self.passes + read
+        if token < 0:
+            raise BrokenLogits(
+                f"After {len(self.ids)} tokens the model's numbers were not finite, so none could be chosen."
+            )
+        self.ended = token == eos_id and not self.goes_on
+        if self.ended:
+            self.end_score = score
+        else:
+            self.ids.append(token)
+            if score is not None:
+                self.scores.append(score)
+        full = longest is not None and self.position >= longest
+        self.done = self.ended or full or len(self.ids) >= self.limit
+
+
+class Decoding:
+    """The answers being written: each `step` gives every row its next token.
+
+    Rows may be sampled differently and have different limits. A step, join, take or drop that raises has
+    changed nothing, so it can be tried again with fewer rows.
     """
 
     def __init__(
-        self,
-        model: ThoughtModel,
-        start: Start,
-        eos_id: int,
-        limits: Sequence[int],
-        samplings: Sequence[Sampling],
-        numbers: Sequence[int],
+        self, model: ThoughtModel, eos_id: int, start: Start | None = None, rows: Sequence[Row] = ()
     ) -> None:
-        """One of each per row. limits: most tokens written; numbers: of the question, for its seed."""
-        rows = start.context.rows
-        self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.passes, self.ended = [start.passes] * rows, [False] * rows
-        self.active = list(range(rows))
-        """Rows that are not done, in the order in which the context holds them."""
-        self._model, self._eos_id, self._context = model, eos_id, start.context
-        self._limits, self._samplings = limits, samplings
-        self._generators = [
-            torch.Generator().manual_seed(_row_seed(sampling.seed, number))
-            for sampling, number in zip(samplings, numbers, strict=True)
-        ]
-        self._unread: Tensor | None = None  # [b], the tokens written last
+        """Empty, or from where rows begin. rows: those of `start`, in its order; they are set to it."""
+        self.rows = list(rows)
+        """In the order in which the context holds them."""
+        self._model, self._eos_id = model, eos_id
+        self._context: Context | None = None
+        self._unread: Tensor | None = None  # [b], the tokens written last; None before the first step
+        self.can_join = start is None or can_join(start.context.cache)
+        """Whether rows can be added to these: a recurrent base's cannot."""
+        if start is not None:
+            self._context = replace(start.context, thoughts=None)
+            real = start.context.width - start.context.mask.argmax(1)
+            places = torch.stack([start.context.next_position, real]).tolist()
+            for row, position, width in zip(rows, *places, strict=True):
+                row.position, row.width, row.passes = position, width, start.passes
+
+    @property
+    def width(self) -> int:
+        """Positions held for every row, padding included."""
+        return 0 if self._context is None else self._context.width
 
     @torch.no_grad()
     def step(self) -> None:
-        """One token more for every active row. Rows that are done with it leave the batch."""
-        if self._unread is not None:
-            token_ids = self._unread.unsqueeze(1)
-            tokens = Tokens(token_ids, torch.ones_like(token_ids))
-            self._context = self._model.read(tokens, after=self._context).context
-            for row in self.active:
-                self.passes[row] += 1
-        following = self._choose(self._model.logits(self._context.last_hidden).float())
-        full = _full(self._context, self._model.longest_sequence)
-        going_on: list[int] = []
-        for index, (row, token) in enumerate(zip(self.active, following.tolist(), strict=True)):
-            if token == self._eos_id:
-                self.ended[row] = True
-                continue
-            self.ids[row].append(token)
-            if len(self.ids[row]) < self._limits[row] and not full[index]:
-                going_on.append(index)
-        self._unread = following
-        self._keep(going_on)
+        """One token more for every row; those that are `done` with it leave at the next step, or by `drop`.
 
-    def drop(self, rows: Collection[int]) -> None:
-        """Let these rows go, done or not."""
-        self._keep([index for index, row in enumerate(self.active) if row not in rows])
-
-    def written(self, row: int) -> Written:
-        """What a row has written so far."""
-        return Written(self.ids[row], self.passes[row], self.ended[row])
-
-    def _keep(self, indices: list[int]) -> None:
-        if len(indices) == len(self.active):
+        A row whose logits are not finite is done, with an `error`. What was chosen travels from the device
+        once for all rows; scores, where any row asks for them, besides.
+        """
+        self.drop([row for row in self.rows if row.done])
+        context = self._context
+        if context is None:
             return
-        self.active = [self.active[index] for index in indices]
-        if self.active:
-            keep = torch.tensor(indices, device=self._model.device)
-            self._context = self._context.select(keep)
-            self._unread = None if self._unread is None else self._unread[keep]
+        read = self._unread is not None
+        if self._unread is not None:
+            ids = self._unread.unsqueeze(1)
+            context = self._model.read(Tokens(ids, torch.ones_like(ids)), after=context).context
+        logits = self._model.logits(context.last_hidden).float()
+        samplings = [row.sampling for row in self.rows]
+        uniforms = [0.0 if row.sampling.is_greedy else row.uniform for row in self.rows]
+        following = choose(logits, samplings, uniforms)
+        scores, tokens = self._scores(logits, following), following.tolist()
+        longest = self._model.longest_sequence
+        # The step is made; what fails from here on, fails for its row.
+        self._context, self._unread = context, following
+        for row, token, score in zip(self.rows, tokens, scores, strict=True):
+            try:
+                row.take_in(token, score, read, self._eos_id, longest)
+            except Exception as error:  # noqa: BLE001 (whatever it was)
+                row.done, row.error = True, error
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        """logits: [b, vocabulary]. Returns [b] ids; rows that are sampled alike are sampled together."""
-        alike: dict[Sampling, list[int]] = {}
-        for index, row in enumerate(self.active):
-            alike.setdefault(replace(self._samplings[row], seed=0), []).append(index)
-        if len(alike) == 1:
-            return _choose(logits, next(iter(alike)), [self._generators[row] for row in self.active])
-        following = torch.empty(len(self.active), dtype=torch.long, device=logits.device)
-        for sampling, indices in alike.items():
-            generators = [self._generators[self.active[index]] for index in indices]
-            following[indices] = _choose(logits[indices], sampling, generators)
-        return following
+    def join(self, others: Sequence[Decoding]) -> None:
+        """Take in the rows of others, which have been stepped as often as once or more, as these have."""
+        parts = [part for part in (self, *others) if part._context is not None]
+        if not parts:
+            return
+        rows = [row for part in parts for row in part.rows]
+        can = all(part.can_join for part in parts)
+        context = Context.join([part._held.narrowed(max(row.width for row in part.rows)) for part in parts])
+        unread = torch.cat([part._unread for part in parts if part._unread is not None])
+        # Nothing fails from here on.
+        self.rows, self.can_join, self._context, self._unread = rows, can, context, unread
+
+    def take(self, rows: Collection[Row]) -> Decoding:
+        """Some of the rows, as a decoding of their own."""
+        taken = Decoding(self._model, self._eos_id)
+        at = [index for index, row in enumerate(self.rows) if row in rows]
+        if at:
+            taken.can_join = self.can_join
+            taken.rows = [self.rows[index] for index in at]
+            keep = torch.tensor(at, device=self._model.device)
+            taken._context = self._held.narrowed(max(row.width for row in taken.rows)).select(keep)
+            taken._unread = None if self._unread is None else self._unread[keep]
+        return taken
+
+    def drop(self, rows: Collection[Row]) -> None:
+        """Let these rows go, and what was held for them."""
+        if any(row in rows for row in self.rows):
+            left = self.take([row for row in self.rows if row not in rows])
+            self.can_join = left.can_join
+            self.rows, self._context, self._unread = left.rows, left._context, left._unread
+
+    @property
+    def _held(self) -> Context:
+        assert self._context is not None  # there are rows
+        return self._context
+
+    def _scores(self, logits: Tensor, following: Tensor) -> list[TokenScore | None]:
+        scores: list[TokenScore | None] = [None] * len(self.rows)
+        tops = {index: row.logprobs for index, row in enumerate(self.rows) if row.logprobs is not None}
+        if tops:
+            at = torch.tensor(list(tops), device=logits.device)
+            found = token_scores(logits[at], following[at].clamp(min=0), list(tops.values()))
+            for index, score in zip(tops, found, strict=True):
+                scores[index] = score
+        return scores
+
+
+def token_scores(logits: Tensor, ids: Tensor, tops: Sequence[int]) -> list[TokenScore]:
+    """How likely tokens were. logits: [n, vocabulary]; ids: [n]; tops: how many likeliest beside each."""
+    logprobs = logits.float().log_softmax(-1)
+    chosen = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1).tolist()
+    best = logprobs.topk(min(max(tops), logits.shape[-1]))
+    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        TokenScore(one, tuple(zip(its_ids[:top], its_logprobs[:top], strict=True)))
+        for one, top, (its_ids, its_logprobs) in zip(chosen, tops, likeliest, strict=True)
+    ]
 
 
 def decode(
@@ -137,38 +241,15 @@ def decode(
     sampling: Sampling,
     first_row: int = 0,
 ) -> list[Written]:
-    """Decode from where a method left off. `first_row`: number of the first question, for its seed."""
-    rows = start.context.rows
-    numbers = range(first_row, first_row + rows)
-    decoding = Decoding(model, start, eos_id, [max_new_tokens] * rows, [sampling] * rows, numbers)
-    while decoding.active:
+    """Decode from where a method left off. `first_row`: number of the first question, for its seed.
+
+    Raises BrokenLogits where the model's numbers are not finite.
+    """
+    rows = [Row(max_new_tokens, sampling, first_row + index) for index in range(start.context.rows)]
+    decoding = Decoding(model, eos_id, start, rows)
+    while not all(row.done for row in rows):
         decoding.step()
-    return [decoding.written(row) for row in range(rows)]
-
-
-def _full(context: Context, limit: int | None) -> list[bool]:
-    """Whether each row has used up the model's positions (one transfer from the device for all)."""
-    if limit is None:
-        return [False] * context.rows
-    return [position >= limit for position in context.next_position.tolist()]
-
-
-def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> Tensor:
-    """logits: [b, vocabulary]. Returns [b] ids."""
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = logits / sampling.temperature
-    if sampling.top_k:
-        smallest = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, order = logits.sort(descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        logits = logits.masked_fill((before >= sampling.top_p).gather(-1, order.argsort(-1)), -torch.inf)
-    probabilities = logits.softmax(-1).cpu()
-    drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators, strict=True)]
-    return torch.cat(drawn).to(logits.device)
-
-
-def _row_seed(seed: int, row: int) -> int:
-    return (seed * 1_000_003 + row) % (2**63)
+    for row in rows:
+        if row.error is not None:
+            raise row.error
+    return [row.written for row in rows]

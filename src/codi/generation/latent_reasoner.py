@@ -29,6 +29,12 @@ from codi.modeling.model import ThoughtModel
 
 ROOM_TO_ANSWER = 16
 """Positions kept free for the answer."""
+CHARACTERS_A_TOKEN = 64
+"""A question of more characters than this for each of the model's positions is not even tokenised."""
+
+
+class QuestionTooLong(UsageError):
+    """A question has no room in the model's positions."""
 
 
 class LatentReasoner:
@@ -131,13 +137,9 @@ class LatentReasoner:
         sampling: Sampling | None = None,
     ) -> Iterator[list[tuple[int, Answer]]]:
         """Answer batch by batch, in order; yields (question number, answer) pairs of each finished batch."""
-        mode = self.method.mode(mode)
+        mode = self.checked_mode(mode, latents)
         if batch_size < 1 or max_new_tokens < 1:
             raise UsageError("batch_size and max_new_tokens must be 1 or more.")
-        if latents is not None and not (self.method.thinks and mode == "latent"):
-            raise UsageError(
-                f"A number of latents was given, but a {self.method.name} model in mode '{mode}' has none."
-            )
         encoded = [
             self.question_ids(question, f"Question {number + 1}", mode, latents)
             for number, question in enumerate(questions)
@@ -158,7 +160,7 @@ class LatentReasoner:
                     first_row=first,
                 )
                 yield [
-                    (number, self.answer_of(questions[number], start, written))
+                    (number, self.answer_of(questions[number], start.written, start.thoughts, written))
                     for number, written in zip(numbers, rows, strict=True)
                 ]
         finally:
@@ -183,17 +185,70 @@ class LatentReasoner:
             raise UsageError("This model thinks 0 latents, so there is nothing to decode.")
         return named_tokens(self.model, self.text, thoughts[0], top_k)
 
+    def checked_mode(self, mode: str | None, latents: int | None = None) -> str:
+        """The mode that is meant; None is the method's own.
+
+        Raises UsageError where the method cannot answer that way, or has no such number of latents.
+        """
+        mode = self.method.mode(mode)
+        if latents is not None and not (self.method.thinks and mode == "latent"):
+            raise UsageError(
+                f"{latents} latents were asked for, but a {self.method.name} model in mode '{mode}' has none."
+            )
+        if latents is not None and latents < 0:
+            raise UsageError(f"{latents} latents were asked for; the number must be 0 or more.")
+        return mode
+
     def question_ids(
         self, question: str, name: str, mode: str | None = None, latents: int | None = None
     ) -> list[int]:
-        """The question's tokens. Raises UsageError, about `name`, for an empty or too long one."""
+        """The question's tokens. Raises UsageError, about `name`, for an empty or too long one.
+
+        One that could not fit by far is refused before it is taken apart.
+        """
         if not question.strip():
             raise UsageError(f"{name} is empty. Every question needs at least one word.")
-        ids = self.text.question(question)
+        room = self.model.longest_sequence
+        if room is not None and len(question) > room * CHARACTERS_A_TOKEN:
+            raise QuestionTooLong(
+                f"{name} has {len(question):,} characters, but the model takes at most {room} tokens. "
+                "Shorten the question."
+            )
+        try:
+            question.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{name} has half a character (U+{ord(question[error.start]):04X}, a lone surrogate) at "
+                f"place {error.start + 1}. Send the whole character."
+            ) from error
+        return self._fitting(self.text.question(question), name, mode, latents)
+
+    def framed_ids(
+        self, ids: Sequence[int], name: str, mode: str | None = None, latents: int | None = None
+    ) -> list[int]:
+        """A question that comes as tokens, with what a question begins and ends with where it lacks that.
+
+        Raises UsageError, about `name`, for one that is empty, too long, or has ids that are no tokens.
+        """
+        known = len(self.tokenizer)
+        for place, token in enumerate(ids):
+            if not 0 <= token < known:
+                raise UsageError(
+                    f"{name} has the token id {token} at place {place + 1}; ids are 0 to {known - 1}."
+                )
+        opening, closing = self.text.around_question()
+        bare = list(ids[len(opening) :]) if list(ids[: len(opening)]) == opening else list(ids)
+        if not bare:
+            raise UsageError(f"{name} is empty. Every question needs at least one token.")
+        ends = closing if bare[len(bare) - len(closing) :] != closing else []
+        return self._fitting([*opening, *bare, *ends], name, mode, latents)
+
+    def _fitting(self, ids: list[int], name: str, mode: str | None, latents: int | None) -> list[int]:
+        """The same ids. Raises UsageError where question, thoughts and a short answer do not fit."""
         thoughts = 0 if self.method.mode(mode) == "explicit" else self.method.thought_positions(latents)
         room, more = self.model.longest_sequence, thoughts + len(self.text.prompt_ids) + ROOM_TO_ANSWER
         if room is not None and len(ids) + more > room:
-            raise UsageError(
+            raise QuestionTooLong(
                 f"{name} has {len(ids)} tokens; with room for thoughts and an answer it needs "
                 f"{len(ids) + more}, but the model takes at most {room}. Shorten the question"
                 + (", or think fewer latents." if latents else ".")
@@ -220,11 +275,14 @@ class LatentReasoner:
                 "cannot tell them apart; the first: %s", len(lost), len(questions), lost[0],
             )  # fmt: skip
 
-    def answer_of(self, question: str, start: Start, written: Written) -> Answer:
-        """The answer that a question was given: from where its decoding began, and what was written."""
-        text = self.text.decode(start.written + written.ids)
-        thoughts, answer_tokens = start.thoughts, len(written.ids)
-        if not start.written:  # it wrote everything: what stands before the answer prompt is the rationale
+    def answer_of(self, question: str, opening: list[int], thoughts: int, written: Written) -> Answer:
+        """The answer that a question was given.
+
+        opening, thoughts: `Start.written` and `Start.thoughts` of where its decoding began.
+        """
+        text = self.text.decode(opening + written.ids)
+        answer_tokens = len(written.ids)
+        if not opening:  # it wrote everything: what stands before the answer prompt is the rationale
             prompt = self.text.prompt_ids
             ends = [i for i in range(len(written.ids)) if written.ids[i : i + len(prompt)] == prompt]
             rationale = ends[-1] if ends else len(written.ids)

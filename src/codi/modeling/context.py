@@ -11,12 +11,15 @@ and extending one fork never touches another.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,44 @@ class Context:
             thoughts=None if self.thoughts is None else self.thoughts[rows],
         )
 
+    @property
+    def width(self) -> int:
+        """Positions held for every row, padding included, s."""
+        return self.mask.shape[1]
+
+    @classmethod
+    def join(cls, contexts: Sequence[Context]) -> Context:
+        """One context of all their rows, in order; narrower ones are padded on the left, masked.
+
+        Every row keeps its mask and position ids, so what follows it is what followed it before. Thoughts
+        are left behind: rows may have had different numbers of them. Needs caches that `can_join`.
+        """
+        if len(contexts) == 1:
+            return contexts[0]
+        width = max(context.width for context in contexts)
+        cache = _fork(contexts[0].cache)
+        cache.layers = [
+            _joined(layers) for layers in zip(*(context.cache.layers for context in contexts), strict=True)
+        ]
+        return cls(
+            cache=cache,
+            mask=torch.cat([F.pad(context.mask, (width - context.width, 0)) for context in contexts]),
+            next_position=torch.cat([context.next_position for context in contexts]),
+            last_hidden=torch.cat([context.last_hidden for context in contexts]),
+        )
+
+    def narrowed(self, width: int) -> Context:
+        """The last `width` positions alone. What goes must be masked in every row: no answer changes.
+
+        Only views are made: the memory is given back once the context is extended or selected from.
+        """
+        if width >= self.width or not can_join(self.cache):
+            return self
+        cache = _fork(self.cache)
+        for layer in cache.layers:
+            _narrow(layer, width)
+        return replace(self, cache=cache, mask=self.mask[:, -width:])
+
     def step_back(self, last_hidden: Tensor) -> Context:
         """The context one position earlier, where the last hidden state was `last_hidden` [b, d].
 
@@ -107,6 +148,33 @@ def remembers_all(cache: DynamicCache) -> bool:
         getattr(layer, "is_croppable", False) and not getattr(layer, "is_sliding", False)
         for layer in cache.layers
     )
+
+
+def can_join(cache: DynamicCache) -> bool:
+    """Whether the cache holds nothing but keys and values (a recurrent layer has a state besides)."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def _joined(layers: Sequence[Any]) -> Any:
+    """One cache layer of all rows: keys and values end at the same, last position."""
+    joined = copy.copy(layers[0])
+    if joined.is_initialized:  # a layer may share another's keys and values, and hold none
+        width = max(layer.keys.shape[-2] for layer in layers)
+        joined.keys = torch.cat([F.pad(each.keys, (0, 0, width - each.keys.shape[-2], 0)) for each in layers])
+        joined.values = torch.cat(
+            [F.pad(each.values, (0, 0, width - each.values.shape[-2], 0)) for each in layers]
+        )
+    if isinstance(joined, DynamicSlidingWindowLayer):
+        joined.cumulative_length = max(each.cumulative_length for each in layers)
+    return joined
+
+
+def _narrow(layer: Any, width: int) -> None:
+    """Keep the last `width` positions of a cache layer; a sliding window may hold fewer anyway."""
+    if layer.is_initialized:
+        layer.keys, layer.values = layer.keys[..., -width:, :], layer.values[..., -width:, :]
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.cumulative_length = min(layer.cumulative_length, width)
 
 
 def _fork(cache: DynamicCache) -> DynamicCache:

@@ -1,81 +1,162 @@
-"""What every request passes before it is looked at: the API key, and the size of its body.
+"""What every request passes before it is looked at: counting, the API key, and the limits of its body.
 
-Both are plain ASGI, so a body that is too large is never read to its end, and none is held twice.
+    Counted ──► (other origins) ──► Limits ──► the app
+
+All is plain ASGI, so a body that is too large is never read to its end, and none is held twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from typing import Any
 
-from starlette.exceptions import HTTPException
-
+from codi.serving.api_errors import ApiError, response_to
 from codi.serving.metrics import Metrics
+from codi.serving.page_key import LOGIN, PageKey
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-
-def error_body(message: str, code: str, kind: str = "invalid_request_error", param: str | None = None) -> Any:
-    """An error as OpenAI's clients expect it."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+OPEN = ("/health", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", LOGIN)
+"""Paths that ask for no key."""
 
 
-class Limits:
-    """Asks for the key on `/v1/...`, refuses large bodies, and counts every answer's status."""
+class Counted:
+    """Counts every answer's status, and answers what nobody foresaw: nothing gets past it."""
 
-    def __init__(self, app: App, api_key: str | None, max_body_bytes: int, metrics: Metrics) -> None:
-        self.app, self.api_key, self.max_body_bytes, self.metrics = app, api_key, max_body_bytes, metrics
+    def __init__(self, app: App, metrics: Metrics, known: Callable[[], set[str]]) -> None:
+        """known: paths that are counted under their own name; with others anybody could fill the registry."""
+        self.app, self.metrics, self._known = app, metrics, known
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Asked for once, when every path has been added."""
+        return self._known()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        started = False
 
         async def counting_send(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                route = scope.get("route")
-                path = getattr(route, "path", "other")  # not what was typed: anybody could fill the registry
-                self.metrics.requests.labels(path, str(message["status"])).inc()
+                started = True
+                route, path = scope.get("route"), scope["path"]
+                if getattr(route, "include_in_schema", False):
+                    path = getattr(route, "path", path)  # /v1/models/{...}, whichever was asked for
+                label = path if path in self.known else "other"
+                self.metrics.requests.labels(label, str(message["status"])).inc()
             await send(message)
 
+        try:
+            await self.app(scope, receive, counting_send)
+        except Exception as error:
+            answer = response_to(error)
+            if started:
+                raise  # the server ends the connection
+            await answer(scope, receive, counting_send)
+
+
+class Limits:
+    """Asks for the key, and refuses bodies that are too large or too slow.
+
+    page: with which key the page is opened, where there is one; everything but `OPEN` asks for a key.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        api_key: str | None,
+        max_body_bytes: int,
+        seconds_to_send: float,
+        page: PageKey | None = None,
+    ) -> None:
+        self.app, self.api_key, self.page = app, api_key, page
+        self.max_body_bytes, self.seconds_to_send = max_body_bytes, seconds_to_send
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request, or one connection of the page's."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
         headers = dict(scope["headers"])
-        if self.api_key is not None and scope["path"].startswith("/v1/"):
-            given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-            if not hmac.compare_digest(given, self.api_key.encode()):
-                told = "The API key is missing or wrong: send the header 'Authorization: Bearer KEY'."
-                await _answer(counting_send, 401, error_body(told, "invalid_api_key"))
-                return
+        asks_what_is_allowed = scope.get("method") == "OPTIONS" and _is_api(scope["path"])
+        if not asks_what_is_allowed and not self._may_pass(scope["path"], headers):
+            await self._refuse(scope, headers, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
         length = headers.get(b"content-length", b"0")
-        too_large = error_body(
+        if length.isdigit() and int(length) > self.max_body_bytes:
+            await self._too_large().response()(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        read, complete, until = 0, False, loop.time() + self.seconds_to_send
+
+        async def limited_receive() -> Message:
+            nonlocal read, complete
+            if complete:  # what comes now is the client hanging up, and may take its time
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                raise ApiError(
+                    408,
+                    f"The body did not come within {self.seconds_to_send:g} seconds "
+                    "(codi serve --read-timeout).",
+                    "body_too_slow",
+                ) from error
+            read += len(message.get("body", b""))
+            if read > self.max_body_bytes:  # a body without a (true) length
+                raise self._too_large()
+            complete = not message.get("more_body", False)
+            return message
+
+        await self.app(scope, limited_receive, send)
+
+    def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        if self.api_key is None or path in OPEN:
+            return True
+        if not _is_api(path) and self.page is not None:
+            return self.page.opens(headers)
+        scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
+        given = rest.strip() if scheme.lower() == b"bearer" else b" ".join((scheme, rest)).strip()
+        return hmac.compare_digest(given, self.api_key.encode())
+
+    async def _refuse(
+        self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: a 403
+            return
+        wants_page = not _is_api(scope["path"]) and b"text/html" in headers.get(b"accept", b"")
+        if self.page is not None and wants_page:
+            await self.page.to_login()(scope, receive, send)
+            return
+        told = "The API key is missing or wrong: send the header 'Authorization: Bearer KEY'."
+        answer = ApiError(401, told, "invalid_api_key").response()
+        answer.headers["www-authenticate"] = "Bearer"
+        answer.headers["connection"] = "close"  # what there is of a body is not read
+        await answer(scope, receive, send)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
             f"The body is larger than {self.max_body_bytes:,} bytes, the most this server takes "
             "(codi serve --max-body-bytes).",
             "body_too_large",
         )
-        if length.isdigit() and int(length) > self.max_body_bytes:
-            await _answer(counting_send, 413, too_large)
-            return
-        read = 0
-
-        async def limited_receive() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.max_body_bytes:  # a body without a (true) length
-                raise HTTPException(413, too_large["error"]["message"])
-            return message
-
-        await self.app(scope, limited_receive, counting_send)
 
 
-async def _answer(send: Send, status: int, body: Any) -> None:
-    content = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    headers.append((b"connection", b"close"))  # what is left of the body is not read
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+def _is_api(path: str) -> bool:
+    return path.startswith("/v1/") or path in ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")

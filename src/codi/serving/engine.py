@@ -1,129 +1,95 @@
-"""One model, many people asking: what waits is batched, and batches in flight take turns token by token.
+"""One model, many people asking: one running batch, which questions join and leave at every token.
 
-    submit ──► waiting ──► a batch thinks ──► batches in flight: one token each, in turn ──► done
-                 │                                   │
-                 └─ full: EngineBusy                 └─ a short answer leaves, however long its neighbour is
+    submit ──► waiting ──► think together ──┐
+                 │                          ▼
+                 └─ full: EngineBusy    the running batch: a token for every row ──► told, done, dropped
 
-A worker thread owns the model. A batch is made of what waits at that moment and thinks alike (mode and number
-of latents); sampling, limits and stops are each request's own. Since a row's answer does not depend on its
-batch, it is the answer that `LatentReasoner.answer` gives.
+A worker thread owns the model. In each turn those who wait and think alike (mode, number of latents) think
+together and join the rows that are being written; sampling, limits and stops are each request's own. Since a
+row's answer does not depend on the rows beside it, it is the answer that `LatentReasoner.answer` gives.
+
+What fails is tried again with half the rows, down to the one that fails: it fails alone, and what it held is
+freed. Where memory runs out the newest begin anew later. A worker that ends all the same fails every job.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 import torch
 
-from codi.errors import CodiError, UsageError
-from codi.generation.answer import Answer
-from codi.generation.decoded_thoughts import named_tokens
-from codi.generation.decoding import Decoding, Sampling
+from codi.errors import UsageError
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.methods.method import Start
+from codi.serving.endings import finished, read_only
+from codi.serving.failures import each_alone, out_of_memory, without_frames
+from codi.serving.job import (
+    EngineBusy,
+    EngineDown,
+    Event,
+    Finished,
+    Job,
+    Piece,
+    Question,
+    ScoredToken,
+    Timing,
+)
+from codi.serving.pace import Invitations, Pace
+from codi.serving.running_batch import Answering, RunningBatch
+from codi.serving.waiting_line import Bounds, WaitingLine
 
+__all__ = [
+    "Engine", "EngineBusy", "EngineDown", "Event", "Finished", "Job", "Piece", "Question", "ScoredToken",
+    "Timing",
+]  # fmt: skip
 
-class EngineBusy(CodiError):
-    """The queue is full, or the engine is closing. retry_after: seconds until there may be room."""
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the engine.
-
-    number: of the choice, for its seed; stop: texts before which the answer ends; in_pieces: whether its text
-    is delivered as it is written; decoded_thoughts: whether each thought's likeliest tokens come with it.
-    """
-
-    text: str
-    mode: str | None = None
-    latents: int | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    number: int = 0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    in_pieces: bool = True
-    decoded_thoughts: bool = False
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An answer, and what it took. answer.text ends before a stop text, if one came.
-
-    question_tokens: read; latent_tokens: thought without being written, <bot> and <eot> counted;
-    written_tokens: all that were written; unknown_tokens: of the question, which the tokenizer does not know;
-    decoded: per thought its likeliest tokens.
-    """
-
-    answer: Answer
-    question_tokens: int
-    latent_tokens: int
-    written_tokens: int
-    unknown_tokens: int
-    decoded: list[list[tuple[str, float]]] | None
-
-
-Event = str | Finished | Exception
-"""A piece of text, the end, or what went wrong."""
-
-
-@dataclass(eq=False)
-class Job:
-    """A question on its way. deliver: called from the engine's thread with each event."""
-
-    question: Question
-    ids: list[int]
-    mode: str
-    deliver: Callable[[Event], None]
-    cancelled: bool = False
-    sent: int = 0  # characters delivered
-    begun: float = field(default_factory=time.monotonic)
-
-    @property
-    def thinks_as(self) -> tuple[str, int | None]:
-        """Jobs that have this in common can be batched."""
-        return self.mode, self.question.latents
-
-
-@dataclass
-class _Flight:
-    """A batch that is being written."""
-
-    jobs: list[Job]
-    start: Start
-    decoding: Decoding
+log = logging.getLogger("codi.serving")
+SECONDS_TO_WARM_UP = 600
+SECONDS_TO_CLOSE = 120
+CAME_TO_AN_END = "The server's worker has ended ({}), so it answers no more; it must be started again."
 
 
 class Engine:
     """Answers questions from many threads with one model. Close it when done."""
 
-    def __init__(self, reasoner: LatentReasoner, *, max_batch: int = 64, max_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        reasoner: LatentReasoner,
+        *,
+        max_batch: int = 64,
+        max_waiting: int = 256,
+        max_positions: int = 65_536,
+    ) -> None:
         """max_batch: answers in the making at a time; max_waiting: questions that may wait besides.
 
-        Raises UsageError for a number below 1.
+        max_positions: what memory may be held: answers in the making times the positions (tokens and
+        thoughts) of the longest. Raises UsageError for a number below 1.
         """
-        if max_batch < 1 or max_waiting < 1:
+        if min(max_batch, max_waiting, max_positions) < 1:
             raise UsageError(
-                f"max_batch is {max_batch}, max_waiting is {max_waiting}; both must be 1 or more."
+                f"max_batch is {max_batch}, max_waiting is {max_waiting}, max_positions is {max_positions}; "
+                "all must be 1 or more."
             )
-        self.reasoner, self.max_batch, self.max_waiting = reasoner, max_batch, max_waiting
+        self.reasoner = reasoner
+        self.max_batch, self.max_waiting, self.max_positions = max_batch, max_waiting, max_positions
         self.on_batch: Callable[[int], None] | None = None
-        """Told the size of every batch."""
+        """Told how many think together, each time."""
         self.one_at_a_time = threading.Lock()
         """Held while the model runs: whoever else uses it must hold it too."""
-        self._waiting: deque[Job] = deque()
-        self._flights: list[_Flight] = []
+        self.failure: str | None = None
+        """Why the worker has ended; None while it is well."""
         self._changed = threading.Condition()
+        self._waiting = WaitingLine(max_overtaken=max_batch)
+        self._taken: list[Job] = []  # out of the line, and not ended
+        self._batch = RunningBatch(reasoner, self._failed)
+        self._positions = max_positions  # fewer for a while after memory ran out
+        self._pace = Pace()
+        self._invitations = Invitations(max_waiting, self._pace)
+        self._ended = 0  # jobs that ended in this turn
         self._closing = False
-        self._pace = 0.05  # seconds an answer takes of the engine's time, a running mean
         reasoner.model.eval()
         self._thread = threading.Thread(target=self._work, name="codi-engine", daemon=True)
         self._thread.start()
@@ -131,31 +97,59 @@ class Engine:
     # --- from any thread ------------------------------------------------------------------------------------
 
     def submit(self, question: Question, deliver: Callable[[Event], None]) -> Job:
-        """Queue a question. Raises UsageError where it cannot be answered, EngineBusy without room."""
+        """Queue a question. Raises UsageError where it cannot be answered, EngineBusy without room,
+        EngineDown where none is answered any more."""
         return self.submit_all([question], [deliver])[0]
 
-    def submit_all(self, questions: list[Question], deliver: list[Callable[[Event], None]]) -> list[Job]:
-        """Queue several questions, or none of them."""
+    def submit_all(
+        self, questions: list[Question], deliver: list[Callable[[Event], None]], *, again: bool = False
+    ) -> list[Job]:
+        """Queue several questions, or none of them. Tokenising a long one takes time; any thread may do it.
+
+        again: they were refused before and come when they were told to; places are kept for them.
+        """
+        if len(questions) > self.max_waiting:
+            raise UsageError(
+                f"{len(questions)} answers were asked for at once, but at most {self.max_waiting} questions "
+                "may wait, so they would never fit. Ask for fewer, or raise --max-waiting."
+            )
+        self._require_worker()
         jobs = [self._job(question, to) for question, to in zip(questions, deliver, strict=True)]
         with self._changed:
-            if self._closing:
-                raise EngineBusy("The server is shutting down and takes no more questions.", 1)
-            waiting = sum(not job.cancelled for job in self._waiting)
-            if waiting + len(jobs) > self.max_waiting:
+            self._require_worker()
+            waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
+            if waiting + kept + len(jobs) > self.max_waiting:
+                before = f", and {kept} places are kept for some who were refused before" if kept else ""
                 raise EngineBusy(
                     f"{waiting} questions are waiting and {len(jobs)} more were asked; at most "
-                    f"{self.max_waiting} may wait. Ask again later.",
-                    max(1, round(waiting * self._pace)),
+                    f"{self.max_waiting} may wait{before}. Ask again later.",
+                    self._invitations.retry_after(waiting + len(self._taken), len(jobs), again),
                 )
-            self._waiting.extend(jobs)
+            self._waiting.add(jobs)
             self._changed.notify()
         return jobs
 
-    def warm_up(self) -> None:
-        """Answer once: the first answer of a process is a slow one."""
-        done = threading.Event()
-        self.submit(Question("1 + 1 = ?", max_new_tokens=1), lambda event: _set_at_end(done, event))
-        done.wait()
+    def warm_up(self, timeout: float = SECONDS_TO_WARM_UP) -> None:
+        """Answer once: the first answer of a process is a slow one.
+
+        Raises what the answer failed with, and EngineDown when there is none after so many seconds.
+        """
+        done, ends = threading.Event(), list[Event]()
+
+        def deliver(event: Event) -> None:
+            if not isinstance(event, Piece):
+                ends.append(event)
+                done.set()
+
+        job = self.submit(Question("1 + 1 = ?", max_new_tokens=1, in_pieces=False), deliver)
+        if not done.wait(timeout):
+            self.cancel(job)
+            raise EngineDown(f"The model has given no first answer after {timeout:g} seconds.")
+        if isinstance(ends[0], Exception):
+            raise ends[0]
+        with self._changed:
+            self._pace = Pace()  # the slow one is no measure
+            self._invitations = Invitations(self.max_waiting, self._pace)
 
     def cancel(self, job: Job) -> None:
         """Let a job go: nobody waits for it. Its place is free at once, or at the next token."""
@@ -163,138 +157,231 @@ class Engine:
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
+                job.ended = True
 
     def load(self) -> tuple[int, int]:
         """Questions waiting, and answers in the making."""
         with self._changed:
-            return len(self._waiting), sum(len(flight.decoding.active) for flight in self._flights)
+            return len(self._waiting), sum(job.is_wanted for job in self._taken)
 
-    def close(self) -> None:
-        """Take no more questions, finish those that were taken, and stop."""
+    def close(self, timeout: float = SECONDS_TO_CLOSE) -> None:
+        """Take no more questions, finish those that were taken, and stop.
+
+        What is not finished after so many seconds is given up: it ends with EngineDown.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        if threading.current_thread() is self._thread:
+            return  # it ends after this turn's work
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+
+    def _require_worker(self) -> None:
+        if self.failure is None and not self._closing and not self._thread.is_alive():
+            self.failure = CAME_TO_AN_END.format("nothing is known of why")
+        if self.failure is not None:
+            raise EngineDown(self.failure)
+        if self._closing:
+            raise EngineDown("The server is shutting down and takes no more questions.")
 
     def _job(self, question: Question, deliver: Callable[[Event], None]) -> Job:
-        method = self.reasoner.method
-        mode = method.mode(question.mode)
-        if question.latents is not None and not (method.thinks and mode == "latent"):
+        reasoner = self.reasoner
+        mode = reasoner.checked_mode(question.mode, question.latents)
+        if question.max_new_tokens < 0 or (question.logprobs or 0) < 0:
+            raise UsageError("max_new_tokens and logprobs must be 0 or more.")
+        if question.ids is None:
+            ids = reasoner.question_ids(question.text, "The question", mode, question.latents)
+        else:
+            ids = reasoner.framed_ids(question.ids, "The question", mode, question.latents)
+        width = len(ids)
+        if mode != "explicit" and question.max_new_tokens:
+            width += reasoner.method.thought_positions(question.latents) + len(reasoner.text.prompt_ids)
+        limit = min(question.max_new_tokens, self.max_positions - width)
+        if question.max_new_tokens and limit < 1:
             raise UsageError(
-                f"{question.latents} latents were asked for, but a {method.name} model in mode '{mode}' "
-                "has none."
+                f"The question needs {width + 1} positions with its thoughts, but this server holds at most "
+                f"{self.max_positions} (--max-positions). Shorten it."
             )
-        ids = self.reasoner.question_ids(question.text, "The question", mode, question.latents)
-        return Job(question, ids, mode, deliver)
+        return Job(question, ids, mode, deliver, width, limit)
 
     # --- the worker -----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._flights:
-                    if self._closing:
-                        return
-                    self._changed.wait()
-                batch = self._take()
-            begun, answers = time.monotonic(), len(batch)
-            with self.one_at_a_time:
-                if batch:
-                    self._begin(batch)
-                for flight in list(self._flights):
-                    self._advance(flight)
-            self._flights = [flight for flight in self._flights if flight.decoding.active]
-            if answers:
-                self._pace += 0.1 * ((time.monotonic() - begun) / answers - self._pace)
-
-    def _take(self) -> list[Job]:
-        """Jobs for one batch: the first that waits, and those behind it that think alike."""
-        room = self.max_batch - sum(len(flight.decoding.active) for flight in self._flights)
-        batch: list[Job] = []
-        rest: deque[Job] = deque()
-        for job in self._waiting:
-            if len(batch) < room and (not batch or job.thinks_as == batch[0].thinks_as):
-                batch.append(job)
-            else:
-                rest.append(job)
-        self._waiting = rest
-        return batch
-
-    @torch.no_grad()
-    def _begin(self, jobs: list[Job]) -> None:
-        """Think, for a whole batch."""
-        reasoner = self.reasoner
         try:
-            start = reasoner.start([job.ids for job in jobs], *jobs[0].thinks_as)
-            asked = [job.question for job in jobs]
-            decoding = Decoding(
-                reasoner.model,
-                start,
-                reasoner.text.eos_id,
-                [one.max_new_tokens for one in asked],
-                [one.sampling for one in asked],
-                [one.number for one in asked],
-            )
-        except Exception as error:  # noqa: BLE001 (one batch must not take the engine down)
+            while self._turn():
+                pass
+        except BaseException as error:
+            log.critical("the engine's worker has ended", exc_info=error)
+            self._give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
+            self._batch = RunningBatch(self.reasoner, self._failed)  # what the old one held is freed
+
+    def _give_up(self, reason: str) -> None:
+        """Nobody is answered any more, and everybody is told why."""
+        with self._changed:
+            self.failure = self.failure or reason
+            left = [*self._waiting.clear(), *self._taken]
+            self._taken = []
+        for job in left:
+            self._end(job, EngineDown(reason))
+
+    def _turn(self) -> bool:
+        """Whoever waits thinks and joins; everybody gets a token. Returns whether there is more to do."""
+        with self._changed:
+            while not self._waiting and not self._taken:
+                if self._closing:
+                    return False
+                self._changed.wait()
+            if self.failure is not None:
+                return False
+            newcomers, somebody_waits = self._next_group(), len(self._waiting) > 0
+            self._taken += newcomers
+        begun, self._ended = time.monotonic(), 0
+        with self.one_at_a_time, torch.no_grad():
+            self._let_go()
+            self._admit(newcomers)
+            self._make_room()
+            self._write()
+            self._let_go()
+        with self._changed:
+            self._taken = [job for job in self._taken if job.is_wanted]
+            self._positions = min(self.max_positions, self._positions + 1 + self.max_positions // 256)
+            self._pace.worked(time.monotonic() - begun, self._ended, somebody_waits)
+        return True
+
+    def _next_group(self) -> list[Job]:
+        running = [one.job for one in self._batch.answering]
+        if running and not self._batch.takes_more:
+            return []
+        # Where a model can also answer shortly, a quarter of the places is kept from those that write long.
+        apart = self.max_batch // 4 if len(self.reasoner.method.modes) > 1 else 0
+        bounds = Bounds(self.max_batch, self.max_batch - apart, self._positions)
+        return self._waiting.next_group(bounds, running, self._batch.width)
+
+    def _let_go(self) -> None:
+        """Of those who have ended, or whom nobody waits for."""
+        self._batch.keep([one for one in self._batch.answering if one.job.is_wanted])
+
+    def _admit(self, jobs: list[Job]) -> None:
+        """Think about them, tell what is written first, and let them be written with the others."""
+        jobs, now = [job for job in jobs if job.is_wanted], time.monotonic()
+        for job in jobs:
+            job.thinking = now if job.thinking is None else job.thinking
+        if jobs and not jobs[0].limit:
             for job in jobs:
-                job.deliver(error)
+                each_alone([job], self._read_only, self._failed)
             return
-        self._flights.append(_Flight(jobs, start, decoding))
-        if self.on_batch is not None:
-            self.on_batch(len(jobs))
+        begun = self._batch.begin(jobs)
+        if begun and self.on_batch is not None:
+            try:
+                self.on_batch(len(begun))
+            except Exception:
+                log.exception("on_batch has failed; the answers go on")
+        self._tell(begun)
+        self._batch.join([one for one in begun if one.job.is_wanted])
 
-    def _advance(self, flight: _Flight) -> None:
-        """One token for every row of a batch, delivered."""
-        decoding = flight.decoding
-        decoding.drop({row for row in decoding.active if flight.jobs[row].cancelled})
-        if not decoding.active:
-            return
-        writing = list(decoding.active)
+    def _make_room(self) -> None:
+        """Rows grow: where there would be too many positions, the newest begin anew later."""
+        kept = list(self._batch.answering)
+        while len(kept) > 1 and len(kept) * (max(one.row.width for one in kept) + 1) > self.max_positions:
+            self._put_back(kept.pop().job)
+        self._batch.keep(kept)
+
+    def _write(self) -> None:
+        """A token for everybody, told."""
         try:
-            decoding.step()
-            stopped = {row for row in writing if self._deliver(flight, row, row not in decoding.active)}
-            decoding.drop(stopped)
-        except Exception as error:  # noqa: BLE001 (as above)
-            for row in writing:
-                flight.jobs[row].deliver(error)
-            decoding.drop(writing)
+            self._batch.write()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            without_frames(error)
+            self._shed(error)
+        self._tell(self._batch.answering)
 
-    def _deliver(self, flight: _Flight, row: int, done: bool) -> bool:
-        """Send what is new in a row. Returns whether a stop text ended it."""
-        job = flight.jobs[row]
-        if not (done or job.question.in_pieces or job.question.stop):
-            return False  # nobody asks what it says so far
-        text = self.reasoner.text.decode(flight.start.written + flight.decoding.ids[row])
-        ends = [at for stop in job.question.stop if (at := text.find(stop)) >= 0]
-        stopped = bool(ends)
-        if stopped:
-            text = text[: min(ends)]
-        if not done and not stopped:
-            # The end may be the beginning of a stop text, or half a character.
-            held = max((len(stop) - 1 for stop in job.question.stop), default=0)
-            text = text[: max(0, len(text) - held)].rstrip("�")
-        if len(text) > job.sent and job.question.in_pieces:
-            job.deliver(text[job.sent :])
-            job.sent = len(text)
-        if done or stopped:
-            job.deliver(self._finish(flight, row, text, stopped))
-        return stopped
+    def _shed(self, error: Exception) -> None:
+        """Memory has run out: the newer half begins anew later, and for a while fewer positions are held."""
+        answering = self._batch.answering
+        self._positions = max(1, len(answering) * self._batch.width // 2)
+        kept = answering[: len(answering) // 2]
+        for one in reversed(answering[len(kept) :]):
+            self._failed(one.job, error)
+        self._batch.keep(kept)
+        gc.collect()
+        if self.reasoner.model.device.type != "cpu":
+            torch.accelerator.empty_cache()
 
-    def _finish(self, flight: _Flight, row: int, text: str, stopped: bool) -> Finished:
-        job, written = flight.jobs[row], flight.decoding.written(row)
-        answer = self.reasoner.answer_of(job.question.text, flight.start, written)
-        if stopped:
-            answer = replace(answer, text=text, value=self.reasoner.text.value(text), finished=True)
-        decoded = None
-        if job.question.decoded_thoughts:
-            thoughts = flight.start.context.thoughts
-            reader = self.reasoner
-            decoded = [] if thoughts is None else named_tokens(reader.model, reader.text, thoughts[row])
-        unknown_id = self.reasoner.text.unknown_id
-        unknown = 0 if unknown_id is None else job.ids.count(unknown_id)
-        return Finished(answer, len(job.ids), flight.start.thoughts, len(written.ids), unknown, decoded)
+    def _failed(self, job: Job, error: Exception) -> None:
+        """It failed alone. Where memory ran out it may try once more."""
+        if not out_of_memory(error):
+            log.error("an answer failed", exc_info=error)
+            self._end(job, error)
+        elif not job.tried_again:
+            job.tried_again = True
+            self._put_back(job)
+        else:
+            with self._changed:
+                after = self._invitations.retry_after(len(self._waiting) + len(self._taken), 1)
+            self._end(
+                job, EngineBusy("The server has run out of memory for this answer. Ask again later.", after)
+            )
 
+    def _put_back(self, job: Job) -> None:
+        """To the front of the line. What it was told already is not told again."""
+        with self._changed:
+            if job.is_wanted:
+                job.is_taken = False
+                self._taken.remove(job)
+                self._waiting.put_back(job)
 
-def _set_at_end(done: threading.Event, event: Event) -> None:
-    if not isinstance(event, str):
-        done.set()
+    # --- what is told ---------------------------------------------------------------------------------------
+
+    def _tell(self, answering: list[Answering]) -> None:
+        """Send what is new in each."""
+        for one in list(answering):
+            if one.job.is_wanted:
+                each_alone([one], self._tell_one, lambda one, error: self._failed(one.job, error))
+
+    def _tell_one(self, one_alone: list[Answering]) -> None:
+        [one] = one_alone
+        job, row, transcript = one.job, one.row, one.transcript
+        job.first_token = time.monotonic() if job.first_token is None else job.first_token
+        if row.error is not None:
+            raise row.error
+        if not (row.done or job.question.in_pieces or job.question.stop):
+            return  # nobody asks what it says so far
+        transcript.read(row)
+        done = row.done or transcript.stopped
+        text, tokens = transcript.ready(done)
+        new_tokens = tuple((transcript.tokens or [])[job.told_tokens : tokens])
+        if job.question.in_pieces and (len(text) > job.told or (done and new_tokens)):
+            self._send(job, Piece(text[job.told :], new_tokens))
+            job.told, job.told_tokens = max(len(text), job.told), max(tokens, job.told_tokens)
+        if done:
+            self._end(job, finished(self.reasoner, one))
+
+    def _read_only(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._end(job, read_only(self.reasoner, job))
+
+    def _end(self, job: Job, event: Finished | Exception) -> None:
+        """Its last event, once."""
+        with self._changed:
+            if job.ended:
+                return
+            job.ended = True
+            self._ended += 1
+        try:
+            self._send(job, event)
+        except BaseException:
+            job.ended = False  # it was told nothing yet
+            raise
+
+    def _send(self, job: Job, event: Event) -> None:
+        if job.cancelled:
+            return
+        try:
+            job.deliver(event)
+        except BaseException:
+            job.ended = True
+            log.exception("what was told could not be delivered; the job is dropped")

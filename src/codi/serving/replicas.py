@@ -26,6 +26,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from codi.errors import UsageError
+from codi.serving import replica_proxy
 
 NAME = "codi"
 LOCAL = "local"
@@ -54,8 +55,12 @@ class ReplicaSettings:
     api_key: str | None = None
     max_batch: int = 64
     max_waiting: int = 256
+    max_positions: int = 65_536
     max_body_bytes: int = 1_000_000
     max_latents: int = 64
+    allow_origins: tuple[str, ...] = ()
+    seconds_to_send: float = 30
+    seconds_idle: int = 5
 
     def fitted(self, there: Mapping[str, float]) -> ReplicaSettings:
         """These settings with a number of GPUs. there: what the cluster has.
@@ -87,7 +92,12 @@ def application(settings: ReplicaSettings) -> serve.Application:
         reasoner = LatentReasoner.from_pretrained(
             settings.checkpoint, device=settings.device, base=settings.base
         )
-        engine = Engine(reasoner, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+        engine = Engine(
+            reasoner,
+            max_batch=settings.max_batch,
+            max_waiting=settings.max_waiting,
+            max_positions=settings.max_positions,
+        )
         engine.warm_up()
         return build_app(
             engine,
@@ -95,6 +105,8 @@ def application(settings: ReplicaSettings) -> serve.Application:
             api_key=settings.api_key,
             max_body_bytes=settings.max_body_bytes,
             max_latents=settings.max_latents,
+            allow_origins=settings.allow_origins,
+            seconds_to_send=settings.seconds_to_send,
             replica=serve.get_replica_context().replica_id.unique_id,
         )
 
@@ -120,6 +132,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
     be reached, has no room, or a replica fails to start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told anything unless asked to
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", replica_proxy.IMPORT_PATH)
     local = address == LOCAL
     if local:
         settings = settings.fitted({"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})
@@ -139,7 +152,7 @@ def deployed(settings: ReplicaSettings, address: str, host: str, port: int) -> I
             settings = settings.fitted(resources())
         serve.start(
             proxy_location="EveryNode",
-            http_options={"host": host, "port": port},
+            http_options={"host": host, "port": port, "keep_alive_timeout_s": settings.seconds_idle},
             logging_config=QUIET,
         )
         if local:

@@ -6,12 +6,13 @@ import errno
 import logging
 import socket
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from codi.errors import UsageError
+from codi.serving.connections import limited_protocol
 
 if TYPE_CHECKING:
     from codi.serving.thought_session import ThoughtSession
@@ -68,17 +69,32 @@ def add_page(app: FastAPI, session: ThoughtSession, name: str) -> None:
     )
 
 
-def serve(app: FastAPI, taken: socket.socket, seconds_to_leave: int | None = None) -> None:
-    """Serve until interrupted or told to end (SIGTERM); what runs is finished first.
+def serve(app: FastAPI, taken: socket.socket, **options: Any) -> None:
+    """Serve until interrupted or told to end (SIGTERM); what runs is finished first. options: of `server`."""
+    server(app, **options).run(sockets=[taken])
 
-    seconds_to_leave: how long open connections have then; None is as long as they need.
+
+def server(
+    app: FastAPI,
+    *,
+    seconds_to_leave: int | None = None,
+    seconds_to_send: float = 30,
+    seconds_idle: int = 5,
+) -> uvicorn.Server:
+    """What serves an app.
+
+    seconds_to_leave: how long open connections have when it stops; None is as long as they need;
+    seconds_to_send: for a request's headers; seconds_idle: between two requests of a connection.
     """
+    refused = getattr(app.state, "refused", lambda _: None)
     config = uvicorn.Config(
         app,
+        http=limited_protocol(seconds_to_send, refused),
+        timeout_keep_alive=seconds_idle,
         log_level="warning",
         access_log=False,
         ws="wsproto",
         timeout_graceful_shutdown=seconds_to_leave,
         backlog=4096,
     )
-    uvicorn.Server(config).run(sockets=[taken])
+    return uvicorn.Server(config)

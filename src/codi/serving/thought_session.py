@@ -12,8 +12,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,7 +124,9 @@ class ThoughtSession:
     one_at_a_time: held while the model runs, where others use it too.
     """
 
-    def __init__(self, reasoner: LatentReasoner, one_at_a_time: threading.Lock | None = None) -> None:
+    def __init__(
+        self, reasoner: LatentReasoner, one_at_a_time: AbstractContextManager[Any] | None = None
+    ) -> None:
         refuse_without_thoughts(reasoner)
         self.reasoner = reasoner
         self.latents = reasoner.method.thought_positions() - 2

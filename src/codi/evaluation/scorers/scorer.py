@@ -13,13 +13,15 @@ from codi.errors import DataError
 
 
 class AnswerReader(Protocol):
-    """How a model writes its answers; `codi.data.encoding.TextEncoder` is one.
+    """How a model writes its answers; `codi.data.encoding.TextEncoder` is one."""
 
-    prompt: what stands before an answer; suffix: what stands after it.
-    """
+    @property
+    def prompt(self) -> str:
+        """What stands before an answer."""
 
-    prompt: str
-    suffix: str
+    @property
+    def suffix(self) -> str:
+        """What stands after it."""
 
     def value(self, text: str) -> str | None:
         """What stands after the last answer prompt in `text`, or None where nothing does."""

@@ -1,0 +1,115 @@
+"""How fast answers come, and when those for whom there is no room are told to come again."""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+
+SECONDS_AN_ANSWER = 0.05
+"""The pace that is supposed before any was measured."""
+REMEMBERED = 10
+"""Refused questions that are taken to come again, for each that may wait."""
+INVITED = 0.8
+"""Of what is answered in a time, the part for which the refused are told to come: pace and arrivals vary."""
+
+
+class Pace:
+    """How many seconds of the engine's time an answer takes: over the last answers, from whole ones.
+
+    What counts is the pace under load: an answer alone takes a batch's time. Until there was load, the pace
+    is that of all answers.
+    """
+
+    def __init__(self) -> None:
+        self._all, self._crowded = _Ends(), _Ends()
+
+    def worked(self, seconds: float, answers: int, somebody_waits: bool) -> None:
+        """The engine worked so long, and so many answers ended."""
+        for ends in (self._all, self._crowded) if somebody_waits else (self._all,):
+            ends.add(seconds, answers)
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds an answer takes, above 0."""
+        ends = self._crowded if self._crowded.number >= _Ends.ENOUGH else self._all
+        return max(ends.seconds_each if ends.number else SECONDS_AN_ANSWER, 1e-6)
+
+
+class _Ends:
+    """When the last answers ended, on a clock that runs while the engine works."""
+
+    ENOUGH = 16
+
+    def __init__(self) -> None:
+        self._clock = 0.0
+        self._ends: deque[float] = deque([0.0], maxlen=129)
+
+    def add(self, seconds: float, answers: int) -> None:
+        self._clock += seconds
+        self._ends.extend([self._clock] * answers)
+
+    @property
+    def number(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def seconds_each(self) -> float:
+        return (self._ends[-1] - self._ends[0]) / self.number
+
+
+class Invitations:
+    """When those who were refused were told to come again: spread so that they find room when they come.
+
+    Told all the same time, they would come all at once and most be refused again, and again.
+    """
+
+    def __init__(self, room: int, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        """room: how many may wait."""
+        self._room, self._pace, self._clock = room, pace, clock
+        self._times: list[float] = []  # in order
+
+    def retry_after(self, waiting: int, refused: int, again: bool = False) -> int:
+        """Whole seconds, 1 at least, after which so many refused questions find room.
+
+        Not before those are answered who wait or are about to come, and at a time for which no more were told
+        to come than there is room for. Who comes `again` as told needs but a place to become free. Who asks
+        without waiting is counted each time: no more are remembered than `REMEMBERED` for each that may wait.
+        """
+        now, each = self._clock(), self._pace.seconds_each
+        del self._times[: bisect_left(self._times, now)]
+        if again:
+            after = max(1, math.ceil(refused * each))
+        else:
+            about_to_come = bisect_left(self._times, now + 1)
+            after = self._with_room(now, max(1, math.ceil((waiting + about_to_come) * each)), refused, each)
+        if len(self._times) < REMEMBERED * self._room:
+            for _ in range(refused):
+                insort(self._times, now + after)
+        return after
+
+    def kept_free(self) -> int:
+        """Places kept for those who were told to come while those who wait now are answered.
+
+        They come while others ask for the first time; without places of their own they would be refused
+        again and again. A quarter of the line is open to anybody.
+        """
+        now = self._clock()
+        soon = bisect_left(self._times, now + self._room * self._pace.seconds_each)
+        expected = soon - bisect_left(self._times, now)
+        return max(0, min(expected, self._room) - self._room // 4)
+
+    def _with_room(self, now: float, soonest: int, refused: int, each: float) -> int:
+        """The first whole second from `soonest` on for which few enough were told to come."""
+        span = max(each, min(1.0, self._room * each))
+        most = max(1, round(INVITED * span / each))
+        latest = soonest + math.ceil(REMEMBERED * self._room * each / INVITED)
+        for after in range(soonest, latest, max(1, int(span))):
+            when = now + after
+            at = bisect_left(self._times, when)
+            told = max(at - bisect_left(self._times, when - span), bisect_left(self._times, when + span) - at)
+            if told + min(refused, most) <= most:
+                return after
+        return latest
