@@ -102,7 +102,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
     assert result.outcomes == (True, True, True, False, False)
     assert seen == [(2, 5), (4, 5), (5, 5)]
     saved = json.loads(json.dumps(result.as_dict()))
-    assert saved["scorer"] == "codi"
+    assert saved["scorer"] == "number"  # chosen from the answers
     assert saved["ci95"] == list(result.ci95)
     assert "60.0 %" in result.describe()
     assert "1 unreadable" in result.describe()
@@ -116,7 +116,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
         "text": "The answer is: 7",
         "value": "7",
         "correct": False,
-        "scorer": "codi",
+        "scorer": "number",
         "thoughts": 8,
         "passes": 10,
         "answer_tokens": 1,
@@ -209,6 +209,8 @@ def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 def test_bad_requests_are_refused_before_anything_is_answered() -> None:
     reasoner = scripted()
     with pytest.raises(DataError, match=r"'e9'.*'plenty'"):
+        evaluate(reasoner, [*examples(), Example("e9", "How many?", (), "plenty")], scorer="codi")
+    with pytest.raises(DataError, match=r"No one scorer fits.*'plenty' \(example 'e9'\)"):
         evaluate(reasoner, [*examples(), Example("e9", "How many?", (), "plenty")])
     with pytest.raises(DataError, match="no examples"):
         evaluate(reasoner, [])

@@ -12,7 +12,7 @@ from typing import IO, Any
 from codi.errors import DataError, UsageError
 
 Prediction = dict[str, Any]
-"""Of one question: id, question, gold, text, value, correct, scorer, thoughts, passes, answer_tokens, finished.
+"""One question: id, question, gold, text, value, correct, scorer, thoughts, passes, answer_tokens, finished.
 A value of None is an answer that the scorer could not read."""
 
 
