@@ -89,7 +89,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
         batch_size=2,
         latency_questions=3,
         on_progress=lambda done, total: seen.append((done, total)),
-        predictions_path=path,
+        predictions=path,
     )
     assert (result.correct, result.n, result.unreadable) == (3, 5, 1)
     assert result.accuracy == 0.6
@@ -102,7 +102,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
     assert result.outcomes == (True, True, True, False, False)
     assert seen == [(2, 5), (4, 5), (5, 5)]
     saved = json.loads(json.dumps(result.as_dict()))
-    assert saved["scorer"] == "codi"
+    assert saved["scorer"] == "number"  # chosen from the answers
     assert saved["ci95"] == list(result.ci95)
     assert "60.0 %" in result.describe()
     assert "1 unreadable" in result.describe()
@@ -116,7 +116,7 @@ def test_result_counts_scores_and_costs(tmp_path: Path) -> None:
         "text": "The answer is: 7",
         "value": "7",
         "correct": False,
-        "scorer": "codi",
+        "scorer": "number",
         "thoughts": 8,
         "passes": 10,
         "answer_tokens": 1,
@@ -171,44 +171,46 @@ def test_sampling_reaches_the_reasoner_in_one_call() -> None:
 def test_a_run_that_fails_before_its_first_row_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(scripted(fail_at_batch=1), examples(), predictions_path=path)
+        evaluate(scripted(fail_at_batch=1), examples(), predictions=path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_run_keeps_its_finished_rows_and_later_runs_do_not_lose_them(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(scripted(fail_at_batch=3), examples(), batch_size=2, predictions_path=path)
+        evaluate(scripted(fail_at_batch=3), examples(), batch_size=2, predictions=path)
     assert not path.exists()
     partial = tmp_path / "predictions.jsonl.partial"
     assert [row["id"] for row in read_jsonl(partial)] == ["e0", "e1", "e2", "e3"]
     untouched = scripted()
     with pytest.raises(UsageError, match="already exists"):
-        evaluate(untouched, examples(), predictions_path=path)
+        evaluate(untouched, examples(), predictions=path)
     assert untouched.calls == []
     assert len(read_jsonl(partial)) == 4
-    evaluate(scripted(), examples(), predictions_path=path, latency_questions=0, overwrite=True)
+    evaluate(scripted(), examples(), predictions=path, latency_questions=0, overwrite=True)
     assert len(read_jsonl(path)) == 5
     with pytest.raises(UsageError, match="already exists"):
-        evaluate(scripted(), examples(), predictions_path=path)
+        evaluate(scripted(), examples(), predictions=path)
 
 
 def test_predictions_that_cannot_be_written_say_so(tmp_path: Path) -> None:
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     with pytest.raises(DataError, match="could not be written"):
-        evaluate(scripted(), examples(), predictions_path=tmp_path / "blocked" / "predictions.jsonl")
+        evaluate(scripted(), examples(), predictions=tmp_path / "blocked" / "predictions.jsonl")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to stand for a full disk")
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl.partial").symlink_to("/dev/full")
     with pytest.raises(DataError, match="No space left"):
-        evaluate(scripted(), examples(), predictions_path=tmp_path / "predictions.jsonl", overwrite=True)
+        evaluate(scripted(), examples(), predictions=tmp_path / "predictions.jsonl", overwrite=True)
 
 
 def test_bad_requests_are_refused_before_anything_is_answered() -> None:
     reasoner = scripted()
     with pytest.raises(DataError, match=r"'e9'.*'plenty'"):
+        evaluate(reasoner, [*examples(), Example("e9", "How many?", (), "plenty")], scorer="codi")
+    with pytest.raises(DataError, match=r"No one scorer fits.*'plenty' \(example 'e9'\)"):
         evaluate(reasoner, [*examples(), Example("e9", "How many?", (), "plenty")])
     with pytest.raises(DataError, match="no examples"):
         evaluate(reasoner, [])
@@ -363,5 +365,5 @@ def test_real_files_are_the_benchmarks(name: str) -> None:
 def test_a_lone_surrogate_does_not_stop_the_run(tmp_path: Path) -> None:
     odd = [Example("e\ud800", "q", (), "3")]
     path = tmp_path / "predictions.jsonl"
-    evaluate(Scripted({"q": "3"}), odd, latency_questions=0, predictions_path=path)
+    evaluate(Scripted({"q": "3"}), odd, latency_questions=0, predictions=path)
     assert read_jsonl(path)[0]["id"] == "e\ud800"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import codi
 from codi.commands import options
 from codi.commands.console import check_output, note, print_table, write_json
 
@@ -23,9 +24,7 @@ def compare(
 
     from dataclasses import asdict
 
-    from codi.evaluation.comparison import compare_predictions
-
-    found = compare_predictions(first, second, seed)
+    found = codi.compare(first, second, seed)
     rows = [
         [str(file), f"{accuracy:.1%}", f"{low:.1%} to {high:.1%}", scorer or "–"]
         for file, accuracy, (low, high), scorer in zip(

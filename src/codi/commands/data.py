@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import codi
 from codi.commands import data_annotate, data_cache, options
 from codi.commands.console import check_output, print_table
 from codi.commands.data_vary import vary
@@ -98,7 +99,7 @@ def data(
         raise UsageError(f"--count must be at least 1, got {count}.")
 
     from codi.commands import data_show
-    from codi.data.sources import load_examples, write_jsonl
+    from codi.data.sources import write_jsonl
 
     name, part, limit = _resolve(source, split, count, seed)
     columns = options.named_columns(question_column, answer_column, rationale_column, steps_column)
@@ -107,7 +108,7 @@ def data(
     given = {"columns": columns, "skip_bad_rows": skip_bad_rows or None, "steps_rule": steps_rule}
     given["annotations"] = annotations
     settings |= {key: value for key, value in given.items() if value is not None}
-    examples, report = load_examples(name, split=part, limit=limit, **settings)
+    examples, report = codi.load_examples(name, split=part, limit=limit, **settings)
     typer.echo(report.describe())
     if show is not None and read_as is not None:
         typer.echo(data_show.shown(name, examples, read_as, tokenizer, show))

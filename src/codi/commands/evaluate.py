@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import codi
 from codi import processes
 from codi.commands import options
 from codi.commands.console import (
@@ -21,14 +22,11 @@ from codi.commands.console import (
 from codi.errors import UsageError
 
 if TYPE_CHECKING:
-    from codi.data.example import Example, LoadReport
     from codi.data.sources import Columns
-    from codi.evaluation.benchmarks import Benchmark
+    from codi.evaluation.benchmarks import LoadedBenchmark
     from codi.evaluation.runner import EvaluationResult, Reasoner
     from codi.generation.latent_reasoner import LatentReasoner
     from codi.generation.published_behaviour import PublishedBehaviour
-
-    Loaded = tuple[list[Example], LoadReport, Benchmark]
 
 AS_PUBLISHED = -1
 """Stands for the number of a run: not a sampled one, but that of `--published-behaviour`."""
@@ -195,14 +193,12 @@ def _predictions_file(folder: Path | None, name: str, run: int, runs: int) -> Pa
 def _measure(
     reasoner: Reasoner,
     name: str,
-    loaded: Loaded,
+    loaded: LoadedBenchmark,
     predictions: Path | None,
     overwrite: bool,
     settings: dict[str, Any],
 ) -> EvaluationResult:
-    from codi.evaluation.runner import evaluate as run
-
-    examples, report, benchmark = loaded
+    _, report, benchmark = loaded
     if not processes.is_first():  # it answers its share; process 0 shows, writes and times for all
         predictions, settings = None, {**settings, "latency_questions": 0}
     else:
@@ -214,12 +210,11 @@ def _measure(
 
         reasoner = spread(reasoner)
     with progress(name) as on_progress, processes.speaking_for_itself():
-        return run(
+        return codi.evaluate(
             reasoner,
-            examples,
-            scorer=benchmark.scorer,
+            loaded,
             on_progress=on_progress if processes.is_first() else None,
-            predictions_path=predictions,
+            predictions=predictions,
             overwrite=overwrite,
             **settings,
         )
@@ -229,7 +224,7 @@ def _as_dict(
     checkpoint: str,
     reasoner: LatentReasoner,
     settings: dict[str, Any],
-    loaded: dict[str, Loaded],
+    loaded: dict[str, LoadedBenchmark],
     measured: Found,
 ) -> dict[str, Any]:
     """What `--output` holds: a set's first run, and where there are several all, their mean and deviation.
@@ -278,13 +273,13 @@ def _load(
     columns: Columns | None,
     limit: int | None,
     allow_partial: bool,
-) -> dict[str, Loaded]:
+) -> dict[str, LoadedBenchmark]:
     """Every set by name, loaded before any model: a mistyped name must not cost a minute of answering."""
     from codi.evaluation.benchmarks import find_benchmark, load_benchmark
 
     chosen = {name: find_benchmark(name, scorer=scorer, columns=columns) for name in names}
     copies = _copies(names, files)
-    loaded: dict[str, Loaded] = {}
+    loaded: dict[str, LoadedBenchmark] = {}
     for name, benchmark in chosen.items():
         if benchmark.name in loaded:
             raise UsageError(

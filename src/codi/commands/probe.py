@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,10 @@ from codi.commands import options
 from codi.commands.console import check_output, load_reasoner, note, progress, write_json
 from codi.commands.probe_tables import print_benchmark, print_question
 from codi.errors import UsageError
-from codi.storage import write_whole
 
 if TYPE_CHECKING:
-    from codi.interpretability.benchmark_report import BenchmarkReport
     from codi.interpretability.lenses import TunedLens
-    from codi.interpretability.question_report import QuestionReport
+    from codi.interpretability.report import Report
 
 
 def probe(
@@ -62,47 +61,42 @@ def probe(
     for path in (output, json_output, train_lens):
         check_output(path, overwrite)
 
-    from codi.interpretability.benchmark_report import PARTS, benchmark_report, check_parts
+    from codi.evaluation.benchmarks import load_benchmark
+    from codi.interpretability.benchmark_report import PARTS, check_parts
     from codi.interpretability.lenses import load_lens
-    from codi.interpretability.question_report import question_report
+    from codi.interpretability.report import Report
     from codi.interpretability.thinking import refuse_without_thoughts
 
-    reasoner = load_reasoner(checkpoint, device, base)
+    loaded = None
     if benchmark is not None:
+        loaded = load_benchmark(benchmark, file=str(file) if file else None, limit=count)
+    reasoner = load_reasoner(checkpoint, device, base)
+    if loaded is not None:
         check_parts(reasoner, part or PARTS, latents)
     if question is not None or lens is not None or train_lens is not None:
         refuse_without_thoughts(reasoner, latents)
     tuned: TunedLens | None = load_lens(lens, reasoner.model) if lens is not None else None
-    examples: list[Any] = []
-    scorer = "codi"
-    if benchmark is not None:
-        from codi.evaluation.benchmarks import load_benchmark
-
-        examples, _, found = load_benchmark(benchmark, file=str(file) if file else None, limit=count)
-        scorer = found.scorer
-    if train_lens is not None:
-        tuned, examples = _train_lens(reasoner, examples, train_lens, str(benchmark), latents, seed)
-    asked: QuestionReport | None = None
-    measured: BenchmarkReport | None = None
+    if train_lens is not None and loaded is not None:
+        tuned, rest = _train_lens(reasoner, loaded.examples, train_lens, str(benchmark), latents, seed)
+        loaded = loaded._replace(examples=rest)
+    found = Report(None, None)
     if question is not None:
-        asked = question_report(reasoner, question, latents=latents, layer=layer, head=head, lens=tuned)
-        print_question(asked)
-    if benchmark is not None:
+        found = codi.probe(
+            reasoner, question, latents=latents, layer=layer, head=head, lens=tuned, seed=seed
+        )
+    if found.question is not None:  # before a long measurement begins
+        print_question(found.question)
+    if loaded is not None:
         with progress("probing") as bar:
-            measured = benchmark_report(
-                reasoner, benchmark, examples, scorer=scorer, parts=part or PARTS, what=patch, pairs=pairs,
-                latents=latents, lens=tuned, batch_size=batch_size, seed=seed, progress=lambda _: bar,
+            measured = codi.probe(
+                reasoner, benchmark=loaded, parts=part or PARTS, patch=patch, pairs=pairs, latents=latents,
+                layer=layer, head=head, lens=tuned, batch_size=batch_size, seed=seed, progress=lambda _: bar,
             )  # fmt: skip
-        print_benchmark(measured)
-    notes = {
-        "checkpoint": checkpoint,
-        "method": reasoner.method.name,
-        "latents": _latents_in_words(reasoner, latents),
-        "attention": _attention_in_words(layer, head),
-        "seed": str(seed),
-        "codi": codi.__version__,
-    }
-    _write(asked, measured, notes, output, json_output, figures)
+        if measured.benchmark is not None:
+            print_benchmark(measured.benchmark)
+        found = replace(measured, question=found.question)
+    found = replace(found, made_from={"checkpoint": checkpoint, **found.made_from})
+    _write(found, output, json_output, figures)
 
 
 def _train_lens(
@@ -133,47 +127,18 @@ def _train_lens(
     return lens, second
 
 
-def _latents_in_words(reasoner: Any, latents: int | None) -> str:
-    if not reasoner.method.thinks:
-        return "none"
-    trained = reasoner.method.thought_positions() - 2
-    return f"{trained}, as trained" if latents in (None, trained) else f"{latents}; trained: {trained}"
-
-
-def _attention_in_words(layer: int | None, head: int | None) -> str:
-    parts = (("layer", layer), ("head", head))
-    chosen = [f"{name} {number}" for name, number in parts if number is not None]
-    return ", ".join(chosen) or "mean over layers and heads"
-
-
-def _write(
-    asked: QuestionReport | None,
-    measured: BenchmarkReport | None,
-    notes: dict[str, str],
-    output: Path | None,
-    json_output: Path | None,
-    figures: Path | None,
-) -> None:
+def _write(found: Report, output: Path | None, json_output: Path | None, figures: Path | None) -> None:
     if json_output is not None:
-        values: dict[str, Any] = {"made_from": notes}
-        if asked is not None:
-            values["question"] = asked.as_dict()
-        if measured is not None:
-            values["benchmark"] = measured.as_dict()
-        write_json(json_output, values)
+        write_json(json_output, found.as_dict())
     if output is not None:
-        from codi.interpretability.report_page import report_page
-
-        write_whole(output, report_page("What the model thinks", asked, measured, notes))
+        found.save_page(output)
     if figures is not None:
-        from codi.interpretability.figures import save_figures
-
-        save_figures(figures, asked, measured)
+        found.save_figures(figures)
     if output is not None or figures is not None:
         from codi.interpretability.figure_text import in_code_points
         from codi.interpretability.figures import characters_without_a_font
 
-        missing = characters_without_a_font(asked)
+        missing = characters_without_a_font(found.question)
         if missing:
             note(
                 f"No installed font has {in_code_points(missing)}; the figures draw □ there (the page's text "

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import codi
 from codi import processes
 from codi.commands import options
 from codi.commands.console import print_table
@@ -33,25 +34,17 @@ def train(
         return
     if recipe is None or (output is None and not dry_run):
         raise UsageError("Name a recipe and an --output folder; `codi train --list` shows the recipes.")
-    if resume and overwrite:
-        raise UsageError("--resume goes on with a run and --overwrite deletes it. Give one of them.")
-    if output is not None and output.exists() and not output.is_dir():
-        raise UsageError(f"The output '{output}' is a file. Give a folder.")
-
-    from codi.training.recipes import load_recipe
-
-    config = load_recipe(recipe, list(settings or []))
-    if dry_run:
+    if dry_run or output is None:
         import yaml
 
+        from codi.training.recipes import load_recipe
+
+        config = load_recipe(recipe, settings)
         if processes.is_first():
             typer.echo(yaml.safe_dump(config.as_dict(), sort_keys=False).rstrip())
         return
-    assert output is not None
 
-    from codi.training.run import train as run
-
-    result = run(config, output, resume=resume, overwrite=overwrite)
+    result = codi.train(recipe, output, settings, resume=resume, overwrite=overwrite)
     processes.leave()
     if not processes.is_first():
         return

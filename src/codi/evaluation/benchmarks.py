@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from codi.data.example import Example, LoadReport
 from codi.errors import DataError, UsageError, nearest
@@ -53,6 +53,14 @@ class Benchmark:
     def generated(self) -> bool:
         """Whether the questions are generated here, in any number."""
         return self.source == GENERATED
+
+
+class LoadedBenchmark(NamedTuple):
+    """The examples of a set, the account of what was read and left out, and the set as evaluated."""
+
+    examples: list[Example]
+    report: LoadReport
+    benchmark: Benchmark
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -166,7 +174,7 @@ def load_benchmark(
     allow_partial: bool = False,
     count: int | None = None,
     seed: int | None = None,
-) -> tuple[list[Example], LoadReport, Benchmark]:
+) -> LoadedBenchmark:
     """The questions of a named benchmark or of a file.
 
     Args:
@@ -210,7 +218,7 @@ def load_benchmark(
         report.dropped[reason] = len(examples) - limit
         report.kept = limit
         examples = examples[:limit]
-    return examples, report, benchmark
+    return LoadedBenchmark(examples, report, benchmark)
 
 
 def _where(

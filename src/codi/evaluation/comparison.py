@@ -6,12 +6,12 @@ the difference of two accuracies over different questions says nothing about the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from codi.errors import DataError
+from codi.evaluation.predictions import Prediction, by_id, read_predictions
+from codi.evaluation.runner import EvaluationResult
 from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, paired_difference
 
 
@@ -35,13 +35,17 @@ class Comparison:
     """What each was scored with; None where a file, made by an earlier version, does not say."""
 
 
-def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
-    """Compare two files that `codi eval --predictions` wrote.
+def compare(
+    first: str | Path | EvaluationResult, second: str | Path | EvaluationResult, seed: int = 0
+) -> Comparison:
+    """Whether the second system differs from the first on the same questions: `codi compare`.
 
-    seed: of the bootstrap. Raises DataError for a file that cannot be read, a row without the fields that
-    predictions have, or files of different questions.
+    first, second: what `evaluate` returned, or the file that it wrote; seed: of the bootstrap. Raises
+    DataError for a file that cannot be read, a row without the fields that predictions have, or different
+    questions.
     """
-    one, two = _read(first), _read(second)
+    one, two = _rows(first, "the first result"), _rows(second, "the second result")
+    first, second = _name(first, "the first"), _name(second, "the second")
     if one.keys() != two.keys():
         lacking = sorted(one.keys() ^ two.keys())
         holder = first if lacking[0] in one else second
@@ -62,8 +66,8 @@ def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
     difference, low, high = paired_difference(first_right, second_right, seed)
     accuracy = (sum(first_right) / n, sum(second_right) / n)
     return Comparison(
-        first=str(first),
-        second=str(second),
+        first=first,
+        second=second,
         n=n,
         accuracy=accuracy,
         ci95=(accuracy_interval(sum(first_right), n), accuracy_interval(sum(second_right), n)),
@@ -76,32 +80,16 @@ def compare_predictions(first: Path, second: Path, seed: int = 0) -> Comparison:
     )
 
 
-def _scorer(rows: dict[str, dict[str, Any]]) -> str | None:
+def _scorer(rows: dict[str, Prediction]) -> str | None:
     """The scorer of a file's rows; where there were several, all."""
     return ", ".join(sorted({row["scorer"] for row in rows.values() if row.get("scorer")})) or None
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The rows of a predictions file by question id."""
-    if not path.is_file():
-        raise DataError(
-            f"There is no predictions file '{path}'. `codi eval --predictions FOLDER` writes them."
-        )
-    rows: dict[str, dict[str, Any]] = {}
-    text = path.read_text(encoding="utf-8").removesuffix("\n")
-    for number, line in enumerate(text.split("\n") if text else [], start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"'{path}', line {number}: not JSON ({error.msg}).") from error
-        lacking = [name for name in ("id", "question", "gold", "correct") if name not in row]
-        if lacking:
-            raise DataError(
-                f"'{path}', line {number}: a prediction needs '{lacking[0]}', found {', '.join(sorted(row))}."
-            )
-        if row["id"] in rows:
-            raise DataError(f"'{path}', line {number}: the id '{row['id']}' was there before.")
-        rows[row["id"]] = row
-    if not rows:
-        raise DataError(f"'{path}' is empty.")
-    return rows
+def _rows(of: str | Path | EvaluationResult, name: str) -> dict[str, Prediction]:
+    if isinstance(of, EvaluationResult):
+        return by_id(of.predictions, f"{name}, question")
+    return read_predictions(Path(of))
+
+
+def _name(of: str | Path | EvaluationResult, name: str) -> str:
+    return name if isinstance(of, EvaluationResult) else str(of)

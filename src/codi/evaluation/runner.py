@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+from codi.data.columns import Columns
 from codi.data.example import Example
 from codi.errors import DataError, UsageError
-from codi.evaluation.benchmarks import format_question
-from codi.evaluation.scorers import Scorer, check_gold_answers, scorer_for
+from codi.evaluation.benchmarks import LoadedBenchmark, format_question, load_benchmark
+from codi.evaluation.predictions import Prediction, PredictionWriter
+from codi.evaluation.scorers import AUTO, Scorer, check_gold_answers, scorer_for
 from codi.evaluation.statistics import accuracy_interval, latency_summary
 from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling
+from codi.generation.latent_reasoner import LatentReasoner
 
 WARM_UP_QUESTIONS = 2
 
@@ -68,6 +69,7 @@ class EvaluationResult:
         cut_off: answers that max_new_tokens or the model's last position ended.
         latency_ms: `{"median", "p95", "n"}` in milliseconds per question at batch 1; None where not measured.
         outcomes: right or wrong for each question in order, for paired tests; not part of `as_dict`.
+        predictions: what each question was answered, in order, for `compare`; not part of `as_dict`.
     """
 
     accuracy: float
@@ -82,6 +84,7 @@ class EvaluationResult:
     cut_off: int
     latency_ms: dict[str, float] | None
     outcomes: tuple[bool, ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON-ready values, without the outcome of each question."""
@@ -113,129 +116,89 @@ class EvaluationResult:
         return line + (f", {self.cut_off} cut off" if self.cut_off else "")
 
 
-class PredictionWriter(AbstractContextManager["PredictionWriter"]):
-    """Writes predictions as JSON lines to `<path>.partial`, which becomes `<path>` when all are there.
-
-    A file under its final name is therefore always complete, and an interrupted run leaves its finished rows
-    in the partial file.
-    """
-
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        """Refuses to touch earlier predictions, finished or partial, unless `overwrite`.
-
-        Raises:
-            UsageError: predictions are already there.
-        """
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        for earlier in (self.path, self.partial):
-            if earlier.exists() and not overwrite:
-                raise UsageError(
-                    f"Predictions are to be written to '{path}', but '{earlier}' already exists. "
-                    "Choose another output, move it away, or allow overwriting."
-                )
-        self._file: IO[str] | None = None
-        self._rows = 0
-
-    def __enter__(self) -> PredictionWriter:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Half of a surrogate pair has no UTF-8 form; its backslash form is also its JSON escape.
-            self._file = self.partial.open("w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise self._failure(error) from error
-        return self
-
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append `rows` and hand them to the operating system at once.
-
-        Raises:
-            DataError: the disk refuses; rows written before stay in the partial file.
-        """
-        assert self._file is not None, "write() belongs inside the with block"
-        try:
-            self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            self._file.flush()
-        except OSError as error:
-            raise self._failure(error) from error
-        self._rows += len(rows)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._file is not None
-        try:
-            # Closing flushes again: after a failed write it fails the same way, and the first error counts.
-            self._file.close()
-            if kind is None:
-                self.partial.replace(self.path)
-            elif not self._rows:  # an empty file would only stand in the way of the next attempt
-                self.partial.unlink()
-        except OSError as failure:
-            if kind is None:
-                raise self._failure(failure) from failure
-
-    def _failure(self, error: OSError) -> DataError:
-        return DataError(
-            f"Predictions could not be written to '{self.path}': {error.strerror or error}. "
-            f"Rows already finished stay in '{self.partial}'. Free some space or choose another output."
-        )
+Questions = str | Path | LoadedBenchmark | Sequence[Example]
+"""A benchmark's name, a source of one's own, what `load_benchmark` made of either, or examples."""
 
 
 def evaluate(
-    reasoner: Reasoner,
-    examples: Sequence[Example],
+    reasoner: Reasoner | str | Path,
+    benchmark: Questions,
     *,
-    scorer: str | Scorer = "codi",
-    batch_size: int = 64,
+    scorer: str | Scorer | None = None,
+    limit: int | None = None,
+    columns: Columns | None = None,
+    file: str | Path | None = None,
     mode: str | None = None,
+    latents: int | None = None,
+    batch_size: int = 64,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
     max_new_tokens: int | None = None,
-    latents: int | None = None,
     latency_questions: int = 50,
     on_progress: Callable[[int, int], None] | None = None,
-    predictions_path: str | Path | None = None,
+    predictions: str | Path | None = None,
     overwrite: bool = False,
 ) -> EvaluationResult:
-    """Answer every example's question, score the answers and measure their cost.
+    """Answer a benchmark's questions, score the answers and measure their cost: `codi eval`.
+
+        evaluate("runs/mine", "in_domain").accuracy
+        evaluate(reasoner, "mine.csv", columns=Columns(answer="label"), limit=100)
 
     Args:
-        reasoner: what answers; see `Reasoner`.
-        examples: questions with gold answers; questions are stripped and double spaces folded here.
+        reasoner: what answers (see `Reasoner`), or the checkpoint to load, a folder or a hub id.
+        benchmark: a name of `codi.evaluation.benchmarks.BENCHMARKS`, anything that `load_examples` reads,
+            what `load_benchmark` returned, or examples.
         scorer: a scorer or its name (`codi.evaluation.scorers.SCORERS`); 'auto' chooses the one that fits the
-            gold answers. It reads what stands after the reasoner's own answer prompt.
-        batch_size: questions answered at a time.
+            gold answers. None is a named benchmark's own, 'auto' for all else. It reads what stands after the
+            reasoner's own answer prompt.
+        limit: ask the first so many questions only.
+        columns, file: of a source to be loaded, see `load_benchmark`.
         mode: "latent", "explicit" or "direct", as the method allows; None is the method's own.
+        latents, max_new_tokens: handed to the reasoner where given; its own defaults otherwise.
+        batch_size: questions answered at a time.
         temperature, top_k, top_p: sampling; temperature 0 is greedy.
         seed: question i is sampled from (seed, i) alone, so the batch size does not change its answer.
-        max_new_tokens, latents: handed to the reasoner where given; its own defaults otherwise.
         latency_questions: the first so many questions are asked again one by one, after a warm-up, to time
             them; 0 skips the measurement.
         on_progress: called with (questions done, questions in all) after each batch.
-        predictions_path: JSONL file for id, question, gold, text, value, correct, scorer, thoughts, passes,
-            answer_tokens and finished of every question, written batch by batch; see `PredictionWriter`. A
-            value of null is an answer that the scorer could not read.
+        predictions: JSONL file for every question's `Prediction`, written batch by batch; see
+            `PredictionWriter`.
         overwrite: replace predictions already at that path.
 
     Returns:
         The result; `accuracy` is a fraction 0..1.
 
     Raises:
-        UsageError: unknown scorer, one that cannot read the reasoner's answers, a size that makes no sense,
-            or predictions already there.
+        UsageError: an unknown benchmark or scorer, a scorer that cannot read the reasoner's answers, a size
+            that makes no sense, or predictions already there.
         DataError: no examples, or a gold answer the scorer cannot compare (before anything is answered).
+        CheckpointError: a checkpoint that cannot be loaded.
     """
+    if isinstance(benchmark, str | Path):
+        benchmark = load_benchmark(
+            str(benchmark), file=None if file is None else str(file), columns=columns, limit=limit,
+            scorer=scorer if isinstance(scorer, str) else None,
+        )  # fmt: skip
+    elif file is not None or columns is not None:
+        raise UsageError("columns and file say how a source is read, and these examples have been read.")
+    examples, own = (
+        (benchmark.examples, benchmark.benchmark.scorer)
+        if isinstance(benchmark, LoadedBenchmark)
+        else (benchmark, AUTO)
+    )
+    examples = _first(examples, limit)
     _check_request(examples, batch_size, latency_questions)
-    rule = _rule(scorer, examples, reasoner)
+    if isinstance(reasoner, str | Path):
+        reasoner = LatentReasoner.from_pretrained(reasoner)
+    rule = _rule(own if scorer is None else scorer, examples, reasoner)
     mode = reasoner.method.mode(mode)
     sampling = Sampling(temperature, top_k, top_p, seed)
     options: dict[str, Any] = {"mode": mode, "sampling": sampling, "latents": latents}
     if max_new_tokens is not None:
         options["max_new_tokens"] = max_new_tokens
-    writer = PredictionWriter(Path(predictions_path), overwrite=overwrite) if predictions_path else None
+    writer = PredictionWriter(Path(predictions), overwrite=overwrite) if predictions else None
 
     with writer or nullcontext():
         rows = _answer_all(reasoner, examples, rule, batch_size, options, writer, on_progress)
@@ -258,6 +221,7 @@ def evaluate(
         cut_off=sum(not row["finished"] for row in rows),
         latency_ms=latency_ms,
         outcomes=tuple(row["correct"] for row in rows),
+        predictions=tuple(rows),
     )
 
 
@@ -289,6 +253,12 @@ def measure_latencies(
     return milliseconds
 
 
+def _first(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
+    if limit is not None and limit < 1:
+        raise UsageError(f"The limit must be at least 1 question, got {limit}.")
+    return examples[:limit]
+
+
 def _rule(scorer: str | Scorer, examples: Sequence[Example], reasoner: Reasoner) -> Scorer:
     """The scorer for these examples and this reasoner's answers. Raises before anything is answered."""
     if isinstance(scorer, str):
@@ -317,10 +287,10 @@ def _answer_all(
     options: dict[str, Any],
     writer: PredictionWriter | None,
     on_progress: Callable[[int, int], None] | None,
-) -> list[dict[str, Any]]:
+) -> list[Prediction]:
     """Answer `examples` batch by batch; one scored row each, in their order."""
     questions = [format_question(example.question) for example in examples]
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Prediction] = {}
     for batch in reasoner.answer_batches(questions, batch_size=batch_size, **options):
         scored = {
             number: _scored_row(examples[number], questions[number], answer, scorer)
@@ -336,7 +306,7 @@ def _answer_all(
     return [rows[number] for number in range(len(examples))]
 
 
-def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer) -> dict[str, Any]:
+def _scored_row(example: Example, question: str, answer: Answer, scorer: Scorer) -> Prediction:
     return {
         "id": example.id,
         "question": question,

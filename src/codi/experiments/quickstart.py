@@ -126,7 +126,7 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
         examples, _, benchmark = load_benchmark(name, count=job.questions)
         predictions = job.output.parent / "predictions" / job.method / f"{name}.jsonl"
         result = evaluate(
-            reasoner, examples, scorer=benchmark.scorer, latency_questions=0, predictions_path=predictions,
+            reasoner, examples, scorer=benchmark.scorer, latency_questions=0, predictions=predictions,
             overwrite=True,
         )  # fmt: skip
         benchmarks[name] = {

@@ -7,6 +7,8 @@ value.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import resources
@@ -107,27 +109,44 @@ def recipe_text(name_or_path: str) -> str:
     return (resources.files("codi.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 
-def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> RunConfig:
-    """A run configuration from a recipe and `key.path=value` overrides. Raises RecipeError.
+Recipe = str | Path | Mapping[str, Any] | RunConfig
+"""A recipe's name, the path of a YAML file, its values by section, or what those have become."""
+Settings = Sequence[str] | Mapping[str, Any]
+"""What goes over a recipe's values: texts as on the command line, `["method.latents=3"]`, or values by their
+dotted keys, `{"method.latents": 3}`."""
 
-    An override of `method.name` drops the options that the recipe sets for its own method, so that a baseline
-    is one override away; options given as overrides are kept.
+
+def load_recipe(recipe: Recipe, settings: Settings | None = None) -> RunConfig:
+    """A run configuration from a recipe and the settings over it. Raises RecipeError.
+
+    A setting of `method.name` drops the options that the recipe sets for its own method, so that a baseline
+    is one setting away; options given as settings are kept.
     """
-    values = read_yaml(recipe_text(name_or_path), f"The recipe '{name_or_path}'")
-    if not isinstance(values, dict):
-        raise RecipeError(
-            f"The recipe '{name_or_path}' holds no settings; it needs at least 'method' and 'model'."
-        )
-    overrides = list(overrides or [])
-    named = [override for override in overrides if override.startswith("method.name=")]
+    if isinstance(recipe, RunConfig) and not settings:
+        return recipe
+    values, where = _values_of(recipe)
+    given = _split(settings or ())
+    named = [value for path, value in given if path == "method.name"]
     if named:
-        name = named[-1].partition("=")[2].strip()
+        name = str(named[-1]).strip()
         recipe_method = values.get("method")
         if isinstance(recipe_method, dict) and recipe_method.get("name") != name:
             values["method"] = {"name": name}
-    for override in overrides:
-        _apply(values, override)
-    return build_run_config(values, name_or_path)
+    for path, value in given:
+        _apply(values, path, value)
+    return build_run_config(values, where)
+
+
+def _values_of(recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """A recipe's values, free to be changed, and what errors call it."""
+    if isinstance(recipe, RunConfig):
+        return recipe.as_dict(), "the configuration"
+    if isinstance(recipe, Mapping):
+        return deepcopy(dict(recipe)), "the recipe"
+    values = read_yaml(recipe_text(str(recipe)), f"The recipe '{recipe}'")
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe '{recipe}' holds no settings; it needs at least 'method' and 'model'.")
+    return values, str(recipe)
 
 
 def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunConfig:
@@ -202,12 +221,25 @@ def _training_kinds() -> dict[str, Any]:
     return {f.name: hints[f.name] for f in fields(TrainingArguments) if f.init}
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise RecipeError(
-            f"'{override}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3."
+def _split(settings: Settings) -> list[tuple[str, Any]]:
+    """Settings as (dotted key, value): a value that was typed is read by the kind of its key later on."""
+    if isinstance(settings, Mapping):
+        return list(deepcopy(dict(settings)).items())
+    given: list[tuple[str, Any]] = []
+    for setting in [settings] if isinstance(settings, str) else settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise RecipeError(
+                f"'{setting}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3."
+            )
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        given.append(
+            (path, read_yaml(text, f"The value of '{path}', {text!r},") if quoted else Typed(text))
         )
+    return given
+
+
+def _apply(values: dict[str, Any], path: str, value: Any) -> None:
     *sections, key = path.split(".")
     target = values
     for section in sections:
@@ -220,5 +252,4 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise RecipeError(f"'{path}': '{section}' is a single value, not a section.")
         target[section] = inner
         target = inner
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    target[key] = read_yaml(text, f"The value of '{path}', {text!r},") if quoted else Typed(text)
+    target[key] = str(value) if isinstance(value, Path) else value

@@ -14,31 +14,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-import codi
 from codi import processes
 from codi.data.example import Example
-from codi.errors import TrainingError
+from codi.errors import TrainingError, UsageError
 from codi.evaluation.scorers import AUTO, Scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import check_base, check_vocabulary, read_configuration
 from codi.modeling.configuration import ModelConfig
 from codi.storage import write_whole
+from codi.training.account import TrainingResult, is_finished, result_of, versions, write_account
 from codi.training.interruption import kept_on_interrupt
 from codi.training.preparation import PreparedData, prepare
-from codi.training.recipes import RunConfig
+from codi.training.recipes import Recipe, RunConfig, Settings, load_recipe
 from codi.training.rehearsal import check_arguments, one_message, rehearse
 from codi.training.resuming import (
     COMPLETE,
@@ -46,7 +43,6 @@ from codi.training.resuming import (
     checkpoints,
     holds_run,
     refuse_changed_settings,
-    weights_faults,
     whole_checkpoint,
 )
 from codi.training.shares import Share
@@ -62,30 +58,42 @@ RUN_FILES = (
 DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run gave. accuracy: best validation accuracy as a fraction, None without validation."""
-
-    output: Path
-    steps: int
-    seconds: float
-    accuracy: float | None
-
-
 def train(
-    config: RunConfig,
-    output: Path,
+    recipe: Recipe,
+    output: str | Path,
+    settings: Settings | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train as configured and leave the best checkpoint in `output`.
+    """Train a recipe and leave the best checkpoint in `output`: `codi train`.
+
+        train("word-problems", "runs/mine", {"data.train": "mine.jsonl", "training.max_steps": 500})
+
+    Args:
+        recipe: the name of a recipe, the path of a YAML file, its values by section, or a `RunConfig`.
+        output: folder of the run.
+        settings: over the recipe's values, by their dotted keys; or texts as typed on the command line.
+        resume, overwrite: go on with the run in the folder, or delete it first.
+        say: called with every line that the command would print.
+        callbacks: of transformers' Trainer.
 
     Under torchrun every process calls it, and process 0 speaks and writes for all.
-    Raises TrainingError when `output` holds a run and neither `resume` nor `overwrite` is given.
+
+    Raises:
+        RecipeError: an unknown recipe, key, or value that makes no sense.
+        DataError: data that cannot be used.
+        TrainingError: `output` holds a run and neither `resume` nor `overwrite` is given, or training cannot
+            start or must stop.
+        UsageError: both were given, or `output` is a file.
     """
+    config, output = load_recipe(recipe, settings), Path(output)
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite deletes it. Give one of them.")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"The output '{output}' is a file. Give a folder.")
     with kept_on_interrupt(output):
         return _train(config, output, resume, overwrite, say, callbacks)
 
@@ -107,9 +115,9 @@ def _train(
         with processes.together():  # what can be refused before anything is loaded is refused here
             settings = _checked_settings(config, output, share)
             last = _checkpoint_of(config, output, resume, overwrite, say, settings)
-        if resume and last is None and _is_finished(output):
+        if resume and last is None and is_finished(output):
             say(f"The run in '{output}' is finished and keeps no checkpoints: nothing is left to do.")
-            return _result_of(output)
+            return result_of(output)
         afterwards.callback(method.release)
         with processes.together():
             set_seed(settings.seed)  # before any weight is made
@@ -154,7 +162,7 @@ def _train(
         trainer.check_weights()
         trainer.save_model(str(output))
         if trainer.is_world_process_zero():
-            _write_account(output, trainer, data, seconds)
+            write_account(output, trainer, data, seconds)
         processes.everyones(None)  # the output is there before any of them returns
         return TrainingResult(output, trainer.state.global_step, seconds, trainer.accuracy)
 
@@ -180,41 +188,6 @@ def _trainer(
         )
     trainer.rows_mark = mark_of_rows(data)
     return trainer
-
-
-def _write_account(output: Path, trainer: CodiTrainer, data: PreparedData, seconds: float) -> None:
-    """training.json. Its accuracy is that of the weights that were saved."""
-    summary = {
-        "codi_version": codi.__version__,
-        "versions": versions(),
-        "device": str(trainer.args.device),
-        "processes": trainer.share.processes,
-        "steps": trainer.state.global_step,
-        "train_seconds": seconds,
-        "validation_accuracy": trainer.accuracy,
-        "scorer": data.scorer.name if data.validation and data.scorer is not None else None,
-        "best_checkpoint": trainer.best_checkpoint,
-        "data": [report.as_dict() for report in data.reports],
-        "history": trainer.state.log_history,
-    }
-    write_whole(output / "training.json", json.dumps(summary, indent=2) + "\n")
-
-
-def _is_finished(output: Path) -> bool:
-    """Whether a run has written everything that it leaves behind."""
-    return (output / "training.json").exists() and not weights_faults(output)
-
-
-def _result_of(output: Path) -> TrainingResult:
-    """What a finished run gave. Raises TrainingError when its account is damaged."""
-    file = output / "training.json"
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        return TrainingResult(
-            output, summary["steps"], summary["train_seconds"], summary["validation_accuracy"]
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{file} is damaged ({error}). Start anew with --overwrite.") from error
 
 
 def _share(arguments: dict[str, Any]) -> Share:
@@ -360,22 +333,6 @@ def _validator(examples: list[Example], scorer: Scorer) -> Callable[[LatentReaso
         return sum(processes.everyones(right)) / len(examples)
 
     return accuracy
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    import accelerate
-    import peft
-    import transformers
-
-    return {
-        "python": platform.python_version(),
-        "codi": codi.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        "accelerate": accelerate.__version__,
-    }
 
 
 __all__ = ["TrainingResult", "build_reasoner", "start_from", "train", "versions"]
