@@ -253,7 +253,7 @@ def test_bad_model_settings(config: ModelConfig, said: str) -> None:
 
 
 def test_a_base_that_is_not_there(tmp_path: Any) -> None:
-    with pytest.raises(CheckpointError, match="could not be loaded"):
+    with pytest.raises(CheckpointError, match="There is no model at"):
         build_base(ModelConfig(base=str(tmp_path / "nowhere")))
 
 

@@ -162,10 +162,7 @@ def test_tokens_get_what_a_question_begins_and_ends_with(tokenizer: Any, suffix:
 def test_texts_of_tokens_joined_are_the_text(tokenizer: Any) -> None:
     """Characters of several tokens, spaces that belong to tokens, special tokens by name."""
     made = tokenizer()
-    form = TextFormat()
-    encoder = TextEncoder(
-        made, form.answer_prompt, form.answer_separator, form.answer_suffix, "before-answer"
-    )
+    encoder = TextEncoder(made, TextFormat())
     for text in ("Tom has 7 apples: <<7+15=22>>", "a  b\n c", "été € 😀 end", "😀"):
         ids = made(text, add_special_tokens=False)["input_ids"]
         if made.unk_token_id in ids:

@@ -78,7 +78,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     for name in FUNCTIONS:
         monkeypatch.setattr(codi, name, watched(name, getattr(codi, name)))
-    yield calls
+    return calls
 
 
 def test_commands_call_them(called: list[str], checkpoint: Path, tmp_path: Path) -> None:

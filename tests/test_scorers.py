@@ -168,10 +168,7 @@ TOKENIZER = byte_level_tokenizer()
 
 def encoder(prompt: str, suffix: str = "") -> TextEncoder:
     form = TextFormat(answer_prompt=prompt, answer_suffix=suffix)
-    return TextEncoder(
-        TOKENIZER, form.answer_prompt, form.answer_separator, form.answer_suffix,
-        form.distillation_token,
-    )  # fmt: skip
+    return TextEncoder(TOKENIZER, form)
 
 
 MODELS = [

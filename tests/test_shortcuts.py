@@ -247,7 +247,7 @@ def test_noise_of_the_same_norm() -> None:
 def test_refusals() -> None:
     with pytest.raises(DataError, match="2 or more"):
         shortcut_table(mind(), rows(mind())[:1])
-    with pytest.raises(DataError, match="needs a number"):
+    with pytest.raises(DataError, match="needs one plain number"):
         shortcut_table(mind(), [*EXAMPLES, Example("x", "Who?", (), "plenty")])
 
 

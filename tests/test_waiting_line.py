@@ -101,13 +101,13 @@ class Clock:
 def test_the_pace_is_that_of_whole_answers_under_load() -> None:
     pace = Pace()
     for _ in range(50):
-        pace.worked(0.2, 1, somebody_waits=False)
+        pace.worked(0.2, 1, under_load=False)
     assert pace.seconds_each == pytest.approx(0.2)
     for _ in range(400):  # batches of 8 that take 16 turns: the turns in between end nothing
-        pace.worked(0.05, 8 if _ % 16 == 15 else 0, somebody_waits=True)
+        pace.worked(0.05, 8 if _ % 16 == 15 else 0, under_load=True)
     assert pace.seconds_each == pytest.approx(0.1, rel=0.1)
     for _ in range(50):
-        pace.worked(0.2, 1, somebody_waits=False)  # alone again: that says nothing about a full line
+        pace.worked(0.2, 1, under_load=False)  # alone again: that says nothing about a full line
     assert pace.seconds_each == pytest.approx(0.1, rel=0.1)
 
 
@@ -122,7 +122,7 @@ def test_the_refused_are_told_when_they_will_be_answered(seconds_each: float, ro
     pace = Pace()
     invitations = Invitations(room, pace, clock)
     for _ in range(64):
-        pace.worked(seconds_each, 1, somebody_waits=True)
+        pace.worked(seconds_each, 1, under_load=True)
     begun, seconds = clock.now, 60 * room * seconds_each
     events: list[tuple[float, int, bool]] = [
         (begun + rng.random(), client, False) for client in range(10 * room)
@@ -161,7 +161,7 @@ def test_who_asks_again_and_again_is_not_told_ever_more() -> None:
     pace = Pace()
     invitations = Invitations(10, pace, clock)
     for _ in range(64):
-        pace.worked(0.1, 1, somebody_waits=True)
+        pace.worked(0.1, 1, under_load=True)
     told = [invitations.retry_after(10, 1) for _ in range(5000)]
     assert told[0] == 1
     assert max(told) <= 16  # ten that wait, and a hundred that may come again

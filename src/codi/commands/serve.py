@@ -40,7 +40,7 @@ def serve(
     ] = 256,
     max_positions: Annotated[
         int,
-        typer.Option(help="Answers in the making times the positions of the longest; the memory.", min=1),
+        typer.Option(help="Answers in the making times the longest one's positions; the memory.", min=1),
     ] = 65_536,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.", min=1)] = 1_000_000,
     max_latents: Annotated[

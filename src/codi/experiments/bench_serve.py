@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def bench_serve(
     writes = "explicit" in reasoner.method.modes
     results: dict[str, Any] = {
         "bench": "serve",
-        "environment": environment(torch.device(device) if device else default_device(), bf16=False) | machine(),
+        "environment": environment(torch.device(device) if device else default_device(), bf16=False)
+        | machine(),
         "settings": {
             "clients": clients, "requests": requests, "sequential": sequential, "repeats": repeats,
             "overload_seconds": overload_seconds, "faulty": faulty, "max_waiting": max_waiting, "seed": seed,
@@ -103,7 +105,9 @@ def bench_serve(
     expected = [answer.text for answer in reasoner.answer(questions)] if "throughput" in parts else []
     del reasoner
     measured: dict[str, Callable[[aiohttp.ClientSession, psutil.Process], Any]] = {
-        "throughput": lambda client, _: _throughput(client, questions, expected, requests, clients, sequential),
+        "throughput": lambda client, _: _throughput(
+            client, questions, expected, requests, clients, sequential
+        ),
         "staggered": lambda client, _: _staggered(client, questions, repeats),
         "mixed": lambda client, _: _mixed(client, questions, requests, clients, repeats),
         "health": lambda client, _: _health(client, questions, requests, clients),
@@ -115,7 +119,8 @@ def bench_serve(
         if part in measured and (writes or part not in ("staggered", "mixed")):
             say(part)
             with _served(checkpoint, device, max_waiting, base) as (address, process):
-                found = asyncio.run(_with_client(address, lambda client: measured[part](client, process)))
+                measure = partial(_measured, measured[part], process)
+                found = asyncio.run(_with_client(address, measure))
             results |= found if part == "throughput" else {part: found}
     return results
 
@@ -133,6 +138,12 @@ def machine() -> dict[str, Any]:
     except OSError:
         commit = ""
     return {"processor": processor, "cores": os.cpu_count(), "commit": commit or f"codi {codi.__version__}"}
+
+
+async def _measured(
+    measure: Callable[..., Any], process: psutil.Process, client: aiohttp.ClientSession
+) -> Any:
+    return await measure(client, process)
 
 
 async def _with_client(address: str, measure: Callable[..., Any]) -> dict[str, Any]:

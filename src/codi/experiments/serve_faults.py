@@ -1,6 +1,6 @@
 """Requests of which every tenth fails somewhere: what becomes of the others, and what is left behind.
 
-The engine is asked directly, in this process, since the faults are put into what it calls: each belongs to one
+The engine is asked directly, in this process, since faults are put into what it calls: each belongs to one
 request, and to one place of its way.
 """
 
@@ -53,7 +53,7 @@ class FaultyText(str):
 
 
 PLACES = ("thinking", "memory", "numbers", "choosing", "stop text", "answer", "delivery", "hang-up")
-"""Where a request may fail; `memory` runs out for it, `numbers` are its logits', `hang-up` is its client's."""
+"""Where a request fails; `memory` runs out for it, `numbers` are its logits', `hang-up` is its client's."""
 
 
 def faults_under_load(reasoner: LatentReasoner, questions: Sequence[str], requests: int) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _faults(reasoner: LatentReasoner, faulty: dict[str | tuple[int, ...], str]) 
             raise InjectedFault("reading the answer")
         return usual_answer(question, *begun)
 
-    reasoner.start, reasoner.answer_of = start, answer_of  # type: ignore[method-assign]
+    reasoner.start, reasoner.answer_of = start, answer_of  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

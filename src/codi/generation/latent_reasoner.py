@@ -231,11 +231,11 @@ class LatentReasoner:
         Raises UsageError, about `name`, for one that is empty, too long, or has ids that are no tokens.
         """
         known = len(self.tokenizer)
-        for place, token in enumerate(ids):
-            if not 0 <= token < known:
-                raise UsageError(
-                    f"{name} has the token id {token} at place {place + 1}; ids are 0 to {known - 1}."
-                )
+        if ids and not 0 <= min(ids) <= max(ids) < known:
+            place, token = next((at, id_) for at, id_ in enumerate(ids) if not 0 <= id_ < known)
+            raise UsageError(
+                f"{name} has the token id {token} at place {place + 1}; ids are 0 to {known - 1}."
+            )
         opening, closing = self.text.around_question()
         bare = list(ids[len(opening) :]) if list(ids[: len(opening)]) == opening else list(ids)
         if not bare:

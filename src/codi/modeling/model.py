@@ -74,6 +74,9 @@ class ThoughtModel(nn.Module):
         )
         self.hidden_size: int = hidden_size
         self.bot_id, self.eot_id = rows, rows + 1
+        limit = getattr(causal.config.get_text_config(), "max_position_embeddings", None)
+        self.longest_sequence: int | None = int(limit) if limit else None
+        """Most positions the base can take in; None when it states no limit."""
         self.packs = allow_packing(causal)
         """Whether padding is left out of the computation; set to False to have it computed."""
         self.watcher: ThoughtWatcher | None = None
@@ -115,12 +118,6 @@ class ThoughtModel(nn.Module):
     def layers(self) -> int:
         """Transformer layers of the base."""
         return int(self.causal.config.get_text_config().num_hidden_layers)
-
-    @property
-    def longest_sequence(self) -> int | None:
-        """Most positions the base can take in; None when it states no limit."""
-        limit = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: [b, t]; `<bot>` and `<eot>` have the two ids after the vocabulary. Returns [b, t, d]."""

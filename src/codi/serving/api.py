@@ -91,14 +91,14 @@ def build_app(
 def _add_completions(app: FastAPI, served: Served) -> None:
     async def respond(request: Request, kind: type[Asked]) -> Response:
         content = await json_body(request)
-        small = len(content) <= SMALL_BODY
+        small, again = len(content) <= SMALL_BODY, request.headers.get(RETRIED, "0") != "0"
 
         def read() -> tuple[Completion, list[Any]]:
-            made = Completion(served, parsed(kind, content))
+            made = Completion(served, parsed(kind, content), again=again)
             return made, made.questions()
 
         made, questions = await served.call(small, read)
-        made.submit(questions, again=request.headers.get(RETRIED, "0") != "0")
+        made.submit(questions)
         return await made.respond(request)
 
     @app.post("/v1/chat/completions", responses=ERRORS, openapi_extra=_body_of(ChatRequest))

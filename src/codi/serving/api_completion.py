@@ -63,20 +63,26 @@ class Served:
 
 
 class Completion:
-    """One request of either kind."""
+    """One request of either kind. again: it was refused before, and comes when it was told to."""
 
-    def __init__(self, served: Served, body: ChatRequest | CompletionRequest) -> None:
-        self.served, self.body, self.begun = served, body, time.monotonic()
+    def __init__(
+        self, served: Served, body: ChatRequest | CompletionRequest, *, again: bool = False
+    ) -> None:
+        self.served, self.body, self.again, self.begun = served, body, again, time.monotonic()
         self.events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.jobs: dict[int, Job] = {}  # those that have not ended, by choice
 
     # --- to the engine --------------------------------------------------------------------------------------
 
     def questions(self) -> list[Question]:
-        """One per choice, tokenised and checked. Raises ApiError for what cannot be answered."""
+        """One per choice, tokenised and checked.
+
+        Raises ApiError for what cannot be answered, and EngineBusy, before it is tokenised, without room.
+        """
         body = self.body
         self.served.require_model(body.model)
         self._check_limits()
+        self.served.engine.require_room(len(body.questions) * body.choices, again=self.again)
         sampling, asked = self._sampling(), list[Question]()
         for question in body.questions:
             text, ids = self._read(question)
@@ -153,15 +159,15 @@ class Completion:
         asked = DEFAULT_TOKENS if self.body.most_tokens is None else self.body.most_tokens
         return min(asked, MOST_TOKENS)
 
-    def submit(self, questions: list[Question], *, again: bool = False) -> None:
-        """Queue every choice, or none. Raises EngineBusy or EngineDown. again: it was refused before."""
+    def submit(self, questions: list[Question]) -> None:
+        """Queue every choice, or none. Raises EngineBusy or EngineDown."""
         loop = asyncio.get_running_loop()
 
         def deliver_to(choice: int) -> Callable[[Event], None]:
             return lambda event: _post(loop, self.events, (choice, event))
 
         made = self.served.engine.submit_all(
-            questions, [deliver_to(c) for c in range(len(questions))], again=again
+            questions, [deliver_to(c) for c in range(len(questions))], again=self.again
         )
         self.jobs = dict(enumerate(made))
         self.form = ResponseForm(

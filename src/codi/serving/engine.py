@@ -89,6 +89,7 @@ class Engine:
         self._pace = Pace()
         self._invitations = Invitations(max_waiting, self._pace)
         self._ended = 0  # jobs that ended in this turn
+        self._turned = time.monotonic()  # when the last turn was over
         self._closing = False
         reasoner.model.eval()
         self._thread = threading.Thread(target=self._work, name="codi-engine", daemon=True)
@@ -113,21 +114,19 @@ class Engine:
                 f"{len(questions)} answers were asked for at once, but at most {self.max_waiting} questions "
                 "may wait, so they would never fit. Ask for fewer, or raise --max-waiting."
             )
-        self._require_worker()
+        with self._changed:
+            self._require_room(len(questions), again)
         jobs = [self._job(question, to) for question, to in zip(questions, deliver, strict=True)]
         with self._changed:
-            self._require_worker()
-            waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
-            if waiting + kept + len(jobs) > self.max_waiting:
-                before = f", and {kept} places are kept for some who were refused before" if kept else ""
-                raise EngineBusy(
-                    f"{waiting} questions are waiting and {len(jobs)} more were asked; at most "
-                    f"{self.max_waiting} may wait{before}. Ask again later.",
-                    self._invitations.retry_after(waiting + len(self._taken), len(jobs), again),
-                )
+            self._require_room(len(questions), again)
             self._waiting.add(jobs)
             self._changed.notify()
         return jobs
+
+    def require_room(self, number: int, *, again: bool = False) -> None:
+        """Raise what `submit_all` would raise for want of room, before anything is done for the questions."""
+        with self._changed:
+            self._require_room(number, again)
 
     def warm_up(self, timeout: float = SECONDS_TO_WARM_UP) -> None:
         """Answer once: the first answer of a process is a slow one.
@@ -177,6 +176,17 @@ class Engine:
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+
+    def _require_room(self, number: int, again: bool) -> None:
+        self._require_worker()
+        waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
+        if waiting + kept + number > self.max_waiting:
+            before = f", and {kept} places are kept for some who were refused before" if kept else ""
+            raise EngineBusy(
+                f"{waiting} questions are waiting and {number} more were asked; at most "
+                f"{self.max_waiting} may wait{before}. Ask again later.",
+                self._invitations.retry_after(waiting + len(self._taken), number, again),
+            )
 
     def _require_worker(self) -> None:
         if self.failure is None and not self._closing and not self._thread.is_alive():
@@ -235,7 +245,7 @@ class Engine:
                 self._changed.wait()
             if self.failure is not None:
                 return False
-            newcomers, somebody_waits = self._next_group(), len(self._waiting) > 0
+            newcomers = self._next_group()
             self._taken += newcomers
         begun, self._ended = time.monotonic(), 0
         with self.one_at_a_time, torch.no_grad():
@@ -247,7 +257,9 @@ class Engine:
         with self._changed:
             self._taken = [job for job in self._taken if job.is_wanted]
             self._positions = min(self.max_positions, self._positions + 1 + self.max_positions // 256)
-            self._pace.worked(time.monotonic() - begun, self._ended, somebody_waits)
+            now, under_load = time.monotonic(), self._invitations.under_load
+            self._pace.worked(now - (self._turned if under_load else begun), self._ended, under_load)
+            self._turned = now
         return True
 
     def _next_group(self) -> list[Job]:

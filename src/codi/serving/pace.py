@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 SECONDS_AN_ANSWER = 0.05
 """The pace that is supposed before any was measured."""
+SECONDS_OF_LOAD = 2
+"""After a question was refused the engine counts as under load for so long."""
 REMEMBERED = 10
 """Refused questions that are taken to come again, for each that may wait."""
 INVITED = 0.8
@@ -17,35 +19,34 @@ INVITED = 0.8
 
 
 class Pace:
-    """How many seconds of the engine's time an answer takes: over the last answers, from whole ones.
+    """How many seconds an answer takes: over the last answers, from whole ones.
 
-    What counts is the pace under load: an answer alone takes a batch's time. Until there was load, the pace
-    is that of all answers.
+    What counts is the pace under load, all that holds the engine up included. Until there was load, it is the
+    time for which the engine worked: an answer alone takes nearly a batch's time, so that is a careful guess.
     """
 
     def __init__(self) -> None:
-        self._all, self._crowded = _Ends(), _Ends()
+        self._all, self._loaded = _Ends(), _Ends()
 
-    def worked(self, seconds: float, answers: int, somebody_waits: bool) -> None:
-        """The engine worked so long, and so many answers ended."""
-        for ends in (self._all, self._crowded) if somebody_waits else (self._all,):
-            ends.add(seconds, answers)
+    def worked(self, seconds: float, answers: int, under_load: bool) -> None:
+        """So many answers ended. seconds: worked for them; under_load: those since the last ones ended."""
+        (self._loaded if under_load else self._all).add(seconds, answers)
 
     @property
     def seconds_each(self) -> float:
         """Seconds an answer takes, above 0."""
-        ends = self._crowded if self._crowded.number >= _Ends.ENOUGH else self._all
+        ends = self._loaded if self._loaded.number >= _Ends.ENOUGH else self._all
         return max(ends.seconds_each if ends.number else SECONDS_AN_ANSWER, 1e-6)
 
 
 class _Ends:
-    """When the last answers ended, on a clock that runs while the engine works."""
+    """When the last answers ended, on a clock that runs while it is told to."""
 
     ENOUGH = 16
 
     def __init__(self) -> None:
         self._clock = 0.0
-        self._ends: deque[float] = deque([0.0], maxlen=129)
+        self._ends: deque[float] = deque([0.0], maxlen=257)
 
     def add(self, seconds: float, answers: int) -> None:
         self._clock += seconds
@@ -70,6 +71,7 @@ class Invitations:
         """room: how many may wait."""
         self._room, self._pace, self._clock = room, pace, clock
         self._times: list[float] = []  # in order
+        self._last = -math.inf  # when somebody was refused
 
     def retry_after(self, waiting: int, refused: int, again: bool = False) -> int:
         """Whole seconds, 1 at least, after which so many refused questions find room.
@@ -79,6 +81,7 @@ class Invitations:
         without waiting is counted each time: no more are remembered than `REMEMBERED` for each that may wait.
         """
         now, each = self._clock(), self._pace.seconds_each
+        self._last = now
         del self._times[: bisect_left(self._times, now)]
         if again:
             after = max(1, math.ceil(refused * each))
@@ -90,12 +93,19 @@ class Invitations:
                 insort(self._times, now + after)
         return after
 
+    @property
+    def under_load(self) -> bool:
+        """Whether somebody was refused a moment ago."""
+        return self._clock() - self._last < SECONDS_OF_LOAD
+
     def kept_free(self) -> int:
         """Places kept for those who were told to come while those who wait now are answered.
 
         They come while others ask for the first time; without places of their own they would be refused
         again and again. A quarter of the line is open to anybody.
         """
+        if not self._times:
+            return 0
         now = self._clock()
         soon = bisect_left(self._times, now + self._room * self._pace.seconds_each)
         expected = soon - bisect_left(self._times, now)
