@@ -21,6 +21,7 @@ SHORTER = {
     "bench": ["--questions", "4"],
     "probe": ["--count", "30"],
     "eval": ["--limit", "4", "--latency-questions", "2"],
+    "data vary": ["--count", "50"],
 }
 
 
@@ -56,9 +57,12 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
             continue  # needs an endpoint; test_annotation.py has one
         if command[1] in ("ui", "serve"):
             continue  # serve until interrupted; tested in test_thought_page.py and test_serve.py
-        run(*command[1:], *SHORTER.get(command[1], []))
+        run(*command[1:], *SHORTER.get(command[1], SHORTER.get(" ".join(command[1:3]), [])))
     for snippet in re.findall(r"```python\n(.*?)```", README, flags=re.S):
-        exec(compile(snippet, "README.md", "exec"), {})
+        shorter = snippet.replace('max_steps": 100', 'max_steps": 2, "data.validation_limit": 4')
+        shorter = shorter.replace("limit=100", "limit=4")
+        assert shorter != snippet
+        exec(compile(shorter, "README.md", "exec"), {})
     results = json.loads((tmp_path / "runs/quickstart/results.json").read_text())
     assert results.keys() == {"seed", "wall_seconds", "device", "versions", "methods"}
     assert results["methods"].keys() == {"codi", "cot-sft", "no-cot-sft"}
@@ -100,5 +104,5 @@ def test_readme_file_tree_is_the_real_one() -> None:
     """Every source file stands in the README's tree, and nothing stands there that does not exist."""
     tree = README.split("<!-- tree -->")[1]
     named = set(re.findall(r"([a-z_0-9]+\.py)\b", tree))
-    real = {path.name for path in (ROOT / "src/codi").rglob("*.py") if path.name != "__init__.py"}
-    assert named - {"__init__.py"} == real
+    files = [*(ROOT / "src/codi").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+    assert named - {"__init__.py"} == {path.name for path in files if path.name != "__init__.py"}
