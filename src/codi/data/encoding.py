@@ -84,8 +84,9 @@ class TextEncoder:
         return self._opening(), self._closing
 
     def _opening(self) -> list[int]:
-        # Asked of the tokenizer's own, for every question: transformers takes twenty times as long over it.
-        opening: list[int] = self.tokenizer.backend_tokenizer.encode("").ids
+        if not self.tokenizer.backend_tokenizer.num_special_tokens_to_add(False):
+            return []  # soon known; it is asked for every question
+        opening: list[int] = self.tokenizer("", add_special_tokens=True)["input_ids"]
         return [
             token for token in opening if token != self.eos_id or self.eos_id == self.tokenizer.bos_token_id
         ][:1]

@@ -102,7 +102,9 @@ def bench_serve(
     expected = [answer.text for answer in reasoner.answer(questions)] if "throughput" in parts else []
     del reasoner
     measured: dict[str, Callable[[aiohttp.ClientSession, psutil.Process], Any]] = {
-        "throughput": lambda client, _: _throughput(client, questions, expected, requests, clients, sequential),
+        "throughput": lambda client, _: _throughput(
+            client, questions, expected, requests, clients, sequential
+        ),
         "staggered": lambda client, _: _staggered(client, questions, repeats),
         "mixed": lambda client, _: _mixed(client, questions, requests, clients, repeats),
         "health": lambda client, _: _health(client, questions, requests, clients),

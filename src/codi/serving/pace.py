@@ -104,6 +104,8 @@ class Invitations:
         They come while others ask for the first time; without places of their own they would be refused
         again and again. A quarter of the line is open to anybody.
         """
+        if not self._times:
+            return 0
         now = self._clock()
         soon = bisect_left(self._times, now + self._room * self._pace.seconds_each)
         expected = soon - bisect_left(self._times, now)
