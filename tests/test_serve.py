@@ -402,6 +402,23 @@ def test_a_client_that_sends_a_byte_at_a_time_is_let_go(hurried: Running) -> Non
         assert said in json.loads(answer.split("\r\n\r\n")[1])["error"]["message"]
         assert hurried.counted("codi_requests_total", status="408") == before + 1
     assert dribble(hurried, b"", b"") == ""  # one that says nothing at all
+    again = dribble(hurried, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /hea", b"l")  # its second request
+    assert again.startswith("HTTP/1.1 200")
+    assert '"status":"ok"' in again.replace(" ", "")
+
+
+def test_an_answer_outlasts_what_is_sent_behind_it(hurried: Running) -> None:
+    """The headers of a next request, slow as they may be, do not end the answer before."""
+    body = json.dumps(chat(QUESTIONS[0])).encode()
+    head = HEAD.replace(b"/v1/completions", b"/v1/chat/completions")
+    first = head + b"content-length: %d\r\n\r\n" % len(body) + body + b"GET /hea"
+    with hurried.engine.one_at_a_time, ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(dribble, hurried, first, b"l")
+        time.sleep(1)  # longer than headers may take
+        assert not answer.done()
+        hurried.engine.one_at_a_time.release()
+        assert answer.result().startswith("HTTP/1.1 200")
+        hurried.engine.one_at_a_time.acquire()
 
 
 def test_headers_without_end_and_what_is_no_http_are_refused(hurried: Running) -> None:
@@ -581,3 +598,7 @@ def test_a_port_in_use_and_an_empty_key_are_told(tmp_path: Path, reasoner: Laten
     result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0", "--api-key", " "])
     assert result.exit_code == 2
     assert "The API key is empty" in result.output
+    for origin in ("localhost:3000", "http://localhost:3000/page", "http://"):
+        result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", "0", "--allow-origin", origin])
+        assert result.exit_code == 2
+        assert "is no origin" in " ".join(result.output.split())

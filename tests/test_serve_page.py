@@ -70,10 +70,8 @@ def test_the_page_asks_for_the_key(address: str) -> None:
         assert client.get("/", headers=BEARER).status_code == 401  # the page has its own way in
         handshake = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
                      "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
-        assert (
-            client.get("/_nicegui_ws/socket.io/?EIO=4&transport=websocket", headers=handshake).status_code
-            == 403
-        )
+        socket = f"{address}/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+        assert httpx.get(socket, headers=handshake).status_code == 403  # it ends its connection
         wrong = client.post("/login", data={"key": "wrong"})
         assert (wrong.status_code, "not the key" in wrong.text, "set-cookie" in wrong.headers) == (
             401,

@@ -40,7 +40,7 @@ def serve(
     ] = 256,
     max_positions: Annotated[
         int,
-        typer.Option(help="Answers in the making times the positions of the longest: the memory held.", min=1),
+        typer.Option(help="Answers in the making times the positions of the longest; the memory.", min=1),
     ] = 65_536,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request body.", min=1)] = 1_000_000,
     max_latents: Annotated[
@@ -88,6 +88,7 @@ def serve(
     key = api_key if api_key is not None else os.environ.get("CODI_API_KEY")
     if key is not None and not key.strip():
         raise UsageError("The API key is empty. Give one, or leave --api-key and CODI_API_KEY out.")
+    key = None if key is None else key.strip()  # headers come without what stands around them
     origins = tuple(_checked_origin(origin) for origin in allow_origin or ())
     shown = name or Path(checkpoint).name
     if ray:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from codi.errors import CodiError, UsageError
 from codi.serving.api_error_body import SECONDS_TO_COME_BACK, error_body
@@ -86,17 +86,17 @@ def no_such_path(app: FastAPI, request: Request) -> JSONResponse:
     path, method = request.url.path, request.method
     taken = sorted(
         {
-            taken
+            each
             for route in app.routes
-            if getattr(route, "include_in_schema", False)
-            and route.matches(request.scope)[0] is not Match.NONE
-            for taken in getattr(route, "methods", None) or ()
+            if isinstance(route, Route) and route.include_in_schema
+            if route.matches(request.scope)[0] is not Match.NONE
+            for each in route.methods or ()
         }
     )
     if not taken:
         known = ", ".join(sorted(paths(app)))
         return JSONResponse(
-            error_body(f"There is nothing at '{path}'. This server answers {known}.", "not_found"), 404
+            error_body(f"There is nothing at '{path[:200]}'. This server answers {known}.", "not_found"), 404
         )
     told = f"{path} takes {', '.join(taken)}, not {method}."
     if method == "OPTIONS" and "origin" in request.headers:
@@ -106,9 +106,5 @@ def no_such_path(app: FastAPI, request: Request) -> JSONResponse:
 
 
 def paths(app: FastAPI) -> set[str]:
-    """The paths that are part of the API."""
-    return {
-        path
-        for route in app.routes
-        if getattr(route, "include_in_schema", False) and "{" not in (path := getattr(route, "path", "{"))
-    }
+    """The paths that are part of the API, as they are declared."""
+    return {route.path for route in app.routes if isinstance(route, Route) and route.include_in_schema}

@@ -49,7 +49,9 @@ class Counted:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                path = getattr(scope.get("route"), "path", None) or scope["path"]
+                route, path = scope.get("route"), scope["path"]
+                if getattr(route, "include_in_schema", False):
+                    path = getattr(route, "path", path)  # /v1/models/{...}, whichever was asked for
                 label = path if path in self.known else "other"
                 self.metrics.requests.labels(label, str(message["status"])).inc()
             await send(message)
@@ -86,7 +88,8 @@ class Limits:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if scope.get("method") != "OPTIONS" and not self._may_pass(scope["path"], headers):
+        asks_what_is_allowed = scope.get("method") == "OPTIONS" and _is_api(scope["path"])
+        if not asks_what_is_allowed and not self._may_pass(scope["path"], headers):
             await self._refuse(scope, headers, receive, send)
             return
         if scope["type"] == "websocket":

@@ -47,12 +47,16 @@ def limited_protocol(seconds: float, refused: Callable[[int], None] = lambda _: 
                 self._header_bytes += len(data)
                 if self._header_bytes > MOST_HEADER_BYTES:
                     self._refuse(431, f"The headers are larger than {MOST_HEADER_BYTES:,} bytes.")
-                elif self._waiting is None:
+                elif self._waiting is None and not self._answers:  # behind an answer uvicorn's own time runs
                     self._wait()
 
         def send_400_response(self, msg: str) -> None:
             """What uvicorn cannot read, in the API's form."""
             self._refuse(400, msg)
+
+        @property
+        def _answers(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
 
         def _wait(self) -> None:
             self._waiting = self.loop.call_later(seconds, self._late)
@@ -71,6 +75,9 @@ def limited_protocol(seconds: float, refused: Callable[[int], None] = lambda _: 
         def _refuse(self, status: int, told: str) -> None:
             self._stop_waiting()
             if self.transport.is_closing():
+                return
+            if self._answers:  # nothing can be said in the midst of an answer
+                self.transport.close()
                 return
             body = json.dumps(error_body(told, "bad_http_request")).encode()
             head = (

@@ -16,7 +16,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 LOGIN = "/login"
-COOKIE = "codi_page"
 
 
 class PageKey:
@@ -24,6 +23,8 @@ class PageKey:
 
     def __init__(self, key: str, name: str) -> None:
         self._key, self._name, self._word = key, name, secrets.token_urlsafe(32)
+        # Cookies are shared by all ports of a host, so each server has a name of its own.
+        self._cookie = f"codi_page_{secrets.token_hex(4)}"
 
     def opens(self, headers: dict[bytes, bytes]) -> bool:
         """Whether the cookie is there. headers: of a request, names in lower case."""
@@ -31,7 +32,7 @@ class PageKey:
             cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
         except CookieError:
             return False
-        given = cookies[COOKIE].value if COOKIE in cookies else ""
+        given = cookies[self._cookie].value if self._cookie in cookies else ""
         return hmac.compare_digest(given.encode(), self._word.encode())
 
     def to_login(self) -> Response:
@@ -48,7 +49,7 @@ class PageKey:
             return self._form("That is not the key.", 401)
         answer = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, self._word, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(self._cookie, self._word, httponly=True, samesite="strict", secure=secure)
         return answer
 
     def _form(self, told: str, status: int) -> Response:
