@@ -6,7 +6,7 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +103,7 @@ async def at_intervals(
     return load
 
 
-async def beside(load: Awaitable[Load], others: list[Callable[[], Awaitable[None]]]) -> Load:
+async def beside(load: Awaitable[Load], others: Sequence[Callable[[], Awaitable[None]]]) -> Load:
     """A load, while others do what they do again and again."""
 
     async def again(other: Callable[[], Awaitable[None]]) -> None:
@@ -220,6 +220,6 @@ def summary(milliseconds: list[float]) -> dict[str, float]:
 
 
 def in_turn(repeats: int, *names: str) -> Iterator[str]:
-    """Names again and again, every other time backwards: whatever else the machine does falls on all alike."""
+    """Names again and again, every other time backwards: what else the machine does falls on all alike."""
     for repeat in range(repeats):
         yield from names if repeat % 2 == 0 else reversed(names)
