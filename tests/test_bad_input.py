@@ -384,12 +384,12 @@ def test_full_disk_after_an_evaluation_still_shows_the_result(tmp_path: Path, co
 
 
 def test_an_interrupt_is_a_short_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from codi.data import sources
+    import codi
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "load_examples", interrupted)
+    monkeypatch.setattr(codi, "load_examples", interrupted)
     result = CliRunner().invoke(app, ["data", "test", "--output", str(tmp_path / "out.jsonl")])
     assert result.exit_code == 130
     assert result.stderr.startswith("error: interrupted")
