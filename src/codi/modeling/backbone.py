@@ -238,8 +238,8 @@ def check_head(causal: Any) -> None:
         broken = [name for name, weight in causal.named_parameters() if not weight.isfinite().all()]
         if broken:
             raise CheckpointError(
-                f"{len(broken)} weights of this {type(causal).__name__} hold values that are not finite numbers; "
-                f"the first is '{broken[0]}'. The file is damaged, or its training diverged: take another one."
+                f"{len(broken)} weights of {type(causal).__name__} hold values that are no finite numbers; "
+                f"the first is '{broken[0]}'. The file is damaged, or its training diverged: take another."
             )
         raise CheckpointError(
             f"{type(causal).__name__} transforms its logits after the LM head (a soft cap or a scale). "
