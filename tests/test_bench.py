@@ -12,6 +12,7 @@ from codi.errors import CodiError, UsageError
 from codi.experiments.bench_batches import random_batch, sampled_lengths
 from codi.experiments.bench_data import bench_data
 from codi.experiments.bench_generate import bench_generate, within_bound
+from codi.experiments.bench_serve import PARTS, bench_serve
 from codi.experiments.bench_train import METHODS, VARIANTS, bench_train
 from codi.generation.answer import Answer
 from codi.methods.codi import Codi
@@ -120,3 +121,32 @@ def test_rows_of_ones_own_and_settings_that_cannot_be_measured(tmp_path: Path) -
     for wrong in ({"rows": 0}, {"form": "csv"}, {"rows": 3, "tokenizer": str(tmp_path / "none")}):
         with pytest.raises(CodiError):
             bench_data(**wrong)
+
+
+def test_the_server_is_measured_in_all_its_parts(tmp_path: Path) -> None:
+    """Small, but the real thing: a server in a process of its own, clients, and faults in the engine."""
+    tiny_reasoner("codi", latents=2).save_pretrained(tmp_path / "codi")
+    result = bench_serve(
+        checkpoint=tmp_path / "codi", requests=24, sequential=4, clients=8, faulty=90, repeats=1,
+        overload_seconds=1.5, max_waiting=8, device="cpu",
+    )  # fmt: skip
+    assert json.loads(json.dumps(result)) == result
+    assert {"sequential", "concurrent", "throughput_ratio", *PARTS[1:]} <= set(result)
+    assert result["concurrent"]["answers_unlike_generate"] == 0
+    assert set(result["concurrent"]["statuses"]) == set(result["mixed"]["statuses"]) == {"200"}
+    assert set(result["overload"]["statuses"]) == {"200", "429"}
+    assert result["overload"]["retry_after"]["refused_and_answered"] > 0
+    assert result["health"]["questions_far_too_long"]["statuses"] == [400]
+    faults = result["faults"]
+    assert faults["others_right"] == faults["requests"] - faults["meant_to_fail"] == 81
+    assert sum(faults["failed"].values()) == faults["meant_to_fail"]
+    assert (faults["others_wrong"], faults["without_an_end"], faults["engine_alive"]) == (0, 0, True)
+    assert (faults["contexts_left"], faults["threads_left"]) == (0, 0)
+    assert set(result["environment"]) >= {"torch", "processor", "cores", "commit"}
+
+
+def test_parts_of_the_servers_measurement(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no part 'mix'\. Did you mean 'mixed'"):
+        bench_serve(checkpoint=tmp_path, parts=["mix"])
+    with pytest.raises(UsageError, match="1 or more"):
+        bench_serve(checkpoint=tmp_path, clients=0)

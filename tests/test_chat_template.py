@@ -19,6 +19,7 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.publishing.published_folder import write_folder
 from codi.training.recipes import load_recipe
 from tiny_models import EXAMPLES, FAMILIES, byte_level_tokenizer, llama3_tokenizer
 from tiny_runs import configured, tiny_settings
@@ -239,3 +240,17 @@ def test_the_fingerprint_follows_template_and_system_prompt_and_else_is_as_it_wa
     found = {TextEncoder(chat_tokenizer(), form).fingerprint() for form in forms}
     found.add(TextEncoder(chat_tokenizer(LLAMA3 + " "), forms[1]).fingerprint())
     assert len(found) == 4
+
+
+def test_who_follows_the_published_card_gets_the_same_answers(tmp_path: Path) -> None:
+    """The card's own code is run, in the template, with transformers alone."""
+    mind = instruct(system_prompt="Be brief.")
+    write_folder(mind, tmp_path, str(tmp_path / "out"), [], tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("Your question", QUESTIONS[1])
+    assert "apply_chat_template" in code
+    *before, last = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)
+    said = eval(last, names)
+    assert said == [mind.answer([QUESTIONS[1]])[0].text]

@@ -165,8 +165,10 @@ def serve(
     repeats: Annotated[int, typer.Option(help="Repeats of what is compared in turn.")] = 5,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Measure this part alone; once for each: throughput, staggered, mixed, health, "
-                          "overload, faults."),
+        typer.Option(
+            help="Measure this part alone; once for each: throughput, staggered, mixed, health, "
+            "overload, faults."
+        ),
     ] = None,
     max_waiting: Annotated[int, typer.Option(help="Questions that may wait.")] = 256,
     device: options.Device = None,

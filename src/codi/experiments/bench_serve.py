@@ -21,7 +21,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,9 @@ def bench_serve(
 ) -> dict[str, Any]:
     """What each part measured, and whether every answer is the reasoner's own.
 
-    faulty: requests of the part `faults`; repeats: of `staggered` and `mixed`. Raises UsageError for a count
-    below 1, a part that there is not, or when the server does not start.
+    faulty: requests of the part `faults`; repeats: of `staggered` and `mixed`, which are left out for a model
+    that writes no rationales. Raises UsageError for a count below 1, a part that there is not, or when the
+    server does not start.
     """
     if min(clients, requests, sequential, max_waiting, faulty, repeats) < 1:
         raise UsageError("clients, requests, sequential, faulty, repeats and max_waiting must be 1 or more.")
@@ -89,39 +89,48 @@ def bench_serve(
     questions = [format_question(example.question) for example in examples]
     reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
     writes = "explicit" in reasoner.method.modes
+    on = torch.device(device) if device else default_device()
     results: dict[str, Any] = {
         "bench": "serve",
-        "environment": environment(torch.device(device) if device else default_device(), bf16=False)
-        | machine(),
+        "environment": environment(on, bf16=False) | machine(),
         "settings": {
             "clients": clients, "requests": requests, "sequential": sequential, "repeats": repeats,
             "overload_seconds": overload_seconds, "faulty": faulty, "max_waiting": max_waiting, "seed": seed,
         },
     }  # fmt: skip
     if "faults" in parts:
-        say(f"{faulty} requests, every tenth of which fails")
+        say(f"faults: {faulty} requests, every tenth of which fails")
         results["faults"] = faults_under_load(reasoner, questions, faulty)
-    say("the answers as `codi generate` gives them")
-    expected = [answer.text for answer in reasoner.answer(questions)] if "throughput" in parts else []
+    expected = []
+    if "throughput" in parts:
+        say("the answers as `codi generate` gives them")
+        expected = [answer.text for answer in reasoner.answer(questions)]
     del reasoner
-    measured: dict[str, Callable[[aiohttp.ClientSession, psutil.Process], Any]] = {
-        "throughput": lambda client, _: _throughput(
-            client, questions, expected, requests, clients, sequential
-        ),
-        "staggered": lambda client, _: _staggered(client, questions, repeats),
-        "mixed": lambda client, _: _mixed(client, questions, requests, clients, repeats),
-        "health": lambda client, _: _health(client, questions, requests, clients),
-        "overload": lambda client, process: overload(
-            client, questions, 10 * max_waiting, overload_seconds, process
-        ),
-    }
-    for part in parts:
-        if part in measured and (writes or part not in ("staggered", "mixed")):
-            say(part)
-            with _served(checkpoint, device, max_waiting, base) as (address, process):
-                measure = partial(_measured, measured[part], process)
-                found = asyncio.run(_with_client(address, measure))
-            results |= found if part == "throughput" else {part: found}
+
+    async def measure(address: str, process: psutil.Process) -> None:
+        async with client_of(address) as client:
+            for part in (part for part in PARTS if part in parts):
+                if part in ("staggered", "mixed") and not writes:
+                    continue
+                say(part)
+                match part:
+                    case "throughput":
+                        results.update(
+                            await _throughput(client, questions, expected, requests, clients, sequential)
+                        )
+                    case "staggered":
+                        results[part] = await _staggered(client, questions, repeats)
+                    case "mixed":
+                        results[part] = await _mixed(client, questions, requests, clients, repeats)
+                    case "health":
+                        results[part] = await _health(client, questions, requests, clients)
+                    case "overload":
+                        many = 10 * max_waiting
+                        results[part] = await overload(client, questions, many, overload_seconds, process)
+
+    if set(parts) - {"faults"}:
+        with _served(checkpoint, device, max_waiting, base) as (address, process):
+            asyncio.run(measure(address, process))
     return results
 
 
@@ -138,18 +147,6 @@ def machine() -> dict[str, Any]:
     except OSError:
         commit = ""
     return {"processor": processor, "cores": os.cpu_count(), "commit": commit or f"codi {codi.__version__}"}
-
-
-async def _measured(
-    measure: Callable[..., Any], process: psutil.Process, client: aiohttp.ClientSession
-) -> Any:
-    return await measure(client, process)
-
-
-async def _with_client(address: str, measure: Callable[..., Any]) -> dict[str, Any]:
-    async with client_of(address) as client:
-        found: dict[str, Any] = await measure(client)
-        return found
 
 
 async def _throughput(

@@ -1,7 +1,7 @@
 """Requests of which every tenth fails somewhere: what becomes of the others, and what is left behind.
 
-The engine is asked directly, in this process, since faults are put into what it calls: each belongs to one
-request, and to one place of its way.
+The engine is asked directly, in this process, since the faults are put into what it calls: each belongs to
+one request, and to one place of its way.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class FaultyText(str):
         raise InjectedFault("looking for a stop text")
 
 
-PLACES = ("thinking", "memory", "numbers", "choosing", "stop text", "answer", "delivery", "hang-up")
-"""Where a request fails; `memory` runs out for it, `numbers` are its logits', `hang-up` is its client's."""
+PLACES = ("thinking", "memory", "numbers", "choosing", "stop text", "answer", "delivery", "hang up")
+"""Where a request may fail: `memory` runs out for it, `numbers` are its logits, its client does `hang up`."""
 
 
 def faults_under_load(reasoner: LatentReasoner, questions: Sequence[str], requests: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class _Load:
         elif place == "stop text":
             options["stop"] = (FaultyText("12"),)
         job = self._engine.submit(Question(text, **options), self._deliver_to(number, place))
-        if place == "hang-up":
+        if place == "hang up":
             self._engine.cancel(job)
             self._end(number, InjectedFault("hung up"))
 

@@ -88,6 +88,10 @@ def public_name(name: str | None) -> str | None:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 
+def _system_turn(prompt: str) -> str:
+    return f'{{"role": "system", "content": {json.dumps(prompt, ensure_ascii=False)}}}, ' if prompt else ""
+
+
 def public_source(source: str) -> str:
     """A data source without the folders it lies in here: what a stranger may read of it."""
     if not is_data_path(source):
@@ -111,6 +115,7 @@ def model_card(
         for benchmark, found in evaluation["benchmarks"].items()
     ]  # fmt: skip
     config, latents = reasoner.model.config, reasoner.method.thought_positions() - 2
+    form = reasoner.text_format
     data, training = recipe.get("data", {}), recipe.get("training", {})
     base = public_name(config.base) or "not recorded"
     if config.base is None and config.base_config is not None:
@@ -151,9 +156,11 @@ def model_card(
             ),
             validation=trained.get("validation_accuracy"),
             results=results,
-            example=json.dumps("Your question" + reasoner.text_format.question_suffix, ensure_ascii=False),
-            question_suffix=repr(reasoner.text_format.question_suffix)
-            if reasoner.text_format.question_suffix
+            example=json.dumps("Your question" + form.question_suffix, ensure_ascii=False),
+            chat_template=form.chat_template,
+            system=_system_turn(form.system_prompt),
+            question_suffix=repr(form.question_suffix)
+            if form.question_suffix
             else "",
         )
     )

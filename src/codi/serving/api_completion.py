@@ -65,9 +65,7 @@ class Served:
 class Completion:
     """One request of either kind. again: it was refused before, and comes when it was told to."""
 
-    def __init__(
-        self, served: Served, body: ChatRequest | CompletionRequest, *, again: bool = False
-    ) -> None:
+    def __init__(self, served: Served, body: ChatRequest | CompletionRequest, *, again: bool = False) -> None:
         self.served, self.body, self.again, self.begun = served, body, again, time.monotonic()
         self.events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self.jobs: dict[int, Job] = {}  # those that have not ended, by choice

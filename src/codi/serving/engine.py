@@ -5,8 +5,9 @@
                  └─ full: EngineBusy    the running batch: a token for every row ──► told, done, dropped
 
 A worker thread owns the model. In each turn those who wait and think alike (mode, number of latents) think
-together and join the rows that are being written; sampling, limits and stops are each request's own. Since a
-row's answer does not depend on the rows beside it, it is the answer that `LatentReasoner.answer` gives.
+together and join the rows that are being written, which then get as many passes as that took; sampling,
+limits and stops are each request's own. Since a row's answer does not depend on the rows beside it, it is the
+answer that `LatentReasoner.answer` gives.
 
 What fails is tried again with half the rows, down to the one that fails: it fails alone, and what it held is
 freed. Where memory runs out the newest begin anew later. A worker that ends all the same fails every job.
@@ -237,7 +238,10 @@ class Engine:
             self._end(job, EngineDown(reason))
 
     def _turn(self) -> bool:
-        """Whoever waits thinks and joins; everybody gets a token. Returns whether there is more to do."""
+        """Whoever waits thinks and joins; then those who are written get as many passes as the thinking took.
+
+        Returns whether there is more to do.
+        """
         with self._changed:
             while not self._waiting and not self._taken:
                 if self._closing:
@@ -250,10 +254,12 @@ class Engine:
         begun, self._ended = time.monotonic(), 0
         with self.one_at_a_time, torch.no_grad():
             self._let_go()
-            self._admit(newcomers)
-            self._make_room()
-            self._write()
-            self._let_go()
+            for _ in range(self._admit(newcomers)):
+                self._make_room()
+                self._write()
+                self._let_go()
+                if not self._batch.answering:
+                    break
         with self._changed:
             self._taken = [job for job in self._taken if job.is_wanted]
             self._positions = min(self.max_positions, self._positions + 1 + self.max_positions // 256)
@@ -275,23 +281,28 @@ class Engine:
         """Of those who have ended, or whom nobody waits for."""
         self._batch.keep([one for one in self._batch.answering if one.job.is_wanted])
 
-    def _admit(self, jobs: list[Job]) -> None:
-        """Think about them, tell what is written first, and let them be written with the others."""
+    def _admit(self, jobs: list[Job]) -> int:
+        """Think about them, tell what is written first, and let them be written with the others.
+
+        Returns the passes that took, 1 at least.
+        """
         jobs, now = [job for job in jobs if job.is_wanted], time.monotonic()
         for job in jobs:
             job.thinking = now if job.thinking is None else job.thinking
         if jobs and not jobs[0].limit:
             for job in jobs:
                 each_alone([job], self._read_only, self._failed)
-            return
+            return 1
         begun = self._batch.begin(jobs)
         if begun and self.on_batch is not None:
             try:
                 self.on_batch(len(begun))
             except Exception:
                 log.exception("on_batch has failed; the answers go on")
+        passes = max((one.row.passes for one in begun), default=1)
         self._tell(begun)
         self._batch.join([one for one in begun if one.job.is_wanted])
+        return max(1, passes)
 
     def _make_room(self) -> None:
         """Rows grow: where there would be too many positions, the newest begin anew later."""

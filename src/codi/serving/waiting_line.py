@@ -65,6 +65,7 @@ class WaitingLine:
         group: list[Job] = []
         passed: list[Job] = []
         rationales = sum(job.mode == "explicit" for job in running)
+        longest = 0
         for job in self._jobs:
             rows = len(running) + len(group) + 1
             if rows > bounds.rows:
@@ -73,16 +74,16 @@ class WaitingLine:
                 continue
             if job.mode == "explicit" and rationales >= bounds.rationales:
                 continue
-            widest = max([width, *(one.width for one in group), job.width])
+            widest = max(width, job.width)
             if rows > 1 and rows * (widest + ROOM_TO_GROW) > bounds.positions:
                 if job.overtaken >= self.max_overtaken:
                     break
                 passed.append(job)
                 continue
-            longest = max(len(one.ids) for one in [*group, job])
-            if group and (len(group) + 1) * longest > NEWCOMERS_TOKENS:
+            if group and (len(group) + 1) * max(longest, len(job.ids)) > NEWCOMERS_TOKENS:
                 break
             group.append(job)
+            width, longest = widest, max(longest, len(job.ids))
             rationales += job.mode == "explicit"
             for one in passed:
                 one.overtaken += 1
