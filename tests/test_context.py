@@ -266,3 +266,12 @@ def test_fingerprint_tells_bases_apart_and_precisions_not() -> None:
     changed = fingerprint(base)
     assert changed != before
     assert fingerprint(base.bfloat16()) == changed
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    """A damaged file, or a run that diverged: not taken for a model that caps its logits."""
+    model = tiny_model().causal
+    name, weight = next(iter(model.named_parameters()))
+    weight.data.view(-1)[0] = float("nan")  # of the first token, which the check reads
+    with pytest.raises(CheckpointError, match=f"1 weights .* the first is '{name}'"):
+        check_head(model)

@@ -112,6 +112,8 @@ def test_train_takes_a_recipe_in_any_form(tmp_path: Path) -> None:
     typed = ["training.max_steps=2", "method.latents=1"]
     assert same_weights(tmp_path / "run-0", codi.train(values, tmp_path / "typed", typed).output)
     assert any("What codi reads" in line for line in say)
+    codi.train(file, tmp_path / "new", settings, resume=True, say=say.append)  # a name mistyped, perhaps
+    assert any("holds no checkpoint to go on from" in line for line in say)
     answer = result.reasoner(device="cpu").answer([examples(1)[0].question], max_new_tokens=4)[0]
     assert answer.thoughts == 3  # one latent between <bot> and <eot>
     assert values["training"]["max_steps"] == 9  # what was handed in is left alone

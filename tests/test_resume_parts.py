@@ -471,6 +471,7 @@ def test_without_a_choice_the_accuracy_is_that_of_the_last_step(
     monkeypatch.setattr(run_module, "_validator", lambda *_: lambda _: next(scripted))
     summary = run(settings, tmp_path / "out")
     assert (summary["best_checkpoint"], summary["validation_accuracy"]) == (best, accuracy)
+    assert bool(list((tmp_path / "out").glob("checkpoint-*"))) == (strategies.get("save_strategy") != "no")
 
 
 # --- settings, rows and base are those of the run

@@ -235,6 +235,12 @@ def check_head(causal: Any) -> None:
         hook.remove()
         causal.train(training)
     if not torch.allclose(logits.float(), ours.float(), atol=0.1, rtol=1e-2):
+        broken = [name for name, weight in causal.named_parameters() if not weight.isfinite().all()]
+        if broken:
+            raise CheckpointError(
+                f"{len(broken)} weights of {type(causal).__name__} hold values that are no finite numbers; "
+                f"the first is '{broken[0]}'. The file is damaged, or its training diverged: take another."
+            )
         raise CheckpointError(
             f"{type(causal).__name__} transforms its logits after the LM head (a soft cap or a scale). "
             "That is not supported: its training loss would be wrong."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from codi.training.resuming import Best
 
@@ -16,7 +16,8 @@ class LastStep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for it on top of what the schedule asks for."""
         if state.global_step >= state.max_steps and args.eval_strategy == IntervalStrategy.STEPS:
-            control.should_evaluate = control.should_save = True
+            control.should_evaluate = True
+            control.should_save = args.save_strategy != SaveStrategy.NO
 
 
 class KnownBest(TrainerCallback):

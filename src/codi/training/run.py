@@ -118,6 +118,8 @@ def _train(
         if resume and last is None and is_finished(output):
             say(f"The run in '{output}' is finished and keeps no checkpoints: nothing is left to do.")
             return result_of(output)
+        if resume and last is None:
+            say(f"'{output}' holds no checkpoint to go on from: the run begins at its first step.")
         afterwards.callback(method.release)
         with processes.together():
             set_seed(settings.seed)  # before any weight is made
