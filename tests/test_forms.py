@@ -442,3 +442,13 @@ def test_repeated_ids_are_told_apart(tmp_path: Path) -> None:
 def test_the_page_on_files_names_every_form() -> None:
     page = (Path(__file__).parents[1] / "docs" / "own-data.md").read_text(encoding="utf-8")
     assert all(f"`{ending}`" in page for ending in (*READERS, *COMPRESSED))
+
+
+def test_one_line_is_one_row_also_where_its_values_are_objects(tmp_path: Path) -> None:
+    """A mapping of rows by their ids has the same shape; the names of the keys tell them apart."""
+    row = {"question": {"problem": "2 + 2 ?"}, "label": {"steps": [{"text": "2 + 2 = 4"}]}}
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert rows_of(path) == [row]
+    path.write_text(json.dumps({"a": {"question": "1 ?"}, "b": {"question": "2 ?"}}), encoding="utf-8")
+    assert [found["id"] for found in rows_of(path)] == ["a", "b"]

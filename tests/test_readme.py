@@ -19,7 +19,7 @@ SHORTER = {
     "quickstart": ["--steps", "4", "--questions", "8"],
     "train": ["training.max_steps=2", "training.eval_steps=2", "data.validation_limit=4"],
     "bench": ["--questions", "4"],
-    "probe": ["--count", "30"],
+    "probe": ["--count", "12"],
     "eval": ["--limit", "4", "--latency-questions", "2"],
     "data vary": ["--count", "50"],
 }

@@ -185,6 +185,11 @@ def _objects(path: Path, values: JsonValues) -> Iterator[Row]:
         yield row
 
 
+def _is_lone_row(whole: Row) -> bool:
+    """Whether an object is one row, by what its keys are called: its steps or options may be objects."""
+    return not {"question", "problem", "query", "prompt", "instruction"}.isdisjoint(map(str.lower, whole))
+
+
 def _unfolded(whole: Row) -> Iterable[Row] | None:
     """The rows that one object holds by column, by id or under some name; None where it is one row itself."""
     columns, cells = whole.get("columns"), whole.get("data")
@@ -200,9 +205,10 @@ def _unfolded(whole: Row) -> Iterable[Row] | None:
         if all(key.isdecimal() for value in whole.values() for key in value):
             places = dict.fromkeys(key for value in whole.values() for key in value)
             return ({name: value.get(place) for name, value in whole.items()} for place in places)
-        return ({"id": key, **value} for key, value in whole.items())
-    if not {"question", "problem", "query", "prompt", "instruction"}.isdisjoint(map(str.lower, whole)):
-        return None  # a lone row, whose steps or options are objects
+        if not _is_lone_row(whole):
+            return ({"id": key, **value} for key, value in whole.items())
+    if _is_lone_row(whole):
+        return None
     lists = [value for value in whole.values() if _is_rows(value) and len(value) > 1]
     # Objects with these keys are messages or choices, which a row holds.
     if len(lists) == 1 and not any({"role", "from", "label"} & element.keys() for element in lists[0]):
