@@ -27,6 +27,18 @@ PAPER = {
 OTHERS = {
     "word-problems": "codi",
     "word-problems-small": "codi",
+    "small-base": "language-model",
+    "small-codi": "codi",
+    "small-codi-with-last-step": "codi",
+    "small-codi-without-l1": "codi",
+    "small-codi-without-projection": "codi",
+    "small-coconut": "coconut",
+    "small-cot-sft": "cot-sft",
+    "small-icot": "icot",
+    "small-no-cot-sft": "no-cot-sft",
+    "small-pause-tokens": "pause-tokens",
+    "small-start": "cot-sft",
+    "small-static-teacher": "codi-static-teacher",
     "gpt2-gsm8k-aug-coconut": "coconut",
     "gpt2-gsm8k-aug-icot": "icot",
 }

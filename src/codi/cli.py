@@ -20,6 +20,7 @@ from codi.commands.convert import convert
 from codi.commands.evaluate import evaluate
 from codi.commands.export import export
 from codi.commands.generate import generate
+from codi.commands.pretrain import pretrain
 from codi.commands.probe import probe
 from codi.commands.publish import merge, publish
 from codi.commands.reproduce import reproduce
@@ -86,6 +87,7 @@ def before_every_command(
 
 app.command("quickstart")(quickstart)
 app.command("train")(train)
+app.command("pretrain")(pretrain)
 app.command("eval")(evaluate)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)

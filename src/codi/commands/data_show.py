@@ -80,14 +80,16 @@ def shown(source: str, examples: list[Example], config: RunConfig, tokenizer: st
 def _tokenizer(source: str, examples: list[Example], config: RunConfig, named: str | None) -> tuple[Any, str]:
     """The tokenizer, and what its pieces are called."""
     from codi.data.tokenizer_of_rows import word_tokenizer_of
+    from codi.data.word_tokenizer import OWN_TOKENIZERS
     from codi.modeling.checkpoint import load_tokenizer
 
     if named is not None:
         return load_tokenizer(named), "tokens"
-    if source.partition("?")[0] == "word-problems":
-        return load_tokenizer("word-problems"), "tokens"
+    own = source.partition("?")[0]
+    if own in OWN_TOKENIZERS:
+        return load_tokenizer(own), "tokens"
     usual = config.tokenizer or config.model.base
-    if usual is not None and usual != "word-problems":  # which knows the generated problems only
+    if usual is not None and usual not in OWN_TOKENIZERS:  # which know the generated problems only
         try:
             return load_tokenizer(usual), "tokens"
         except CheckpointError as error:

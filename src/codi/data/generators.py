@@ -78,6 +78,13 @@ def _polynomial_iteration(split: str, count: int, seed: int, options: _Options) 
     return polynomial_iteration.generate(split, count, seed, style)
 
 
+def _two_branches(split: str, count: int, seed: int, options: _Options) -> list[Example]:
+    from codi.data import two_branches
+
+    largest = options.number("largest", two_branches.DEFAULT_STYLE.largest)
+    return two_branches.generate(split, count, seed, two_branches.BranchStyle(largest=largest))
+
+
 GENERATORS = {
     "word-problems": Generator(
         ("seed", "count", "steps"), _word_problems, "generated word problems, told in sentences"
@@ -86,6 +93,11 @@ GENERATORS = {
         ("seed", "count", "hops", "modulus"),
         _polynomial_iteration,
         "train, validation, test · generated · score * card + b, modulo a prime, 2 to 6 hops",
+    ),
+    "two-branches": Generator(
+        ("seed", "count", "largest"),
+        _two_branches,
+        "the small scale's: two people with a step each, then their sum or difference",
     ),
 }
 """The generated sources by name. A new generator is one new entry."""

@@ -1,9 +1,10 @@
-"""The word-level tokenizer of the embedded default: every word of every wording, each number one token.
+"""The word-level tokenizers of what is generated here: every word of every wording, each number one token.
 
     She finds 5 more. <<7+5=12>>   ->   She | finds | 5 | more | . | << | 7 | + | 5 | = | 12 | >>
 
 Words it does not know become `<unk>`, and so do numbers above the style's largest value (`tail_largest`):
-it is made for the generated word problems and is no tokenizer for other text.
+it is made for the generated word problems and is no tokenizer for other text. The problems of two branches
+have one of their own, smaller and made in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from codi.data import two_branches
 from codi.data.word_problem_wording import DAYS, PEOPLE, SCENARIOS, Wording
 from codi.data.word_problems import DEFAULT_STYLE, ProblemStyle
 
@@ -37,14 +39,28 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 def build_word_tokenizer(style: ProblemStyle = DEFAULT_STYLE) -> PreTrainedTokenizerFast:
     """The tokenizer for word problems of `style`: the same vocabulary, in the same order, every time."""
-    pieces = [
-        PAD,
-        EOS,
-        UNK,
-        *SYMBOLS,
-        *(str(n) for n in range(style.tail_largest + 1)),
-        *sorted(vocabulary_words()),
-    ]
+    return _word_level([*_shared(style.tail_largest), *sorted(vocabulary_words())])
+
+
+def build_branches_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer for the problems of two branches: the same vocabulary, in the same order, every time."""
+    words = {"starts", "ends", *two_branches.NAMES, *two_branches.ASKED.values()} | _words(*ANSWER_PROMPTS)
+    for verbs in (two_branches.VERBS, two_branches.OTHER_VERBS):
+        words |= {verb for both in verbs.values() for verb in both}
+    return _word_level([*_shared(two_branches.MOST), *sorted(words)])
+
+
+OWN_TOKENIZERS = {"word-problems": build_word_tokenizer, "two-branches": build_branches_tokenizer}
+"""The tokenizers made here, by the name of what they read."""
+
+
+def _shared(largest: int) -> list[str]:
+    """Special tokens, signs, and the numbers up to `largest`."""
+    return [PAD, EOS, UNK, *SYMBOLS, *(str(n) for n in range(largest + 1))]
+
+
+def _word_level(pieces: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with these pieces, whose ids are their places."""
     tokenizer = Tokenizer(WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(_PIECE), behavior="isolated")]

@@ -2,6 +2,7 @@
 
     a folder or hub id      config.json and whole weights: a plain causal LM
     an adapter (PEFT)       adapter_config.json: never attached in silence; refused, or merged if asked for
+    small-base              the base that comes with the package
     a .gguf file            by its path, or model.base=FOLDER_OR_HUB_ID and model.gguf_file=NAME
 
 A path that is not there is never taken for a hub id.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from codi.errors import CheckpointError, RecipeError
+from codi.modeling.pretrained import OWN_BASES, check_whole
 
 ADAPTER_CONFIG, MODEL_CONFIG, CODI_CONFIG = "adapter_config.json", "config.json", "codi.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -53,6 +55,9 @@ def look_at(base: str, revision: str | None = None, gguf_file: str | None = None
     Raises CheckpointError (RecipeError where the settings contradict each other) when it is no model: nothing
     there, no configuration, weights missing, cut off, or not fetched.
     """
+    if base in OWN_BASES:
+        check_whole(OWN_BASES[base])
+        return Base(str(OWN_BASES[base]))
     path = Path(base).expanduser()
     if path.is_file():
         return _file(path, gguf_file)
@@ -110,6 +115,7 @@ def _folder(path: Path, base: str, gguf_file: str | None) -> Base:
             f"{path / MODEL_CONFIG} names no model_type: it is not the configuration of a transformers model."
         )
     _check_weights(path)
+    check_whole(path)
     return Base(base)
 
 

@@ -21,6 +21,9 @@ class LoraSettings:
     dropout: float = 0.1
     targets: str | list[str] = "all-linear"
     """Module names, or `all-linear`: every linear layer except the LM head."""
+    multiply_once: bool = False
+    """Multiply adapters into the weights once a training step (see `codi.modeling.adapters`): quicker for
+    small bases; needs dropout 0."""
 
 
 @dataclass(frozen=True)

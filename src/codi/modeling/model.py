@@ -13,6 +13,7 @@ only ever read, never predicted, so neither the base's embedding nor its (often 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from codi.errors import RecipeError, TrainingError
+from codi.modeling.adapters import check_once, multiplied_once
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
@@ -83,6 +85,8 @@ class ThoughtModel(nn.Module):
         """Who looks on while the model thinks; set for a while by `codi.interpretability`."""
         self.backbone: nn.Module = causal
         if config.lora is not None:
+            if config.lora.multiply_once:
+                check_once(config.lora.dropout)
             settings = LoraConfig(
                 r=config.lora.rank,
                 lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
@@ -103,6 +107,10 @@ class ThoughtModel(nn.Module):
             )
             self.projection.to(embedding.dtype)
         self.thought_tokens = nn.Parameter(_new_rows(embedding), requires_grad=config.train_thought_tokens)
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, adapters are multiplied in once, where the configuration asks for it."""
+        return multiplied_once(self, self.config.lora is not None and self.config.lora.multiply_once)
 
     @property
     def causal(self) -> Any:

@@ -10,20 +10,23 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
-from codi.data.word_tokenizer import build_word_tokenizer
+from codi.data.word_tokenizer import OWN_TOKENIZERS
 from codi.errors import CheckpointError
 from codi.modeling.backbone import UNREADABLE, first_line
 from codi.modeling.bases import CODI_CONFIG, GGUF, is_path, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.pretrained import OWN_BASES
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, gguf_file: str | None = None) -> Any:
-    """`word-problems`, a hub id, a .gguf file, a directory with a tokenizer (vocab.json and merges.txt do).
+    """`word-problems`, `two-branches`, a hub id, a .gguf file, or a directory with a tokenizer.
 
-    gguf_file: name of one in the directory or hub id, which then brings it. Raises CheckpointError.
+    Of a directory vocab.json and merges.txt do. gguf_file: name of one in the directory or hub id, which then
+    brings it. Raises CheckpointError.
     """
-    if name == "word-problems":
-        return build_word_tokenizer()
+    if name in OWN_TOKENIZERS:
+        return OWN_TOKENIZERS[name]()
+    name = str(OWN_BASES.get(name, name))
     path = Path(name).expanduser()
     if path.is_file() and path.suffix.lower() == GGUF:
         found = look_at(name)

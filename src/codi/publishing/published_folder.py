@@ -26,6 +26,7 @@ import codi
 from codi.data.shards import is_data_path
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import ROOM_TO_ANSWER, LatentReasoner
+from codi.modeling.pretrained import OWN_BASES
 from codi.storage import write_whole
 
 
@@ -80,7 +81,7 @@ def embedding_sample(causal: Any, size: int = 64) -> dict[str, Any]:
 
 def public_name(name: str | None) -> str | None:
     """A hub id, or None for what is a path on somebody's machine."""
-    if name is None or Path(name).expanduser().exists() or not _HUB_ID.fullmatch(name):
+    if name is None or name in OWN_BASES or Path(name).expanduser().exists() or not _HUB_ID.fullmatch(name):
         return None
     return name
 

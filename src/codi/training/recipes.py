@@ -1,8 +1,8 @@
 """Run configurations: YAML recipes, command line over YAML, and unknown keys as errors.
 
 A recipe has five sections (`method`, `model`, `text`, `data`, `training`), a `tokenizer`, an `optimizer`, a
-`scorer` and a `start`. An override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one
-value.
+`scorer` and a `start`; with `like: NAME` it takes what it does not say itself from another recipe. An
+override such as `training.learning_rate=1e-3` or `method.latents=3` replaces one value.
 """
 
 from __future__ import annotations
@@ -143,10 +143,25 @@ def _values_of(recipe: Recipe) -> tuple[dict[str, Any], str]:
         return recipe.as_dict(), "the configuration"
     if isinstance(recipe, Mapping):
         return deepcopy(dict(recipe)), "the recipe"
-    values = read_yaml(recipe_text(str(recipe)), f"The recipe '{recipe}'")
+    return _read_recipe(str(recipe), seen=()), str(recipe)
+
+
+def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's values, over those of the recipe that it is `like`. Its method stands whole."""
+    values = read_yaml(recipe_text(recipe), f"The recipe '{recipe}'")
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe '{recipe}' holds no settings; it needs at least 'method' and 'model'.")
-    return values, str(recipe)
+    like = values.pop("like", None)
+    if like is None:
+        return values
+    if like in (*seen, recipe):
+        raise RecipeError(f"The recipe '{recipe}' is like '{like}', which is like itself.")
+    below = _read_recipe(str(like), (*seen, recipe))
+    for key, value in values.items():
+        inner = below.get(key)
+        joined = isinstance(value, dict) and isinstance(inner, dict) and key != "method"
+        below[key] = {**inner, **value} if joined else value
+    return below
 
 
 def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunConfig:
@@ -233,9 +248,7 @@ def _split(settings: Settings) -> list[tuple[str, Any]]:
                 f"'{setting}' is not a setting. Write KEY=VALUE, for example training.learning_rate=1e-3."
             )
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-        given.append(
-            (path, read_yaml(text, f"The value of '{path}', {text!r},") if quoted else Typed(text))
-        )
+        given.append((path, read_yaml(text, f"The value of '{path}', {text!r},") if quoted else Typed(text)))
     return given
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
+from codi.modeling.bases import look_at
 from codi.modeling.checkpoint import (
     check_base,
     load_base_tokenizer,
@@ -15,6 +19,7 @@ from codi.modeling.checkpoint import (
 )
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.modeling.pretrained import check_world
 from codi.training.recipes import RunConfig
 
 
@@ -29,6 +34,8 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
         raise TrainingError(
             "A base built from a configuration needs a tokenizer: set 'tokenizer' in the recipe."
         )
+    if model.base is not None:
+        _check_tokenizer(model, tokenizer)
     if model.base_config is not None:
         if model.lora is not None:
             raise TrainingError(
@@ -44,6 +51,13 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
     if config.model.thought_tokens_from is not None and not has_thoughts:
         reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
     return reasoner
+
+
+def _check_tokenizer(config: ModelConfig, tokenizer: Any) -> None:
+    """Raise CheckpointError where a base pretrained here would be asked in other words than its own."""
+    assert config.base is not None
+    base = look_at(config.base, config.base_revision, config.gguf_file)
+    check_world(Path(base.where), tokenizer)
 
 
 def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:

@@ -63,7 +63,8 @@ class MethodLoss(nn.Module):
         self, batch: dict[str, Tensor], divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """See `Method.loss`."""
-        return self.reasoner.method.loss(self.model, batch, divisors)
+        with self.model.whole_weights():
+            return self.reasoner.method.loss(self.model, batch, divisors)
 
 
 class CodiTrainer(Trainer):
@@ -267,7 +268,7 @@ class CodiTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Accuracy on the validation questions, by generation."""
         assert self.validate is not None
-        with sharding.answering(self.model):
+        with sharding.answering(self.model), torch.no_grad(), self.reasoner.model.whole_weights():
             metrics = {"eval_accuracy": self.validate(self.reasoner)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -1,0 +1,52 @@
+"""LoRA's adapters multiplied in for a while: W + s B A made once, where a step makes many passes.
+
+    as peft adds them     y = x W + s (x A) B         in every linear layer of every pass
+    multiplied once       V = W + s B A, y = x V      the same numbers and gradients, without dropout
+
+A step of CODI makes nine passes over few tokens each. In a small base most of the time goes into the many
+small operations of the first form; in a large one V would cost a copy of the weights, and their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codi.errors import RecipeError
+
+
+@contextmanager
+def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Inside, every adapted linear layer of `model` computes with one weight, made on entering."""
+    adapted: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear)] if wanted else []
+    for layer in adapted:
+        base = layer.get_base_layer()
+        weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
+        if isinstance(base, nn.Linear):
+            layer.forward = partial(_linear, weight=weight, bias=base.bias)
+        else:  # GPT-2's Conv1D holds its weight the other way round
+            layer.forward = partial(_linear, weight=weight.T, bias=base.bias)
+    try:
+        yield
+    finally:
+        for layer in adapted:
+            del layer.forward
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def check_once(dropout: float) -> None:
+    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs."""
+    if dropout:
+        raise RecipeError(
+            f"model.lora.multiply_once was asked for with model.lora.dropout = {dropout}: dropout acts on "
+            "the inputs of each pass, so adapters cannot be multiplied in before. Leave one of them out."
+        )

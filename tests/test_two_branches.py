@@ -1,0 +1,149 @@
+"""The small scale's problems: two people, a step each, then their sum or difference."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import pytest
+
+from codi.data.example import Example
+from codi.data.sources import load_examples
+from codi.data.two_branches import (
+    MOST,
+    OTHER_VERBS,
+    SPLITS,
+    VERBS,
+    BranchStyle,
+    generate,
+)
+from codi.data.word_tokenizer import build_branches_tokenizer
+from codi.errors import DataError
+
+STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
+PROBLEMS = tuple(split for split in SPLITS if split != "pretraining")
+
+
+@cache
+def problems(split: str, seed: int = 1) -> tuple[Example, ...]:
+    return tuple(generate(split, 300, seed))
+
+
+def parsed(step: str) -> tuple[int, str, int, int]:
+    found = STEP.fullmatch(step)
+    assert found, step
+    return int(found[1]), found[2], int(found[3]), int(found[4])
+
+
+def branches_of(example: Example) -> tuple[str, frozenset[str]]:
+    """The equations of a problem, whichever person comes first."""
+    *steps, last = example.steps
+    return parsed(last)[1], frozenset(steps)
+
+
+@pytest.mark.parametrize("split", PROBLEMS)
+def test_every_equation_is_true_and_the_last_joins_both_branches(split: str) -> None:
+    for example in problems(split):
+        results = []
+        for step in example.steps:
+            left, sign, right, result = parsed(step)
+            assert (
+                result == {"+": left + right, "-": left - right, "*": left * right, "/": left / right}[sign]
+            )
+            results.append(result)
+        assert str(results[-1]) == example.answer
+        first, sign, second, _ = parsed(example.steps[-1])
+        starts = [int(number) for number in re.findall(r"starts (\d+)", example.question)]
+        assert {first, second} <= {*results[:-1], *starts}
+        assert example.question.endswith("together?" if sign == "+" else "difference?")
+        assert 1 <= results[-1] <= MOST
+
+
+def test_the_state_before_the_answer_needs_both_results() -> None:
+    """Neither branch gives the answer away: to one result there are many answers."""
+    answers: dict[int, set[str]] = {}
+    for example in generate("train", 2000):
+        answers.setdefault(parsed(example.steps[0])[3], set()).add(example.answer)
+    assert sum(len(found) > 10 for found in answers.values()) >= 25
+
+
+def test_no_chain_of_one_split_stands_in_another_whatever_the_seed() -> None:
+    chains = {
+        split: {branches_of(example) for seed in (1, 2) for example in generate(split, 1500, seed)}
+        for split in ("train", "validation", "test", "reworded")
+    }
+    assert not chains["train"] & (chains["validation"] | chains["test"] | chains["reworded"])
+    assert not chains["validation"] & (chains["test"] | chains["reworded"])
+    held_out = {branches_of(example) for example in problems("shorter_chains")}
+    pretrained = {
+        branches_of(example) for example in generate("pretraining", 20_000) if len(example.steps) > 1
+    }
+    assert pretrained
+    assert not pretrained & held_out
+
+
+def test_no_two_problems_have_the_same_equations() -> None:
+    for split in ("train", "test", "larger_numbers"):
+        keys = [(example.steps[-1], branches_of(example)) for example in problems(split)]
+        assert len(set(keys)) == len(keys)
+
+
+def test_the_base_never_sees_two_steps_and_their_joining() -> None:
+    """Not written, and not asked for: that is what fine-tuning teaches."""
+    for example in generate("pretraining", 5000):
+        if example.question.endswith(("together?", "difference?")):
+            told = re.findall(r"\b[a-z]+ \d+\.", example.question)
+            assert sum(not sentence.startswith("starts") for sentence in told) <= 1
+            assert len(example.steps) <= 2
+
+
+def test_other_splits_are_what_they_say() -> None:
+    usual = {verb for verbs in VERBS.values() for verb in verbs}
+    others = {verb for verbs in OTHER_VERBS.values() for verb in verbs}
+    for split, allowed in (
+        ("train", usual),
+        ("test", usual),
+        ("reworded", others),
+        ("shorter_chains", others),
+    ):
+        for example in problems(split):
+            verbs = set(re.findall(r"\b([a-z]+) \d", example.question)) - {"starts"}
+            assert verbs <= allowed
+    assert all(len(example.steps) == 2 for example in problems("shorter_chains"))
+    assert {len(example.steps) for example in problems("longer_chains")} == {4, 5}
+    for example in problems("larger_numbers"):
+        assert max(parsed(step)[3] for step in example.steps[:2]) > 30
+    for example in problems("test"):
+        assert max(parsed(step)[3] for step in example.steps[:2]) <= 30
+
+
+def test_the_same_arguments_give_the_same_problems_and_a_larger_count_begins_with_them() -> None:
+    assert generate("train", 50, 3) == generate("train", 200, 3)[:50]
+    assert generate("train", 50, 3) != generate("train", 50, 4)
+    assert generate("pretraining", 50) == generate("pretraining", 80)[:50]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_tokenizer_knows_every_word(split: str) -> None:
+    tokenizer = build_branches_tokenizer()
+    for example in problems(split):
+        text = " ".join([example.question, *example.steps, f"The answer is: {example.answer}"])
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+
+
+def test_too_few_problems_says_how_many_there_are() -> None:
+    with pytest.raises(DataError, match=r"100000 distinct 'test' .* there are 341\. Ask for fewer"):
+        generate("test", 100_000, style=BranchStyle(largest=8))
+    assert len(generate("test", 341, style=BranchStyle(largest=8))) == 341
+
+
+def test_as_a_source() -> None:
+    examples, report = load_examples("two-branches?seed=2&count=7", split="validation")
+    assert examples == generate("validation", 7, 2)
+    assert report.read == 7
+    with pytest.raises(DataError, match="largest value of a branch is 40; it must lie between 6 and 30"):
+        load_examples("two-branches?largest=40")
+    with pytest.raises(DataError, match=r"no split 'tset'. Did you mean 'test'"):
+        load_examples("two-branches", split="tset")
