@@ -60,6 +60,7 @@ MOST = 72
 
 _SHARES = ("train",) * 8 + ("validation", "test")
 _MOST_DRAWS = 20_000  # for one problem, before its split is declared used up
+_FEW_DRAWS = 300  # the same, where those that are left can be counted
 _ALONE = 4  # equations that stand before a question about arithmetic alone
 
 
@@ -160,18 +161,14 @@ _STEPS = {"shorter_chains": ((0, 1), (1, 0)), "longer_chains": ((1, 2), (2, 1), 
 def _problems(split: str, count: int, rng: random.Random, style: BranchStyle) -> Iterator[Problem]:
     share = split if split in _SHARES else "test"
     seen: set[str] = set()
-    for index in range(count):
+    for _ in range(count):
         sizes = rng.choice(_STEPS.get(split, ((1, 1),)))
-        for _ in range(_MOST_DRAWS):
+        for _ in range(_MOST_DRAWS if _uncounted(split) else _FEW_DRAWS):
             problem = _drawn_for(split, rng, style, sizes)
             if problem.key not in seen and problem.share == share:
                 break
         else:
-            raise DataError(
-                f"{count} distinct '{split}' problems of two branches were asked for, but "
-                f"{_number_there_are(split, style, index)}. Ask for fewer, or for a larger range "
-                "(two-branches?largest=30)."
-            )
+            problem = _one_that_is_left(split, style, rng, seen, count)
         seen.add(problem.key)
         yield problem
 
@@ -187,18 +184,33 @@ def _drawn_for(split: str, rng: random.Random, style: BranchStyle, sizes: tuple[
             return problem
 
 
-def _number_there_are(split: str, style: BranchStyle, found: int) -> str:
-    """In words. Counted where both branches have one step; of the others what was found is said."""
-    if split in _STEPS or split == "larger_numbers":
-        return f"after {found} no new one was found in {_MOST_DRAWS} draws"
-    branches, keys = _usual(style).of_one_step(), set[str]()
-    share = split if split in _SHARES else "test"
-    for first, second in product(branches, branches):
-        for join in ASKED:
-            problem = Problem(first, second, join)
-            if problem.answer > 0 and problem.share == share:
-                keys.add(problem.key)
-    return f"there are {len(keys):,}"
+def _uncounted(split: str) -> bool:
+    """Whether a split has too many problems to be gone through."""
+    return split in _STEPS or split == "larger_numbers"
+
+
+def _one_that_is_left(
+    split: str, style: BranchStyle, rng: random.Random, seen: set[str], count: int
+) -> Problem:
+    """When draws find nothing new. Raises DataError where nothing is left."""
+    there_are = f"after {len(seen)} no new one was found in {_MOST_DRAWS} draws"
+    if not _uncounted(split):
+        every = _every(split if split in _SHARES else "test", style)
+        left, there_are = sorted(every.keys() - seen), f"there are {len(every):,}"
+        if left:
+            return every[rng.choice(left)]
+    raise DataError(
+        f"{count} distinct '{split}' problems of two branches were asked for, but {there_are}. Ask for "
+        "fewer, or for a larger range (two-branches?largest=30)."
+    )
+
+
+@cache
+def _every(share: str, style: BranchStyle) -> dict[str, Problem]:
+    """Every problem of one step a branch that this split may use, by its key."""
+    branches = _usual(style).of_one_step()
+    problems = (Problem(*pair, join) for pair in product(branches, branches) for join in ASKED)
+    return {problem.key: problem for problem in problems if problem.answer > 0 and problem.share == share}
 
 
 class _Range:
