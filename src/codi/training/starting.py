@@ -64,8 +64,8 @@ def _refuse_thoughts(base: str, revision: str | None) -> None:
     raise CheckpointError(
         f"model.base='{base}' is a checkpoint of codi, trained with {method.name}: as a base it would lose "
         f"its projection and its thought tokens. To train on from it give start={base}, and as model.base "
-        "(or model.base_config) what it was trained over. For its language model alone give a copy of the folder "
-        f"without {CODI_CONFIG}."
+        "(or model.base_config) what it was trained over. For its language model alone give a copy of the "
+        f"folder without {CODI_CONFIG}."
     )
 
 
@@ -107,5 +107,5 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
             "%s, so its thoughts begin anew.", checkpoint, *(str(has).lower() for has in
             (found.projection, model.config.projection)),
         )  # fmt: skip
-    load_weights(path, model, thoughts=both)
+    load_weights(path, model, thoughts=both, of_another_run=True)
     return both
