@@ -264,7 +264,7 @@ def _check_same(path: Path, saved: Any, loaded: Any) -> None:
     said = []
     for causal in (saved, loaded):
         training = causal.training
-        said.append(causal.eval()(input_ids=tokens, use_cache=False).logits.float())
+        said.append(causal.eval()(input_ids=tokens.to(causal.device), use_cache=False).logits.float().cpu())
         causal.train(training)
     if not torch.allclose(said[0], said[1], rtol=1e-2, atol=1e-2 * float(said[0].abs().max())):
         theirs, ours = saved.config.to_dict(), loaded.config.to_dict()
