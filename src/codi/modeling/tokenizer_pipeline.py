@@ -41,7 +41,7 @@ def as_in_file(loaded: Any, name: str, revision: str | None = None) -> Any:
     """
     if type(loaded) is PreTrainedTokenizerFast or find_file(name, "tokenizer.json", revision) is None:
         return loaded
-    saved: Any = PreTrainedTokenizerFast.from_pretrained(name, **({"revision": revision} if revision else {}))
+    saved: Any = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
     if not loaded.is_fast:
         _say(name, type(loaded).__name__, "gives no character offsets")
     elif (other := difference(loaded.backend_tokenizer, saved.backend_tokenizer)) is not None:
