@@ -77,7 +77,7 @@ def test_names_with_dots(tmp_path: Path) -> None:
     named = Columns(question="task.text", answer="task.gold.value", steps="task.work")
     example = one(tmp_path / "rows.jsonl", row, named)
     assert (example.question, example.steps, example.answer) == (Q, ("3 + 4 = 7",), "7")
-    turns = {"said": [{"content": Q}, {"content": "7"}]}
+    turns = {"n": 1, "said": [{"content": Q}, {"content": "7"}]}
     example = one(tmp_path / "rows.jsonl", turns, Columns(question="said.0.content", answer="said.1.content"))
     assert (example.question, example.answer) == (Q, "7")
     whole = {"question": Q, "a.b": "7", "a": {"b": "8"}}

@@ -133,7 +133,7 @@ def test_unknown_rule_names_the_nearest() -> None:
         ("1) 2+3=5\n2) 5*2=10", ("2+3=5", "5*2=10")),
         ("1) 2+3=5 2) 5*2=10", ("2+3=5", "5*2=10")),
         ("Step 1: Add.\nStep 2: Double.\n\nSo it is 10.", ("Add.", "Double.", "So it is 10.")),
-        ("**Step 1: Add**\n2+3=5\n\n**Step 2: Double**\n5*2=10", ("Add 2+3=5", "Double 5*2=10")),
+        ("**Step 1: Add**\n2+3=5\n\n**Step 2: Double**\n5*2=10", ("2+3=5", "5*2=10")),
         ("### Step 1\nAdd.\n### Step 2\nDouble.", ("Add.", "Double.")),
         ("- Add 2 and 3.\n- Double it.", ("Add 2 and 3.", "Double it.")),
         ("48\n- 30\n= 18", ("48", "- 30", "= 18")),

@@ -149,7 +149,7 @@ def written(value: Decimal) -> str:
     return "0" if value == 0 else text
 
 
-_FIGURES = re.compile(rf"(?:[^\w\\/:]|{_CURRENCY})*\d[\d\s,.'’_]*(?:[^\w\\/:]|{_CURRENCY})*")
+_FIGURES = re.compile(rf"(?:[^\w\\]|{_CURRENCY})*\d[\d\s,.'’_]*(?:[^\w\\]|{_CURRENCY})*")
 _DATE = re.compile(r"\d{1,2}\.\s?\d{1,2}\.\s?(?:\d{2}|\d{4})")
 _CLUSTER = re.compile(
     rf"(?:(?<=[=:(]\s)-\s|[+-])?(?:{_CURRENCY}[+-]?)?"  # "x = - 4", but "7 - 4" takes away
