@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -293,13 +293,13 @@ def _draw(rng: random.Random, values: _Range, first: int, second: int) -> Proble
             return problem
 
 
-def _tell(problem: Problem, rng: random.Random, verbs: dict[str, tuple[str, ...]]) -> str:
+def _tell(problem: Problem, rng: random.Random, verbs: Mapping[str, tuple[str, ...]]) -> str:
     one, other = rng.sample(NAMES, 2)
     told = f"{_branch(one, problem.first, rng, verbs)} {_branch(other, problem.second, rng, verbs)}"
     return f"{told} {ASKED[problem.join]}?"
 
 
-def _branch(name: str, chain: Chain, rng: random.Random, verbs: dict[str, tuple[str, ...]]) -> str:
+def _branch(name: str, chain: Chain, rng: random.Random, verbs: Mapping[str, tuple[str, ...]]) -> str:
     parts = zip(chain.operations, chain.operands, strict=True)
     done = [f"{rng.choice(verbs[operation])} {operand}." for operation, operand in parts]
     return " ".join([name, *done, f"starts {chain.start}."])

@@ -159,8 +159,9 @@ def _read_recipe(recipe: str, seen: tuple[str, ...]) -> dict[str, Any]:
     below = _read_recipe(str(like), (*seen, recipe))
     for key, value in values.items():
         inner = below.get(key)
-        joined = isinstance(value, dict) and isinstance(inner, dict) and key != "method"
-        below[key] = {**inner, **value} if joined else value
+        if key != "method" and isinstance(value, dict) and isinstance(inner, dict):
+            value = {**inner, **value}
+        below[key] = value
     return below
 
 
