@@ -240,7 +240,7 @@ def refuse_adapter(base: Base) -> CheckpointError:
 
 def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a folder or hub id; None where it has none (or nothing can be fetched)."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     name = str(OWN_BASES.get(name, name))
     if is_path(name) and not Path(name).expanduser().is_dir():
