@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import codi
 from codi.data.text_format import TextFormat
 from codi.errors import CheckpointError, RecipeError
 from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_activations, load_causal
@@ -30,6 +29,7 @@ from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
+from codi.version import installed_version
 
 CONFIGURATION, THOUGHTS, ADAPTER = CODI_CONFIG, "thoughts.safetensors", "adapter_model.safetensors"
 
@@ -122,7 +122,7 @@ def save(
         save_file({name: t.contiguous() for name, t in thought_weights(model).items()}, scratch / THOUGHTS)
         tokenizer.save_pretrained(scratch)
         configuration = {
-            "codi_version": codi.__version__,
+            "codi_version": installed_version(),
             "method": method,
             "model": model.config.as_dict(),
             "text": {key: getattr(text, key) for key in text.__dataclass_fields__},

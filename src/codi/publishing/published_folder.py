@@ -22,11 +22,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 from transformers import GenerationConfig
 
-import codi
 from codi.data.shards import is_data_path
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import ROOM_TO_ANSWER, LatentReasoner
 from codi.storage import write_whole
+from codi.version import installed_version
 
 
 def write_folder(
@@ -139,7 +139,7 @@ def model_card(
         .from_string(text)
         .render(
             name=name,
-            codi_version=codi.__version__,
+            codi_version=installed_version(),
             latents=latents,
             thought_tokens=latents + 2,
             method=", ".join(f"{key} {value}" for key, value in reasoner.method.as_dict().items()).replace(

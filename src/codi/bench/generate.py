@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from codi.bench.environment import environment, synchronize
 from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.statistics import percentile
-from codi.experiments.bench_train import environment, synchronize
 from codi.generation.answer import Answer
 from codi.generation.latent_reasoner import LatentReasoner
 
