@@ -1,8 +1,8 @@
 """Chains: the equations of a problem in order, numbers included, and the split that alone may use one.
 
 Two problems with the same chain are the same arithmetic in other words. A model that has seen the chain can
-recall the answer; whether it computes shows on chains it has not seen. So a generated chain belongs to one of
-train, validation and test, whatever the seed, the wording and the style: the SHA-256 of its equations says so.
+recall the answer; whether it computes shows on chains it has not seen. So a generated chain belongs to one
+of train, validation and test, whatever the seed, the wording and the style: its SHA-256 says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from codi.data.example import Example
 SHARES = ("train",) * 8 + ("validation", "test")
 """A digest modulo 10 is an index into this."""
 HELD_OUT_FROM = 2
-"""Steps from which whole chains are held out. There are too few of one step: each is one fact to be learnt."""
+"""Steps from which whole chains are held out. Of one step there are too few: each is a fact to be learnt."""
 
 _SALT = "codi/chains/2:"  # another salt would deal all chains anew
 _ANNOTATION = re.compile(r"<<.*?>>")

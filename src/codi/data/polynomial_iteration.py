@@ -43,8 +43,6 @@ from codi.errors import DataError, nearest
 
 SPLITS = ("train", "validation", "test")
 """The names `generate` takes."""
-VERSION = 2
-"""Of the problems: another version is other problems."""
 
 MODULI = (5, 7, 11, 13, 17, 19)
 """Primes whose numbers all have a token of their own; 2 and 3 leave no choice of cards."""

@@ -45,9 +45,6 @@ from codi.errors import DataError, nearest
 SPLITS = ("train", "validation", "test", "reworded", "larger_numbers", "shorter_chains", "longer_chains")
 """The names `generate` takes. The last four are out-of-domain."""
 
-VERSION = 2
-"""Of the problems: another version is other problems. In version 1 test chains stood in training."""
-
 _ASIDE_SHARE = 0.5  # of the reworded problems, have a sentence that changes nothing
 _MOST_DRAWS = 20_000  # for one problem, before the split is declared exhausted
 _DRAWS_PER_OPERATIONS = 50  # of numbers for the same operations: else those with few numbers would be rare
@@ -86,7 +83,7 @@ class ProblemStyle:
     complements: tuple[int, ...] = (10, 12)
     """The numbers that a value is taken away from (`<<12-7=5>>`)."""
     tail_complements: tuple[int, ...] = (10, 12, 20)
-    """The same for tail and `larger_numbers` problems. Without one above `usual_largest` few chains stay there."""
+    """The same for tail and `larger_numbers` problems. Without one above `usual_largest` few chains are."""
     complement_weight: float = 0.8
     """How often a step is a complement, against 1 for a sum and 1 for a product."""
 
@@ -114,10 +111,15 @@ class ProblemStyle:
             )
         elif min(self.largest_addend, self.tail_largest_addend) < 1:
             problem = "largest_addend and tail_largest_addend must be 1 or more"
-        elif self.complement_weight < 0 or (self.complement_weight and not wholes):
+        elif self.complement_weight < 0 or (
+            self.complement_weight and not (self.complements and self.tail_complements)
+        ):
             problem = f"complement_weight is {self.complement_weight} for complements {wholes}"
         elif any(not 2 <= whole <= self.tail_largest for whole in wholes):
-            problem = f"complements are {wholes}; each must lie between 2 and tail_largest {self.tail_largest}"
+            problem = (
+                f"complements and tail_complements are {self.complements} and {self.tail_complements}; each "
+                f"must lie between 2 and tail_largest {self.tail_largest}"
+            )
         elif not self.factors or min(self.factors) < 2 or max(self.factors) > self.tail_largest:
             problem = (
                 f"factors are {self.factors}; each must lie between 2 and tail_largest {self.tail_largest}"
@@ -207,9 +209,9 @@ def _problems(
             chains = len({told for told in seen.values() if len(told) == length})
             raise DataError(
                 f"{count:,} distinct '{split}' word problems were asked for; after {index:,} no new one of "
-                f"{length} {'step' if length == 1 else 'steps'} was found in {_MOST_DRAWS:,} draws: there are "
-                f"{chains:,} distinct chains of that length for this split. Ask for fewer, or for a style "
-                "with a wider range."
+                f"{length} {'step' if length == 1 else 'steps'} was found in {_MOST_DRAWS:,} draws. This split "
+                f"has {chains:,} distinct chains of that length. Ask for fewer, or for a style with a wider "
+                "range."
             )
         seen[question] = steps
         yield question, steps, str(values[-1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SMALL_SETS = ("in_domain", "reworded", "larger_numbers", "longer_chains")
+SMALL_SETS = ("in_domain", "reworded", "larger_numbers", "shorter_chains")
 PAPER_SETS = ("gsm8k", "svamp", "gsm-hard", "multiarith")
 
 
