@@ -23,7 +23,7 @@ from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)\*(\d+)\+(\d+)=(\d+)>>")
-FIRST_50 = "bf78a47c0c794f11134f4a5eead6baef867e342ccc6dabcd2e4dc3cb5600bc5d"
+FIRST_50 = "14270c64b47990945963bf0b04d90bc3e23d2b5c4fbd7fc81f4c0d9f78764e39"
 
 
 @cache

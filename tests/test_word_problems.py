@@ -23,7 +23,7 @@ from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_wor
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "c28477ecd52813cd1e5470b58a0530970a45ec4b185a2d89211d81836018e8b4"
+FIRST_50 = "4ee050fdd6701300c72f3486d0c635ae8a8ee1b6e7204e15474954c147a4d01f"
 
 
 @cache

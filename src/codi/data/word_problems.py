@@ -209,8 +209,8 @@ def _problems(
             chains = len({told for told in seen.values() if len(told) == length})
             raise DataError(
                 f"{count:,} distinct '{split}' word problems were asked for; after {index:,} no new one of "
-                f"{length} {'step' if length == 1 else 'steps'} was found in {_MOST_DRAWS:,} draws. This split "
-                f"has {chains:,} distinct chains of that length. Ask for fewer, or for a style with a wider "
+                f"{length} {'step' if length == 1 else 'steps'} was found in {_MOST_DRAWS:,} draws. This "
+                f"split has {chains:,} distinct chains of that length. Ask for fewer, or for a style with a wider "
                 "range."
             )
         seen[question] = steps

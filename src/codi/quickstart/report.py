@@ -12,6 +12,8 @@ from codi.errors import UsageError
 from codi.evaluation.system_colours import COLOURS
 from codi.quickstart.systems import METHODS, SET_TITLES, SETS, TITLES
 
+VERSION_1 = "Of version 1 of the problems, in which most chains of the test problems stood in training."
+
 
 def draw(results: dict[str, Any], file: Path) -> None:
     """Accuracy on every set with 95 % intervals, and what an answer costs. Writes a PNG."""
@@ -160,7 +162,7 @@ def summary(folder: Path) -> str:
         cells.append(f"{written['latency_ms']['median'] / ours['latency_ms']['median']:.2f}")
         lines.append("| " + " | ".join([*cells, f"{run['wall_seconds']:.0f}"]) + " |")
     if any("test_chains" not in run for run in runs):
-        lines += ["", "Of version 1 of the problems, in which most chains of the test problems stood in training."]
+        lines += ["", VERSION_1]
     return "\n".join(lines)
 
 
