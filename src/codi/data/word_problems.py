@@ -210,8 +210,8 @@ def _problems(
             raise DataError(
                 f"{count:,} distinct '{split}' word problems were asked for; after {index:,} no new one of "
                 f"{length} {'step' if length == 1 else 'steps'} was found in {_MOST_DRAWS:,} draws. This "
-                f"split has {chains:,} distinct chains of that length. Ask for fewer, or for a style with a wider "
-                "range."
+                f"split has {chains:,} distinct chains of that length. Ask for fewer, or for a style with a "
+                "wider range."
             )
         seen[question] = steps
         yield question, steps, str(values[-1])
