@@ -26,7 +26,7 @@ from the test share, so they are as disjoint from training as the test split is:
     reworded         SVAMP       phrases that training never shows, made of words that it does; some problems
                                  have a sentence that changes nothing
     larger_numbers   GSM-Hard    at least half of the values lie above the usual range
-    shorter_chains   MultiArith  easier, as MultiArith is: two steps, told in trained and reworded phrases
+    shorter_chains   MultiArith  easier, as MultiArith is: 2 or 3 steps, in phrases of both wordings
     longer_chains                more steps than any training problem has
 """
 
@@ -66,8 +66,8 @@ class ProblemStyle:
     """Share of the problems that have a value above `usual_largest` (train, validation, test, reworded)."""
     step_weights: tuple[float, ...] = (0.04, 0.08, 0.20, 0.34, 0.34)
     """Relative frequency of problems with 1, 2, ... steps."""
-    shorter_steps: int = 2
-    """Steps of a `shorter_chains` problem."""
+    shorter_steps: int = 3
+    """Most steps of a `shorter_chains` problem; the fewest are 2."""
     longer_steps: int = 6
     """Steps of a `longer_chains` problem."""
     largest_addend: int = 2
@@ -136,7 +136,9 @@ def style_up_to(steps: int) -> ProblemStyle:
 
     Raises DataError beyond 6: with one step a day, a week ends the chain.
     """
-    return ProblemStyle(step_weights=tuple(float(n) for n in range(1, steps + 1)), longer_steps=steps + 1)
+    weights = tuple(float(n) for n in range(1, steps + 1))
+    shorter = min(DEFAULT_STYLE.shorter_steps, max(HELD_OUT_FROM, steps - 1))
+    return ProblemStyle(step_weights=weights, shorter_steps=shorter, longer_steps=steps + 1)
 
 
 def generate(split: str, count: int, seed: int = 1, style: ProblemStyle = DEFAULT_STYLE) -> list[Example]:
@@ -158,7 +160,7 @@ def generate(split: str, count: int, seed: int = 1, style: ProblemStyle = DEFAUL
         raise DataError("larger_numbers needs a style whose tail_largest is above its usual_largest.")
     if split == "shorter_chains" and style.shorter_steps >= len(style.step_weights):
         raise DataError(
-            f"shorter_chains has problems of {style.shorter_steps} steps, and this style's have at most "
+            f"shorter_chains has problems of up to {style.shorter_steps} steps, and this style's have at most "
             f"{len(style.step_weights)}. Ask for a style with more steps."
         )
     # Seeding with text goes through SHA-512 and never through hash(), which differs from run to run.
@@ -186,7 +188,7 @@ def _problems(
         if split == "larger_numbers":
             above = (length + 2) // 2
         elif split == "shorter_chains":
-            length, above = style.shorter_steps, 0
+            length, above = rng.randint(HELD_OUT_FROM, style.shorter_steps), 0
         elif split == "longer_chains":
             length, above = style.longer_steps, 0
         for draw in range(_MOST_DRAWS):

@@ -80,7 +80,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "shorter_chains", GENERATED, "shorter_chains", 1000,
-            note="Generated problems of two steps, partly in other wordings; stands for MultiArith.",
+            note="Generated problems of 2 or 3 steps, partly in other wordings; stands for MultiArith.",
         ),
         Benchmark(
             "longer_chains", GENERATED, "longer_chains", 1000,
