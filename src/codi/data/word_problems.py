@@ -160,7 +160,7 @@ def generate(split: str, count: int, seed: int = 1, style: ProblemStyle = DEFAUL
         raise DataError("larger_numbers needs a style whose tail_largest is above its usual_largest.")
     if split == "shorter_chains" and style.shorter_steps >= len(style.step_weights):
         raise DataError(
-            f"shorter_chains has problems of up to {style.shorter_steps} steps, and this style's have at most "
+            f"shorter_chains has up to {style.shorter_steps} steps, and this style's problems have at most "
             f"{len(style.step_weights)}. Ask for a style with more steps."
         )
     # Seeding with text goes through SHA-512 and never through hash(), which differs from run to run.
