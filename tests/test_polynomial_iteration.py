@@ -23,7 +23,7 @@ from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)\*(\d+)\+(\d+)=(\d+)>>")
-FIRST_50 = "14270c64b47990945963bf0b04d90bc3e23d2b5c4fbd7fc81f4c0d9f78764e39"
+FIRST_50 = "230c589a978ed2acf718b7d8017f86c6cf1728196dd882afecab0b1d21173ca8"
 
 
 @cache

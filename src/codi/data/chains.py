@@ -19,7 +19,7 @@ SHARES = ("train",) * 8 + ("validation", "test")
 HELD_OUT_FROM = 2
 """Steps from which whole chains are held out. Of one step there are too few: each is a fact to be learnt."""
 
-_SALT = "codi/chains/2:"  # another salt would deal all chains anew
+_SALT = "codi/chains/356243:"  # another salt would deal all chains anew
 _ANNOTATION = re.compile(r"<<.*?>>")
 
 
