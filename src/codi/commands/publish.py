@@ -81,7 +81,8 @@ def _keep_apart(checkpoint: str, output: Path) -> None:
 
 def _check_hub_id(name: str) -> None:
     """Raise UsageError for what the hub takes for no name, before anything is written."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)

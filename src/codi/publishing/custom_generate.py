@@ -67,7 +67,7 @@ def generate(
     latents: int | None = None,
     **options: Any,
 ) -> Tensor | GenerateDecoderOnlyOutput:
-    """inputs or input_ids, attention_mask: [b, t]. Returns [b * n, t + m]: the questions, then prompt and answers.
+    """inputs (or input_ids), attention_mask: [b, t]. Returns [b * n, t + m]: questions, prompt, answers.
 
     latents: another number of thoughts than trained. max_new_tokens counts the answer's own tokens,
     max_length all that is returned. Greedy unless do_sample; then n = num_return_sequences rows a question.
