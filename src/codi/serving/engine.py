@@ -50,6 +50,8 @@ __all__ = [
 log = logging.getLogger("codi.serving")
 SECONDS_TO_WARM_UP = 600
 SECONDS_TO_CLOSE = 120
+SECONDS_FOR_A_TURN = 2
+"""A worker that answers nobody any more is waited for no longer."""
 CAME_TO_AN_END = "The server's worker has ended ({}), so it answers no more; it must be started again."
 
 
@@ -120,6 +122,8 @@ class Engine:
         jobs = [self._job(question, to) for question, to in zip(questions, deliver, strict=True)]
         with self._changed:
             self._require_room(len(questions), again)
+            if again:
+                self._invitations.came(len(jobs))
             self._waiting.add(jobs)
             self._changed.notify()
         return jobs
@@ -174,13 +178,22 @@ class Engine:
             self._changed.notify()
         if threading.current_thread() is self._thread:
             return  # it ends after this turn's work
-        self._thread.join(timeout)
+        self._thread.join(timeout if self.failure is None else SECONDS_FOR_A_TURN)
         if self._thread.is_alive():
-            self._give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+            self.give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+
+    def give_up(self, reason: str) -> None:
+        """Nobody is answered any more, and everybody is told why."""
+        with self._changed:
+            self.failure = self.failure or reason
+            left = [*self._waiting.clear(), *self._taken]
+            self._taken = []
+        for job in left:
+            self._end(job, EngineDown(reason))
 
     def _require_room(self, number: int, again: bool) -> None:
         self._require_worker()
-        waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
+        waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free(len(self._waiting))
         if waiting + kept + number > self.max_waiting:
             before = f", and {kept} places are kept for some who were refused before" if kept else ""
             raise EngineBusy(
@@ -225,17 +238,8 @@ class Engine:
                 pass
         except BaseException as error:
             log.critical("the engine's worker has ended", exc_info=error)
-            self._give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
+            self.give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
             self._batch = RunningBatch(self.reasoner, self._failed)  # what the old one held is freed
-
-    def _give_up(self, reason: str) -> None:
-        """Nobody is answered any more, and everybody is told why."""
-        with self._changed:
-            self.failure = self.failure or reason
-            left = [*self._waiting.clear(), *self._taken]
-            self._taken = []
-        for job in left:
-            self._end(job, EngineDown(reason))
 
     def _turn(self) -> bool:
         """Whoever waits thinks and joins; then those who are written get as many passes as the thinking took.
@@ -247,6 +251,7 @@ class Engine:
                 if self._closing:
                     return False
                 self._changed.wait()
+                self._turned = time.monotonic()  # with nothing to do, no answer took that long
             if self.failure is not None:
                 return False
             newcomers = self._next_group()
