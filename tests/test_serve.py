@@ -53,6 +53,18 @@ def running(reasoner: LatentReasoner) -> Iterator[Running]:
         (chat(QUESTIONS[0], colour="red"), 400, "there is no parameter 'colour'"),
         (chat(QUESTIONS[0], n=17), 400, "n: Input should be less than or equal to 16"),
         (chat(QUESTIONS[0], stop=[""]), 400, "stop"),
+        (chat(QUESTIONS[0], temperature="0.5"), 400, "temperature: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], n="2"), 400, "n: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], seed="7"), 400, "seed: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], stream="no"), 400, "stream: Input should be a valid boolean"),
+        (chat(QUESTIONS[0], decoded_thoughts="yes"), 400, "decoded_thoughts: Input should be a valid bool"),
+        (chat(QUESTIONS[0], stream=1), 400, "stream: Input should be a valid boolean"),
+        (chat(QUESTIONS[0], stream=True, stream_options={"include_usage": 1}), 400, "include_usage"),
+        (chat(QUESTIONS[0], frequency_penalty=False), 400, "'frequency_penalty' is not supported with false"),
+        (chat(QUESTIONS[0], store=0), 400, "'store' is not supported with 0"),
+        (chat(QUESTIONS[0], seed=2**63), 400,
+         "seed: Input should be a whole number from -9223372036854775808 to 9223372036854775807"),
+        (chat(QUESTIONS[0], seed=-(2**63) - 1), 400, "seed: Input should be a whole number from -922337"),
         ({"model": "tiny", "messages": [{"role": "system", "content": "Be kind."},
                                         {"role": "user", "content": "Hi"}]}, 400, "send one message"),
         ({"model": "tiny", "messages": []}, 400, "messages"),
@@ -513,8 +525,10 @@ def test_a_broken_model_is_said_and_survived(
         for stream in (False, True):  # what fails before the first token has a status, streamed or not
             response = running.post(chat(QUESTIONS[0], stream=stream))
             assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
+        assert running.counted("codi_failed_total") == failed + 2
+        assert running.post(chat(QUESTIONS[0], n=4, temperature=1)).status_code == 500
     assert running.post(chat(QUESTIONS[0])).status_code == 200
-    assert running.counted("codi_failed_total") == failed + 2
+    assert running.counted("codi_failed_total") == failed + 6  # with one choice all four are lost
     assert running.counted("codi_cancelled_total") == left  # nobody hung up
     assert running.counted("codi_requests_total", path="/v1/chat/completions", status="500") >= 2
 

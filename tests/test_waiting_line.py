@@ -176,7 +176,7 @@ class Simulated:
 
 @pytest.mark.parametrize(("seconds_each", "room"), [(0.0025, 128), (0.05, 64)])
 def test_the_refused_are_told_when_they_will_be_answered(seconds_each: float, room: int) -> None:
-    """Ten times as many clients as may wait, each asking anew once it is answered: the server is never idle."""
+    """Ten times as many clients as may wait, each asking anew once answered: the server is never idle."""
     server, seconds = Simulated(seconds_each, room), 60 * room * seconds_each
     for _ in range(10 * room):
         server.come(server.rng.random())
@@ -216,6 +216,7 @@ def test_nothing_is_kept_where_nobody_waits() -> None:
     invitations = Invitations(8, pace, clock)
     for _ in range(60):
         invitations.retry_after(8, 1)
+    clock.now += 3
     assert invitations.kept_free(8) > 0
     assert invitations.kept_free(0) == 0
     clock.now += 100  # nobody has come

@@ -1,6 +1,6 @@
 """OpenAI's API over an engine: chat and plain completions, streamed or whole, models, health and metrics.
 
-    request ──► Counted ─► other origins ─► Answered ─► key, body ──► parsed ──► engine ──► Completion ──► response
+    request ──► Counted ─► other origins ─► Answered ─► key, body ─► parsed ─► engine ─► response
 
 The answer's text is what the model wrote; `usage` counts thoughts as reasoning tokens; the field `codi` says
 how it was thought. A request of several choices is queued whole or not at all.

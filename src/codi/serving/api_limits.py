@@ -84,7 +84,7 @@ class Answered:
             await self.app(scope, receive, seen)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
-                answer = response_to(EngineDown("The server was stopped before this was answered. Ask again."))
+                answer = response_to(EngineDown("The server was stopped before this was answered."))
                 if is_stream and not ended:
                     told = b"data: " + bytes(answer.body) + b"\n\ndata: [DONE]\n\n"
                     await send({"type": "http.response.body", "body": told})

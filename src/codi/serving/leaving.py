@@ -3,7 +3,7 @@
     SIGTERM ──► no new connections, idle ones close ──► open tabs are closed ──► the time is over ──► gone
                                   requests are answered ────────────────────────►│ 503, or an error event
 
-A client that does not read its answer could keep the server for ever, and a tab's socket never ends by itself.
+A client that does not read its answer could keep the server for ever; a tab's socket never ends by itself.
 """
 
 from __future__ import annotations

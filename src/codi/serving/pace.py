@@ -73,7 +73,7 @@ class Invitations:
     """When those who were refused were told to come again: spread so that they find room when they come.
 
     Told all the same time, they would come all at once and most be refused again, and again. Not all come:
-    an invitation that nobody takes up lapses, and how many were taken up of late says how many more to expect.
+    an invitation that nobody takes up lapses, and how many were taken up of late says how many to expect.
     """
 
     def __init__(self, room: int, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
