@@ -39,7 +39,7 @@ from codi.serving.job import (
     Timing,
 )
 from codi.serving.pace import Invitations, Pace
-from codi.serving.prompt_scoring import score_some, share_prompt_scores
+from codi.serving.prompt_scoring import PromptScoring, share_prompt_scores
 from codi.serving.running_batch import Answering, RunningBatch
 from codi.serving.token_texts import TokenTexts
 from codi.serving.waiting_line import Bounds, WaitingLine
@@ -91,8 +91,8 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting = WaitingLine(max_overtaken=max_batch)
         self._taken: list[Job] = []  # out of the line, and not ended
-        self._scoring: list[Job] = []  # of these, those whose questions are being scored
         self._texts = TokenTexts(reasoner.text)
+        self._scoring = PromptScoring(reasoner, self._texts, self._failed)
         self._batch = RunningBatch(reasoner, self._texts, self._failed)
         self._seconds_a_pass = 1.0  # of the last pass in which a token was written
         self._positions = max_positions  # fewer for a while after memory ran out
@@ -276,9 +276,13 @@ class Engine:
         begun, self._ended = time.monotonic(), 0
         with self.one_at_a_time, torch.no_grad():
             self._let_go()
-            passes = self._admit(self._scored(newcomers))
-            if self._scoring or not all(job.limit for job in newcomers):  # it is time that counts
-                passes = max(passes, int((time.monotonic() - begun) / self._seconds_a_pass))
+            held = time.monotonic()
+            others, complete = self._scoring.step(newcomers)
+            for job in reversed(complete):
+                self._put_back(job)
+            passes = self._admit(others)
+            if complete or self._scoring.jobs or not all(job.limit for job in others):  # it is time that counts
+                passes = max(passes, int((time.monotonic() - held) / self._seconds_a_pass))
             for _ in range(min(passes, MOST_PASSES)):
                 began = time.monotonic()
                 self._make_room()
@@ -299,7 +303,7 @@ class Engine:
         running = [one.job for one in self._batch.answering]
         if running and not self._batch.takes_more:
             return []
-        running += self._scoring
+        running += self._scoring.jobs
         # Where a model can also answer shortly, a quarter of the places is kept from those that write long.
         apart = self.max_batch // 4 if len(self.reasoner.method.modes) > 1 else 0
         bounds = Bounds(self.max_batch, self.max_batch - apart, self._positions)
@@ -308,25 +312,6 @@ class Engine:
     def _let_go(self) -> None:
         """Of those who have ended, or whom nobody waits for."""
         self._batch.keep([one for one in self._batch.answering if one.job.is_wanted])
-
-    def _scored(self, newcomers: list[Job]) -> list[Job]:
-        """Those whose own questions need not be scored, or have been.
-
-        The others stay behind: in each turn some positions are scored of the first of them. Whose question
-        is complete goes back to the front of the line.
-        """
-        to_score = [job for job in newcomers if job.prompt is not None and not job.prompt.is_complete]
-        self._scoring = [job for job in [*self._scoring, *to_score] if job.is_wanted]
-        for job in self._scoring:
-            job.thinking = time.monotonic() if job.thinking is None else job.thinking
-        each_alone(
-            self._scoring[:1], lambda some: score_some(self.reasoner, self._texts, some[0]), self._failed
-        )
-        complete = [job for job in self._scoring if job.prompt is not None and job.prompt.is_complete]
-        self._scoring = [job for job in self._scoring if job.is_wanted and job not in complete]
-        for job in reversed(complete):
-            self._put_back(job)
-        return [job for job in newcomers if job not in to_score]
 
     def _admit(self, jobs: list[Job]) -> int:
         """Think about them, tell what is written first, and let them be written with the others.

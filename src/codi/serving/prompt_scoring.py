@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import torch
 
 from codi.generation.decoding import token_scores
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.modeling.context import Tokens
+from codi.serving.failures import each_alone
 from codi.serving.job import Job, PromptScores
 from codi.serving.token_texts import BEFORE, TokenTexts
 
 POSITIONS_SCORED = 128
 """Of a question at a time: each takes as many numbers as the vocabulary has tokens, and others wait."""
+
+
+class PromptScoring:
+    """Jobs whose questions are being scored, in the order in which they came."""
+
+    def __init__(
+        self, reasoner: LatentReasoner, texts: TokenTexts, failed: Callable[[Job, Exception], None]
+    ) -> None:
+        self._reasoner, self._texts, self._failed = reasoner, texts, failed
+        self.jobs: list[Job] = []
+
+    def step(self, newcomers: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Score some positions of the first.
+
+        Returns the newcomers that need not be scored, or have been, and those whose question is complete now.
+        """
+        to_score = [job for job in newcomers if job.prompt is not None and not job.prompt.is_complete]
+        self.jobs = [job for job in [*self.jobs, *to_score] if job.is_wanted]
+        for job in self.jobs:
+            job.thinking = time.monotonic() if job.thinking is None else job.thinking
+        each_alone(
+            self.jobs[:1], lambda some: score_some(self._reasoner, self._texts, some[0]), self._failed
+        )
+        complete = [job for job in self.jobs if job.prompt is not None and job.prompt.is_complete]
+        self.jobs = [job for job in self.jobs if job.is_wanted and job not in complete]
+        return [job for job in newcomers if job not in to_score], complete
 
 
 def share_prompt_scores(reasoner: LatentReasoner, jobs: list[Job]) -> None:

@@ -24,7 +24,7 @@ class Transcript:
         self._texts, self._stops, self.opening = texts, question.stop, opening
         self.text, self.stopped = "", False
         self.tokens: list[ScoredToken] | None = None if question.logprobs is None else []
-        self._begins: list[int] = []  # the place in the text where each token begins, and the next one will
+        self._begins: list[int] = []  # the place in the text where each token begins
         self._next = len(texts.encoder.decode(opening))
         self._before, self._ids_before = "", 0  # the text of so many ids
 
