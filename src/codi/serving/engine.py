@@ -281,7 +281,8 @@ class Engine:
             for job in reversed(complete):
                 self._put_back(job)
             passes = self._admit(others)
-            if complete or self._scoring.jobs or not all(job.limit for job in others):  # it is time that counts
+            if complete or self._scoring.jobs or not all(job.limit for job in others):
+                # That was no thinking: those who are written get as long as it took.
                 passes = max(passes, int((time.monotonic() - held) / self._seconds_a_pass))
             for _ in range(min(passes, MOST_PASSES)):
                 began = time.monotonic()
