@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 from codi.serving.api_errors import ApiError, response_to
+from codi.serving.asgi import App, Message, Receive, Send, is_api
 from codi.serving.job import EngineDown
 from codi.serving.metrics import Metrics
 from codi.serving.page_key import LOGIN, PageKey
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", LOGIN)
 """Paths that ask for no key."""
@@ -187,8 +182,3 @@ class Limits:
             "(codi serve --max-body-bytes).",
             "body_too_large",
         )
-
-
-def is_api(path: str) -> bool:
-    """Whether a path is the API's, and not the page's."""
-    return path.startswith("/v1/") or path in ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from codi.serving.api_limits import App, Message, Receive, Send, is_api
+from codi.serving.asgi import App, Message, Receive, Send, is_api
 
 SECONDS_TO_LEAVE = 120
 """Requests that were taken have this long to be answered and read when the server stops."""

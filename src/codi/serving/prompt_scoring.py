@@ -36,9 +36,7 @@ class PromptScoring:
         self.jobs = [job for job in [*self.jobs, *to_score] if job.is_wanted]
         for job in self.jobs:
             job.thinking = time.monotonic() if job.thinking is None else job.thinking
-        each_alone(
-            self.jobs[:1], lambda some: score_some(self._reasoner, self._texts, some[0]), self._failed
-        )
+        each_alone(self.jobs[:1], lambda some: score_some(self._reasoner, self._texts, some[0]), self._failed)
         complete = [job for job in self.jobs if job.prompt is not None and job.prompt.is_complete]
         self.jobs = [job for job in self.jobs if job.is_wanted and job not in complete]
         return [job for job in newcomers if job not in to_score], complete
