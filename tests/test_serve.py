@@ -539,7 +539,7 @@ def test_what_fails_in_the_midst_of_a_stream_is_said_in_it(
     usual, calls = reasoner.text.decode, iter(range(10**6))
 
     def decode(ids: list[int]) -> str:
-        return usual(ids) if next(calls) < 3 else str(1 / 0)
+        return usual(ids) if next(calls) < 6 else str(1 / 0)
 
     monkeypatch.setattr(reasoner.text, "decode", decode)
     response = running.post(chat(QUESTIONS[0], stream=True))

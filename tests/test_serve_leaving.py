@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,32 +52,37 @@ def test_a_client_that_does_not_read_keeps_nobody(reasoner: LatentReasoner) -> N
             assert time.monotonic() - begun > 0.9  # it had its time
 
 
-def test_what_cannot_be_answered_in_time_is_told_so(reasoner: LatentReasoner) -> None:
+def test_what_cannot_be_answered_in_time_is_told_so(
+    reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request gets 503 as JSON, a stream that has begun an event with the error, and its end."""
-    engine = Engine(reasoner, max_batch=1)
-    with serving(engine, api_key=KEY, seconds_to_leave=0.5) as server, ThreadPoolExecutor(2) as clients:
+    engine, hangs, goes_on = Engine(reasoner, max_batch=1), threading.Event(), threading.Event()
+    usual = reasoner.model.read
 
-        def streamed() -> str:
-            sent = {"authorization": f"Bearer {KEY}"}
-            body, url = chat(QUESTIONS[0], stream=True, **LONG), f"{server.address}/v1/chat/completions"
-            with httpx.stream("POST", url, json=body, headers=sent) as told:
-                lines = told.iter_lines()
-                first = next(lines)
-                engine.one_at_a_time.acquire()  # the model hangs
-                waiting = clients.submit(server.post, chat(QUESTIONS[1]))
-                while engine.load()[0] == 0:
-                    time.sleep(0.01)
-                server.server.should_exit = True
-                whole = "\n".join([first, *lines])
-                answer = waiting.result(20)
-                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-                assert int(answer.headers["retry-after"]) >= 1
-                return whole
+    def read(*asked: Any, **more: Any) -> Any:
+        if hangs.is_set():
+            goes_on.wait(20)
+        return usual(*asked, **more)
 
-        text = clients.submit(streamed).result(30)
-        assert "was stopped and had no answer within 0.5 seconds" in text
-        assert text.rstrip().endswith("data: [DONE]")
-        engine.one_at_a_time.release()
+    monkeypatch.setattr(reasoner.model, "read", read)
+    body, sent = chat(QUESTIONS[0], stream=True, **LONG), {"authorization": f"Bearer {KEY}"}
+    with serving(engine, api_key=KEY, seconds_to_leave=0.5) as server, ThreadPoolExecutor(1) as other:
+        url = f"{server.address}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=sent, timeout=20) as told:
+            lines = told.iter_lines()
+            first = next(lines)
+            hangs.set()
+            waiting = other.submit(server.post, chat(QUESTIONS[1]))
+            while engine.load()[0] == 0:
+                time.sleep(0.01)
+            server.server.should_exit = True
+            text = "\n".join([first, *lines])
+        answer = waiting.result(20)
+        goes_on.set()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "was stopped and had no answer within 0.5 seconds" in text
+    assert text.rstrip().endswith("data: [DONE]")
 
 
 @pytest.mark.parametrize("page", [False, True])

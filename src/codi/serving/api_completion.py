@@ -249,8 +249,8 @@ class Completion:
     async def stream(self, first: tuple[int, Event]) -> AsyncIterator[str]:
         """The response's events, as text."""
         form, ends = self.form, dict[int, Finished]()
-        streamed = [Streamed(form, choice) for choice in range(len(self.jobs))]
         try:
+            streamed = [Streamed(form, choice) for choice in range(len(self.jobs))]
             if form.is_chat:
                 for choice in range(len(streamed)):
                     yield form.chunk(choice, {"delta": {"role": "assistant", "content": ""}})
