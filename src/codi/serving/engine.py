@@ -284,7 +284,7 @@ class Engine:
             if complete or self._scoring.jobs or not all(job.limit for job in others):
                 # That was no thinking: those who are written get as long as it took.
                 passes = max(passes, int((time.monotonic() - held) / self._seconds_a_pass))
-            for _ in range(min(passes, MOST_PASSES)):
+            for written in range(1, 1 + min(passes, MOST_PASSES)):
                 began = time.monotonic()
                 self._make_room()
                 self._write()
@@ -294,7 +294,8 @@ class Engine:
                 self._seconds_a_pass = max(time.monotonic() - began, 1e-5)
         with self._changed:
             self._taken = [job for job in self._taken if job.is_wanted]
-            self._positions = min(self.max_positions, self._positions + 1 + self.max_positions // 256)
+            more = written * (1 + self.max_positions // 4096)
+            self._positions = min(self.max_positions, self._positions + more)
             now, under_load = time.monotonic(), self._invitations.under_load
             self._pace.worked(now - (self._turned if under_load else begun), self._ended, under_load)
             self._turned = now
@@ -386,9 +387,9 @@ class Engine:
         """To the front of the line. What it was told already is not told again."""
         with self._changed:
             if job.is_wanted:
+                self._waiting.put_back(job)  # first: should that fail, it is still known here
                 job.is_taken = False
                 self._taken.remove(job)
-                self._waiting.put_back(job)
 
     # --- what is told ---------------------------------------------------------------------------------------
 
