@@ -284,7 +284,9 @@ class Engine:
             if complete or self._scoring.jobs or not all(job.limit for job in others):
                 # That was no thinking: those who are written get as long as it took.
                 passes = max(passes, int((time.monotonic() - held) / self._seconds_a_pass))
-            for written in range(1, 1 + min(passes, MOST_PASSES)):
+            written = 0
+            for _ in range(min(passes, MOST_PASSES)):
+                written += 1
                 began = time.monotonic()
                 self._make_room()
                 self._write()
