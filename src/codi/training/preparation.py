@@ -92,7 +92,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     if not len(tokens):
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
     seen = overview(tokens, reasoner.method, reasoner.text)
-    notes = check_rationales(seen, reasoner.method, config.train)
+    notes = check_rationales(seen, reasoner.method, config.train, tokens.reports[0].unread)
     _check_room(reasoner, tokens)
     _check_words(reasoner, tokens)
     lengths = [int(length) for length in _lengths(tokens)]
