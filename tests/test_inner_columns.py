@@ -77,8 +77,9 @@ def test_names_with_dots(tmp_path: Path) -> None:
     named = Columns(question="task.text", answer="task.gold.value", steps="task.work")
     example = one(tmp_path / "rows.jsonl", row, named)
     assert (example.question, example.steps, example.answer) == (Q, ("3 + 4 = 7",), "7")
-    turns = {"n": 1, "said": [{"content": Q}, {"content": "7"}]}
-    example = one(tmp_path / "rows.jsonl", turns, Columns(question="said.0.content", answer="said.1.content"))
+    turns = {"messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": "7"}]}
+    named = Columns(question="messages.0.content", answer="messages.1.content")
+    example = one(tmp_path / "rows.jsonl", turns, named)
     assert (example.question, example.answer) == (Q, "7")
     whole = {"question": Q, "a.b": "7", "a": {"b": "8"}}
     assert one(tmp_path / "rows.jsonl", whole, Columns(answer="a.b")).answer == "7"

@@ -93,6 +93,7 @@ def test_the_last_number_is_not_one(text: str) -> None:
         "#5",
         "= 5",
         "(-5)",
+        "5:",
     ],
 )
 def test_figures_that_may_be_one_number_and_may_not(text: str) -> None:

@@ -165,8 +165,17 @@ def _prefixed(model: ThoughtModel) -> dict[str, Tensor]:
 
 
 def load_model(path: Path, config: ModelConfig, base: str | None = None) -> ThoughtModel:
-    """Build the model that `config` describes and load the weights in `path`, strictly."""
+    """Build the model that `config` describes and load the weights in `path`, strictly.
+
+    base: where the base of a LoRA checkpoint is now. Raises CheckpointError where one is given that would not
+    be used.
+    """
     if config.lora is None:
+        if base is not None:
+            raise CheckpointError(
+                f"'{path}' holds all its weights, so the base '{base}' (--base, in Python base=...) would "
+                "not be used. Leave it out; to train another base give it as model.base."
+            )
         model = ThoughtModel(replace(config, base_fingerprint=None), base=_whole_base(path, config))
         rows = model.config.base_vocabulary_rows
         if rows != config.base_vocabulary_rows:
@@ -222,10 +231,13 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
         )
 
 
-def load_weights(path: Path, model: ThoughtModel, *, thoughts: bool = True) -> None:
+def load_weights(
+    path: Path, model: ThoughtModel, *, thoughts: bool = True, of_another_run: bool = False
+) -> None:
     """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly.
 
-    thoughts: False leaves projection and thought tokens as they are.
+    thoughts: False leaves projection and thought tokens as they are; of_another_run: the model was configured
+    anew, so that what it computes is compared with what the saved one does.
     """
     if thoughts:
         _load_thoughts(path, model)
@@ -236,7 +248,39 @@ def load_weights(path: Path, model: ThoughtModel, *, thoughts: bool = True) -> N
         _compare(path / ADAPTER, get_peft_model_state_dict(model.backbone), adapter)
         set_peft_model_state_dict(model.backbone, adapter)
     else:
-        model.causal.load_state_dict(_whole_base(path, model.config).state_dict())
+        whole = _whole_base(path, model.config)
+        model.causal.load_state_dict(whole.state_dict())
+        if of_another_run:
+            _check_same(path, whole, model.causal)
+
+
+@torch.no_grad()
+def _check_same(path: Path, saved: Any, loaded: Any) -> None:
+    """Refuse weights that fit in every shape a model that computes otherwise: other heads, another head tied.
+
+    saved: the model in `path`; loaded: ours, with its weights. A pass of some tokens.
+    """
+    tokens = torch.arange(min(24, loaded.get_input_embeddings().weight.shape[0])).unsqueeze(0)
+    said = []
+    for causal in (saved, loaded):
+        training = causal.training
+        said.append(causal.eval()(input_ids=tokens.to(causal.device), use_cache=False).logits.float().cpu())
+        causal.train(training)
+    if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-3 * float(said[0].abs().max())):
+        theirs, ours = saved.config.to_dict(), loaded.config.to_dict()
+        other = [key for key in sorted(theirs) if key not in _NEUTRAL and theirs[key] != ours.get(key)]
+        told = ", ".join(f"{key} {theirs[key]!r} there and {ours.get(key)!r} here" for key in other[:5])
+        raise CheckpointError(
+            f"The weights in '{path}' fit this model in shape, but it computes something else with them"
+            f"{f' ({told})' if told else ''}. Give the run the same model.base or model.base_config."
+        )
+
+
+_NEUTRAL = {
+    "_name_or_path", "architectures", "dtype", "transformers_version", "use_cache", "bos_token_id",
+    "eos_token_id", "pad_token_id",
+}  # fmt: skip
+"""Of a configuration, what has no part in what a model computes."""
 
 
 def _load_thoughts(path: Path, model: ThoughtModel) -> None:
