@@ -8,8 +8,8 @@
 Markers are `####`, "The answer is", "Answer:", `\\boxed{}` and their like, in any decoration
 (`**Answer:** 18`, `The answer is: $\\boxed{18}$.`). What only states the answer leaves the rationale; a box
 around a result in the middle of a reasoning is opened, and its sentence stays. `<think>..</think>` is the
-rationale where the text after it holds nothing but the answer. What says goodbye after the answer, and a note or a
-check there, is no reasoning that leads to it.
+rationale where the text after it holds nothing but the answer. What says goodbye after the answer, and a note
+or a check there, is no reasoning that leads to it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from codi.data.answer_text import (
     tidy,
     without_thousands_commas,
 )
-from codi.data.rationale_lines import with_line_breaks
 from codi.data.other_languages import statement_in
+from codi.data.rationale_lines import with_line_breaks
 from codi.data.steps import sentences, split_steps, without_annotations
 from codi.data.thinking import holds_thinking, split_thinking
 
@@ -80,14 +80,14 @@ _DISPLAY = re.compile(r"\\\[(?:(?!\\\[).)*?\\\]|\$\$.*?\$\$", re.DOTALL)
 _TAGGED = re.compile(r"<answer>\s*(?P<answer>.*?)\s*</answer>", re.DOTALL)
 _TAGS = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?solution>")
 _FAREWELL = re.compile(
-    r"(?<!\s)\s*(?:(?:I\s+)?hope\s+(?:it|this|that)\s+(?:is correct|helps|helped|makes sense|clarifies)\b[^.!?\n]*[.!]?"
+    r"(?<!\s)\s*(?:(?:I\s+)?hope\s+(?:it|this|that)\s+(?:is correct|help(?:s|ed)|makes sense)\b[^.!?\n]*[.!]?"
     r"|(?:please\s+)?(?:let me know|feel free to (?:ask|reach|let))\b[^.!?\n]*[.!?]?"
     r"|if you have (?:any|more|further)\b[^.!?\n]*[.!]?|(?:happy|good luck)\b[^.!?\n\d=]{0,40}!?)\s*$",
     re.IGNORECASE,
 )
 _AFTERWARDS = re.compile(
-    r"(?:(?<=\n)|(?<=[.!?*}\d]\s))[*_(\s]*(?:note|check|checking|double[- ]check|verification|verify|remark|p\.?\s?s\.?)"
-    r"[*_\s]*:.*\Z",
+    r"(?:(?<=\n)|(?<=[.!?*}\d]\s))[*_(\s]*"
+    r"(?:note|check|checking|double[- ]check|verification|verify|remark|p\.?\s?s\.?)[*_\s]*:.*\Z",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -135,7 +135,8 @@ _NO_VALUE = re.compile(
 )
 # "The answer is 4 times 3.", with more behind it, says how as well.
 _TELLS_HOW = re.compile(
-    r"\b(?:times|plus|minus|than|divided|multiplied|twice|half of|double)\b|[\d%]\s+of\b|\d\s*[*×+÷]\s*\d|\d\s+[-−/]\s+\d",
+    r"\b(?:times|plus|minus|than|divided|multiplied|twice|half of|double)\b|[\d%]\s+of\b|"
+    r"\d\s*[*×+÷]\s*\d|\d\s+[-−/]\s+\d",
     re.IGNORECASE,
 )
 _REASON = re.compile(r"(?<!\s)[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNORECASE | re.DOTALL)
@@ -148,7 +149,8 @@ _NEXT_STATEMENT = re.compile(
 )
 # What may stand beside a box without saying more than the box does.
 _FILLER = re.compile(
-    r"(?:[\s$.,:;*_`!]|\\[\[\](), ;!]|\\q?quad\b|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:or|so|thus|hence|therefore|then|finally|and|we|get|have|obtain|is|the|our|"
+    r"(?:[\s$.,:;*_`!]|\\[\[\](), ;!]|\\q?quad\b|\\text\s*\{\s*(?:and|or)\s*\}|"
+    r"\b(?:or|so|thus|hence|therefore|then|finally|and|we|get|have|obtain|is|the|our|"
     r"final|answer|which|gives)\b)*",
     re.IGNORECASE,
 )

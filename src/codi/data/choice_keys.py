@@ -16,11 +16,11 @@ from typing import Any
 
 from codi.data.answer_text import may_hold_marker, tidy
 from codi.data.answers import separate
-from codi.data.choices import Choices, Keys, choices_of, doubtful_columns, read_choices
+from codi.data.choice_columns import doubtful_columns
+from codi.data.choices import Choices, Keys, choices_of, read_choices
 from codi.data.example import RowDefect
 from codi.data.layout import LABELS, Layout, fold
 from codi.data.values import first_given, value_text
-
 
 _KEYS = frozenset(fold(name) for name in ("answer_key", "correct_option", *LABELS))
 

@@ -27,7 +27,8 @@ from codi.data.answer_text import (
     same_answer,
     tidy,
 )  # fmt: skip
-from codi.data.answers import Separated, separate, without_statement
+from codi.data.answers import Separated, separate
+from codi.data.choice_columns import refuse_unread_options
 from codi.data.choices import (
     UNKNOWN,
     Choices,
@@ -35,15 +36,13 @@ from codi.data.choices import (
     choices_of,
     letter_shown,
     read_choices,
-    refuse_unread_options,
 )
 from codi.data.conversations import UNREADABLE as UNREADABLE_TURNS
 from codi.data.conversations import is_conversation, read_conversation, reply_text
 from codi.data.example import Example, RowDefect
 from codi.data.layout import Columns, Layout, label_columns, resolve_layout
-from codi.data.rationale_lines import VISIBLE
-from codi.data.steps import StepsRule, split_steps, without_annotations
-from codi.data.titles import without_titles
+from codi.data.rationales import split_rationale, steps_of
+from codi.data.steps import StepsRule, without_annotations
 from codi.data.values import first_given, is_blank, is_missing, value_text
 from codi.data.written_lists import looks_like_list, written_list
 
@@ -64,18 +63,13 @@ EMPTY_QUESTION = "empty question"
 NO_NUMBER = "answer without a number"
 OTHER_ANSWER = "rationale that ends in another answer"
 PLACEHOLDERS = "question with placeholders in place of its numbers"
-UNREADABLE_STEPS = "list of steps that cannot be read"
 
-BLANK_STEP = "blank steps left out"
-TITLE = "headings left out of lists of steps"
 SYSTEM_MESSAGE = "system messages put before the question"
 WRITTEN_OTHERWISE = "rationales that may end in another answer"
 COUNTED_FROM_0 = "answers taken as places counted from 0: no row says whether from 0 or 1"
 NO_OPTIONS_THERE = "rows whose columns {} were not read as answer options"
 
 
-# "[Add 3 and 4, then double it]": a list whose steps nobody can tell apart. "[0, 5]" is an interval.
-_UNQUOTED = re.compile(r"\[(?=[^\[\]]*[A-Za-z=]{2}|[^\[\]]*=)[^\[\]]+,\s[^\[\]]+\]", re.DOTALL)
 # MAWPS, as some have it: "Ann has N_00 pens".
 _PLACEHOLDER = re.compile(r"\bN_0\d\b")
 
@@ -122,12 +116,12 @@ def example_from_row(
     if rationale is None and reply and not in_conversation:
         rationale = reply
     if rationale is not None:
-        steps, stated = _steps(rationale, (answer, given), steps_rule, remarks.append)
+        steps, stated = steps_of(rationale, (answer, given), steps_rule, remarks.append)
         _compare(stated, answer, (choices, keys), remarks.append)
     else:
         # "18\nThe answer is: 18": what another reader made of '#### 18'.
         worked = solution is not None and solution.rationale != answer
-        steps = _split(solution.rationale, steps_rule) if solution is not None and worked else ()
+        steps = split_rationale(solution.rationale, steps_rule) if solution is not None and worked else ()
     if annotations == "remove":
         steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
@@ -278,8 +272,8 @@ def _refuse_missing(row: Mapping[str, Any], layout: Layout) -> None:
     )
     if written:
         raise RowDefect(
-            MISSING_ANSWER, written, "Programs write that where there is no value. If it is the answer, write "
-            "it in another way, such as 'none'",
+            MISSING_ANSWER, written, "Programs write that where there is no value. If it is the answer, "
+            "write it in another way, such as 'none'",
         )  # fmt: skip
     for name in label_columns(row):
         if not layout.reads(name) and not is_blank(row[name]) and isinstance(row[name], str | int | float):
@@ -295,86 +289,6 @@ def _is_list(text: str) -> bool:
         return looks_like_list(text) and isinstance(written_list(text), list)
     except ValueError:
         return False
-
-
-def _steps(
-    value: Any, said: tuple[str, Any], rule: StepsRule, note: Callable[[str], None]
-) -> tuple[tuple[str, ...], str | None]:
-    """The steps of a rationale, and the answer that it states at its end, if any.
-
-    said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
-    """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(")) and looks_like_list(value):
-        try:
-            value = written_list(value)
-        except ValueError as error:
-            raise RowDefect(UNREADABLE_STEPS, value, f"Write the list as JSON: {error}") from None
-    if isinstance(value, str) and _UNQUOTED.fullmatch(value.strip()) and not rule.startswith("published"):
-        if len(split_steps(value, rule)) < 2:
-            raise RowDefect(UNREADABLE_STEPS, value, "Put each of its steps in quotes: [\"..\", \"..\"]")
-    if not isinstance(value, str):
-        if is_conversation(value):
-            return _steps(reply_text(value), said, rule, note)
-        return _listed_steps(value, note)
-    if rule.startswith("published"):  # literal, markers and all
-        return split_steps(value, rule), None
-    if value.strip() in said:
-        return (), None
-    if not may_hold_marker(value):
-        return split_steps(value, rule), None
-    parts = separate(value, summary=True)
-    return _split(parts.rationale, rule), parts.answer
-
-
-def _split(rationale: str, rule: StepsRule) -> tuple[str, ...]:
-    """The steps of a rationale whose markers are out; what LaTeX hid until it was split goes as well."""
-    steps = split_steps(rationale, rule)
-    if rule.startswith("published") or not may_hold_marker(rationale):
-        return steps
-    return _without_statements(steps)[0]
-
-
-def _without_statements(steps: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    """Steps without what only states the answer, and the answer that they state."""
-    parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
-    stated = next((part.answer for part in reversed(parts) if part.answer), None)
-    return tuple(part.rationale for part in parts if VISIBLE.search(part.rationale)), stated
-
-
-def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, ...], str | None]:
-    """A list as it stands, without what is blank and what only states the answer."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list | tuple):
-        raise RowDefect(
-            f"the steps are not a list but {type(value).__name__}", str(value), "Give a list or text"
-        )
-    steps = tuple([step if isinstance(step, str) else _step_text(step) for step in value])
-    text = "\n".join(steps)
-    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(VISIBLE.search, steps)):
-        for _ in range(sum(VISIBLE.search(step) is None for step in steps)):
-            note(BLANK_STEP)
-        steps = tuple(filter(VISIBLE.search, steps))
-    said = without_titles(steps)
-    for _ in range(len(steps) - len(said)):
-        note(TITLE)
-    steps = tuple(said)
-    return _without_statements(steps) if may_hold_marker(text) else (steps, None)
-
-
-_STEP_FIELDS = ("step", "text", "content", "explanation", "thought", "reasoning", "output", "result")
-
-
-def _step_text(step: Any) -> str:
-    """One step that is no text: an object with one, or with an explanation and its result."""
-    if is_missing(step):
-        return ""
-    if isinstance(step, dict):
-        texts = {name: text for name, text in step.items() if isinstance(text, str)}
-        known = [texts[name] for name in _STEP_FIELDS if name in texts]
-        if known or len(texts) == 1:
-            return " ".join(known or texts.values())
-    raise RowDefect("the steps hold something that is not text", str(step), "Give a list of texts")
 
 
 def _compare(

@@ -52,6 +52,8 @@ def in_line_items(line: str) -> list[str]:
     labels = [label for label in labels if label.lastgroup == kind]
     if len(labels) < 2 or [_value(label) for label in labels] != list(range(1, len(labels) + 1)):
         return [line]
+    if kind == "point" and all(line[: label.start()].rstrip()[-1] in ".!?" for label in labels[1:]):
+        return [line]  # sentences, which end by themselves
     ends = [*(label.start() for label in labels[1:]), len(line)]
     return [line[label.end() : end].strip().rstrip("；;") for label, end in zip(labels, ends, strict=True)]
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from codi.data.choices import SCORED, Keys, find_choice_columns
+from codi.data.choice_columns import SCORED, find_choice_columns
+from codi.data.choices import Keys
 from codi.errors import DataError, nearest
 
 QUESTIONS = (

@@ -113,8 +113,8 @@ def _without_brackets(rationale: str) -> str:
     if not (text.startswith("[") and text.endswith("]") and "=" in text):
         return rationale
     inside = text[1:-1]
-    listed = _only_equations(inside) or _PLAIN_EQUATIONS.fullmatch(inside) or _PLAIN_EQUATION.fullmatch(inside)
-    return inside if listed else rationale
+    plain = _PLAIN_EQUATIONS.fullmatch(inside) or _PLAIN_EQUATION.fullmatch(inside)
+    return inside if plain or _only_equations(inside) else rationale
 
 
 def without_annotations(step: str) -> str:

@@ -1,7 +1,7 @@
-"""Tags of thinking, as reasoning models and their chat templates write them: what a text thinks, what it says.
+"""Tags of thinking, as reasoning models and chat templates write them: what a text thinks, what it says.
 
-    <think>..</think>   <|begin_of_thought|>..<|end_of_thought|>   [THINK]..[/THINK]   ◁think▷..◁/think▷
-    <|channel|>analysis<|message|>..<|channel|>final<|message|>
+<think>..</think>   <|begin_of_thought|>..<|end_of_thought|>   [THINK]..[/THINK]   ◁think▷..◁/think▷
+<|channel|>analysis<|message|>..<|channel|>final<|message|>
 """
 
 from __future__ import annotations

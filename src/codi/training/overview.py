@@ -146,9 +146,7 @@ def overview(
     )
 
 
-def check_rationales(
-    seen: Overview, method: Method, source: str, columns: Sequence[str] = ()
-) -> list[str]:
+def check_rationales(seen: Overview, method: Method, source: str, columns: Sequence[str] = ()) -> list[str]:
     """What a person should know of a set's rationales before training.
 
     columns: those of the source that were not read, for the message.
@@ -162,8 +160,8 @@ def check_rationales(
         quoted = ", ".join(map(repr, columns[:SHOWN_COLUMNS]))
         raise DataError(
             f"{method.name} learns from rationales, but {without:,} of the {seen.rows:,} rows of '{source}' "
-            f"have none. {f'Columns not read: {quoted}. ' if quoted else ''}If they stand in a column that was "
-            "not recognised, name it "
+            f"have none. {f'Columns not read: {quoted}. ' if quoted else ''}If they stand in a column that "
+            "was not recognised, name it "
             "(data.columns.rationale=NAME, or data.columns.steps=NAME for a list; --rationale-column and "
             "--steps-column in `codi data`). If there are none, have them written (`codi data annotate`), or "
             "train a method that needs none (method.name=no-cot-sft)."

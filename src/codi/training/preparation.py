@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from codi.data.collation import Encoded
-from codi.data.columns import BLANK_STEP
 from codi.data.example import Example, LoadReport
 from codi.data.numbers import plain_number
+from codi.data.rationales import BLANK_STEP
 from codi.data.sources import Columns, has_own_columns, load_examples
 from codi.errors import DataError
 from codi.evaluation.scorers import AUTO, Scorer, check_training_answers, get_scorer, scorer_for
