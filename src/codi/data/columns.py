@@ -104,8 +104,9 @@ def example_from_row(
     in_conversation = given is row.get(layout.question) and reply is not None
     if given is None:
         _refuse_missing(row, layout)
+    column = next(name for name in layout.answers if row.get(name) is given)
     keys = layout.keys or UNKNOWN
-    answer, solution = _answer(reply if in_conversation else given, choices, keys)
+    answer, solution = _answer(reply if in_conversation else given, choices, keys, column)
     if choices is not None and choices.right is None and keys.places and not keys.told:
         said = value_text(given) if solution is None else solution.answer or ""
         if said.strip().isdecimal() and not choices.is_label(said):
@@ -218,7 +219,7 @@ def _after(context: str, question: str, *, told: bool) -> str:
     return f"{context} {question}".strip()
 
 
-def _answer(value: Any, choices: Choices | None, keys: Keys) -> tuple[str, Separated | None]:
+def _answer(value: Any, choices: Choices | None, keys: Keys, column: str) -> tuple[str, Separated | None]:
     """The answer in a value, and what else its text held where it is a worked solution."""
     if choices is None and isinstance(value, str) and len(value) <= SHORT and value.isalnum():
         return value, None  # most of them
@@ -227,7 +228,7 @@ def _answer(value: Any, choices: Choices | None, keys: Keys) -> tuple[str, Separ
     if choices is not None and choices.right is not None and isinstance(value, dict):
         return choices.letters[choices.right], None
     if isinstance(value, list | tuple | dict):
-        raise _not_one_value(value)
+        raise _not_one_value(value, column)
     text = value_text(value, "answer").strip()
     solution: Separated | None = None
     if may_hold_marker(text):
@@ -254,10 +255,10 @@ def _answer(value: Any, choices: Choices | None, keys: Keys) -> tuple[str, Separ
     return answer, solution
 
 
-def _not_one_value(value: Any) -> RowDefect:
+def _not_one_value(value: Any, column: str) -> RowDefect:
     """Of an answer that is a list or an object: the column inside it that may be the answer is named."""
     names = list(value) if isinstance(value, dict) else ["0"] if len(value) == 1 else []
-    inner = f"COLUMN.{names[0]}" if names else "COLUMN.NAME"
+    inner = f"{column}.{names[0] if names else 'NAME'}"
     return RowDefect(
         f"the answer is neither text nor a number but {type(value).__name__}", str(value),
         f"A column inside it is named with a dot: --answer-column {inner} (data.columns.answer={inner})",
