@@ -35,7 +35,7 @@ def answer_defect(answer: str) -> str | None:
         return "answer with a line break"
     if may_hold_marker(answer) and _MARKER_INSIDE.search(answer):
         return "answer with an answer prompt in it"
-    if "<<" in answer or ">>" in answer:
+    if _ANNOTATED.search(answer) is not None:
         return "answer with a calculator annotation in it"
     if _SUM.search(answer) is not None:
         return "answer with its computation"
@@ -57,7 +57,7 @@ def tidy(answer: str, *, full_stop: bool = False) -> str:
     before, answer = None, answer.strip() if answer.isascii() else answer.strip(_INVISIBLE)
     if answer.replace(".", "").replace("-", "").isalnum() and not answer.endswith("."):
         return answer  # a number, a word: nothing is wrapped around it
-    if "<<" in answer:
+    if "<<" in answer and "=" in answer:
         answer = annotation_results(answer).strip()
     while answer != before:
         before = answer
@@ -121,6 +121,7 @@ _LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 COMPUTATION = re.compile(r"\d[^=]*(?:[-+*/×÷]|\\(?:times|cdot|div)\b)[^=]*\d[^=]*=\s*[^=]*\d")
+_ANNOTATED = re.compile(r"<<[^<>]*=|=[^<>]*>>")  # "8 >> 1" is a shift
 # "3+4=7", "Total = 3+4 = 7"; "3x+4y=12" is an equation that may be asked for.
 _SUM = re.compile(
     r"(?:^|=)[^=A-Za-z\\]*\d[^=A-Za-z\\]*[-−+*/×÷][^=A-Za-z\\]*\d[^=A-Za-z\\]*=\s*[-−]?[$€£]?\s*\.?\d[\d.,]*\W*$"

@@ -80,9 +80,11 @@ _DISPLAY = re.compile(r"\\\[(?:(?!\\\[).)*?\\\]|\$\$.*?\$\$", re.DOTALL)
 _TAGGED = re.compile(r"<answer>\s*(?P<answer>.*?)\s*</answer>", re.DOTALL)
 _TAGS = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?solution>")
 _FAREWELL = re.compile(
-    r"(?<!\s)\s*(?:(?:I\s+)?hope\s+(?:it|this|that)\s+(?:is correct|help(?:s|ed)|makes sense)\b[^.!?\n]*[.!]?"
-    r"|(?:please\s+)?(?:let me know|feel free to (?:ask|reach|let))\b[^.!?\n]*[.!?]?"
-    r"|if you have (?:any|more|further)\b[^.!?\n]*[.!]?|(?:happy|good luck)\b[^.!?\n\d=]{0,40}!?)\s*$",
+    r"(?<!\s)\s*I hope (?:it|this|that) (?:is correct|help(?:s|ed)|makes sense)\b[^.!?\n]*[.!]?\s*$"
+    # as a sentence of its own alone: "see if you have any questions left" is none
+    r"|(?<=[.!?*_}$)\d])\s+(?:hope (?:this|it|that) helps\b[^.!?\n]*[.!]?"
+    r"|(?:please )?(?:let me know|feel free to (?:ask|reach))\b[^.!?\n]*[.!?]?"
+    r"|if you have (?:any|more|further|other) (?:\w+ )?(?:questions|doubts)\b[^.!?\n]*[.!]?)\s*$",
     re.IGNORECASE,
 )
 _AFTERWARDS = re.compile(

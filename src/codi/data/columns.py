@@ -103,7 +103,7 @@ def example_from_row(
     given = first_given(row, layout.answers)
     in_conversation = given is row.get(layout.question) and reply is not None
     if given is None:
-        _refuse_missing(row, layout)
+        given = _option_called_so(row, layout, choices)
     column = next(name for name in layout.answers if row.get(name) is given)
     keys = layout.keys or UNKNOWN
     answer, solution = _answer(reply if in_conversation else given, choices, keys, column)
@@ -266,23 +266,31 @@ def _not_one_value(value: Any, column: str) -> RowDefect:
     )  # fmt: skip
 
 
-def _refuse_missing(row: Mapping[str, Any], layout: Layout) -> None:
-    """Raise RowDefect for a row without an answer, which names what else may hold it."""
-    written = next(
-        (str(row[name]).strip() for name in layout.answers if str(row.get(name) or "").strip()), ""
-    )
+def _option_called_so(row: Mapping[str, Any], layout: Layout, choices: Choices | None) -> Any:
+    """An answer such as 'None' where an option is called so. Raises RowDefect where the answer is missing."""
+    for name in layout.answers:
+        value = row.get(name)
+        if isinstance(value, str) and choices is not None and choices.places_of_text(value):
+            return value
+    raise _missing(row, layout)
+
+
+def _missing(row: Mapping[str, Any], layout: Layout) -> RowDefect:
+    """Of a row without an answer: what else may hold it is named."""
+    values = (row.get(name) for name in layout.answers)
+    written = next((value.strip() for value in values if isinstance(value, str) and value.strip()), "")
     if written:
-        raise RowDefect(
+        return RowDefect(
             MISSING_ANSWER, written, "Programs write that where there is no value. If it is the answer, "
             "write it in another way, such as 'none'",
         )  # fmt: skip
     for name in label_columns(row):
         if not layout.reads(name) and not is_blank(row[name]) and isinstance(row[name], str | int | float):
-            raise RowDefect(
+            return RowDefect(
                 f"{MISSING_ANSWER}; the column '{name}' holds {str(row[name])[:40]!r}", None,
                 f"To read that one: --answer-column {name} (data.columns.answer={name})",
             )  # fmt: skip
-    raise RowDefect(MISSING_ANSWER)
+    return RowDefect(MISSING_ANSWER)
 
 
 def _is_list(text: str) -> bool:
