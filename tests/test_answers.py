@@ -175,6 +175,8 @@ def test_same_answer(left: str, right: str, same: bool | None) -> None:
         ("3+4=7.\n#### 7\nCheck: 7-4=3. Good.", "7", "3+4=7."),
         ("The answer is 7.\nCheck: 7-4=3", "7", "Check: 7-4=3"),  # all the reasoning there is
         ("3+4=7.\nNote: 7 is odd.\nSo 7+1=8.", None, "3+4=7.\nNote: 7 is odd.\nSo 7+1=8."),
+        ("The answer is 7.\nShe is happy", "7", "She is happy"),
+        ("The answer is 7. See if you have any questions left", "7", "See if you have any questions left"),
         # a reasoning that begins like a statement
         ("The answer is 4 times 3. 4*3=12.", None, "The answer is 4 times 3. 4*3=12."),
         ("The answer should be larger than 4. 4+3=7.", None, "The answer should be larger than 4. 4+3=7."),

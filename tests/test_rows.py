@@ -425,7 +425,7 @@ def test_words_of_programs_for_nothing(tmp_path: Path, nothing: str) -> None:
         ({"question": {"text": Q}, "answer": "7"}, r"without a 'stem'.*--question-column question\.text"),
         (
             {"question": Q, "answer": None, "label": "B"},
-            r"missing answer; the column 'label' holds 'B'.*--answer-column label",
+            r"missing answer\. The column 'label' holds 'B'.*--answer-column label",
         ),
         (
             {"question": Q, "steps": "[Add 3 and 4, then stop]", "answer": "7"},

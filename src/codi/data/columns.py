@@ -287,8 +287,8 @@ def _missing(row: Mapping[str, Any], layout: Layout) -> RowDefect:
     for name in label_columns(row):
         if not layout.reads(name) and not is_blank(row[name]) and isinstance(row[name], str | int | float):
             return RowDefect(
-                f"{MISSING_ANSWER}; the column '{name}' holds {str(row[name])[:40]!r}", None,
-                f"To read that one: --answer-column {name} (data.columns.answer={name})",
+                MISSING_ANSWER, None, f"The column '{name}' holds {str(row[name])[:40]!r}; to read that one: "
+                f"--answer-column {name} (data.columns.answer={name})",
             )  # fmt: skip
     return RowDefect(MISSING_ANSWER)
 
