@@ -196,8 +196,8 @@ def test_latents_count_in_every_part(checkpoint: Path, problems: Path, tmp_path:
     for latents in (2, 3):
         file = tmp_path / f"{latents}.json"
         probe(checkpoint, "--benchmark", problems, "--count", 40, "--latents", latents, "--pairs", 2,
-              "--part", "table3", "--part", "interventions", "--part", "shift", "--part", "probes",
-              "--part", "patching", "--json", file)  # fmt: skip
+              "--part", "table3", "--part", "interventions", "--part", "shift", "--part", "patching",
+              "--json", file)  # fmt: skip
         values = json.loads(file.read_text())
         found[latents] = values["benchmark"]
         assert values["benchmark"]["latents"] == latents
@@ -209,8 +209,11 @@ def test_latents_count_in_every_part(checkpoint: Path, problems: Path, tmp_path:
     assert found[2]["shift"] != found[3]["shift"]
     for latents in (2, 3):
         thought = set(range(1, latents + 1))
-        assert {probe["thought"] for probe in found[latents]["probes"] or []} in (thought, set())
-        for table in found[latents]["patching"] or []:
+        probed = tmp_path / f"{latents}-probes.json"
+        probe(checkpoint, "--benchmark", "in_domain", "--count", 160, "--latents", latents,
+              "--part", "probes", "--json", probed)  # fmt: skip
+        assert {one["thought"] for one in json.loads(probed.read_text())["benchmark"]["probes"]} == thought
+        for table in found[latents]["patching"] or []:  # where the untrained model solves both of a pair
             assert {cell["latent"] for cell in table["cells"]} == thought
     lens = tmp_path / "lens.safetensors"
     shown = probe(checkpoint, "--benchmark", problems, "--count", 10, "--part", "shift", "--latents", 2,

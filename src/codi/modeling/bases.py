@@ -234,7 +234,7 @@ def refuse_adapter(base: Base) -> CheckpointError:
 
 def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a folder or hub id; None where it has none (or nothing can be fetched)."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     if is_path(name) and not Path(name).expanduser().is_dir():
         return None
