@@ -109,7 +109,13 @@ def source_identity(source: str) -> list[str] | None:
         return ["generated", source]
     if not source:
         return None
-    if find_hub_set(source.partition("?")[0]) is None and is_data_path(source):
+    base, _, options = source.partition("?")
+    known = find_hub_set(base)
+    if known is not None:
+        asked = dict(pair.split("=", 1) for pair in options.split("&") if "=" in pair)
+        config = asked.get("config", known.config)
+        return _hub_identity(HubSource(known.hub_id, asked.get("split"), config, asked.get("revision")))
+    if is_data_path(source):
         path = path_of(source)
         try:
             return [
@@ -119,10 +125,10 @@ def source_identity(source: str) -> list[str] | None:
         except OSError:
             return None  # the reader of the rows says what is wrong
     try:
-        asked = parse_hub_source(source)
+        unknown = parse_hub_source(source)
     except DataError:  # likewise
         return None
-    return None if asked is None else _hub_identity(asked)
+    return None if unknown is None else _hub_identity(unknown)
 
 
 def identity_of_rows(examples: Iterable[Example]) -> list[str]:
@@ -242,10 +248,8 @@ def _code(method: Method) -> str:
 def _hub_identity(asked: HubSource) -> list[str] | None:
     import datasets
 
-    known = find_hub_set(asked.hub_id)
-    config = asked.config or (known.config if known else None)
     try:
-        builder = datasets.load_dataset_builder(asked.hub_id, config, revision=asked.revision)
+        builder = datasets.load_dataset_builder(asked.hub_id, asked.config, revision=asked.revision)
     except Exception:  # noqa: BLE001 (three libraries' kinds; the reader of the rows says what is wrong)
         return None
     version = [str(builder.config_id), str(builder.hash), str(builder.info.version)]
