@@ -263,8 +263,8 @@ def _pairs_in(text: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]] | Non
                 text[one.end() : end].strip(" \t\r\n,;|") for one, end in zip(run, ends, strict=True)
             )
             return tuple(one["label"] for one in run), texts
-    for mark in (r"[\r\n|]+", ";"):
-        parts = [part.strip() for part in re.split(mark, text) if part.strip()]
+    for between in (r"[\r\n|]+", ";"):
+        parts = [part.strip() for part in re.split(between, text) if part.strip()]
         if len(parts) >= 2:
             return None, tuple(parts)
     return None
