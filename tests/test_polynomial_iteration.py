@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 
 from codi.cli import app
 from codi.data import polynomial_iteration
+from codi.data.chains import chain_of, seen_chains, share_of_chain
 from codi.data.example import Example
 from codi.data.polynomial_iteration import MODULI, SPLITS, Iteration, IterationStyle, generate
 from codi.data.sources import GENERATORS, load_examples
-from codi.data.word_problems import problem_share
 from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)\*(\d+)\+(\d+)=(\d+)>>")
-FIRST_50 = "bf78a47c0c794f11134f4a5eead6baef867e342ccc6dabcd2e4dc3cb5600bc5d"
+FIRST_50 = "230c589a978ed2acf718b7d8017f86c6cf1728196dd882afecab0b1d21173ca8"
 
 
 @cache
@@ -87,9 +87,16 @@ def test_splits_share_no_question_whatever_the_seed_and_none_occurs_twice() -> N
         for seed in (1, 2):
             assert len({e.question for e in problems(split, seed)}) == 500
         known[split] = {e.question for seed in (1, 2) for e in problems(split, seed)}
-        assert {problem_share(question) for question in known[split]} == {split}
+        assert {share_of_chain(chain_of(e)) for e in problems(split)} == {split}
     assert not known["train"] & known["validation"]
     assert not known["test"] & (known["train"] | known["validation"])
+
+
+@pytest.mark.parametrize("split", SPLITS[1:])
+def test_no_chain_of_another_split_stands_in_training(split: str) -> None:
+    for seed in (1, 2, 11):
+        training = generate("train", 3_000, seed) + generate("train", 1_000, seed, IterationStyle(2, 3, 13))
+        assert seen_chains(problems(split, seed), training).seen == 0
 
 
 def test_hops_and_answers_are_even() -> None:
@@ -142,7 +149,8 @@ def test_what_cannot_be_generated_is_refused() -> None:
     made = [len(_all_of(split, two_hops_modulo_5)) for split in SPLITS]
     assert sum(made) == everything
     with pytest.raises(
-        DataError, match=rf"after {made[2]} no new one with 2 hops and modulus 5.*Ask for fewer"
+        DataError,
+        match=rf"after {made[2]} no new one with 2 hops and modulus 5.*{made[2]} chains.*Ask for fewer",
     ):
         generate("test", everything, style=two_hops_modulo_5)
 
@@ -178,15 +186,17 @@ def test_source_default_counts() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("polynomial-iteration?hop=2", r"unknown option 'hop'\. Did you mean 'hops'\? Options: seed, count"),
-        ("polynomial-iteration?steps=2", r"unknown option 'steps'.*Options: seed, count, hops, modulus\."),
-        ("word-problems?hops=2", r"unknown option 'hops'.*Options: seed, count, steps\."),
+        ("polynomial-iteration?hop=2", r"unknown option 'hop'\. Did you mean 'hops'\? Options: seed"),
+        ("polynomial-iteration?steps=2", r"unknown option 'steps'.*Options: seed, .*, hops, modulus\."),
+        ("word-problems?hops=2", r"unknown option 'hops'.*Options: seed, count, version, steps\."),
         ("polynomial-iteration?hops=two", "hops must be a whole number of at least 1, got 'two'"),
         ("polynomial-iteration?hops=2-", "hops must be a whole number of at least 1, got ''"),
         ("polynomial-iteration?hops=0-3", "hops must be a whole number of at least 1, got '0'"),
         ("polynomial-iteration?hops=4-3", "hops are 4 to 3"),
         ("polynomial-iteration?count=0", "count must be a whole number of at least 1, got '0'"),
         ("polynomial-iteration?modulus=10", "the modulus is 10"),
+        ("polynomial-iteration?version=1", "asks for version 1 .*, and this codi makes version 2"),
+        ("word-problems?version=3", "asks for version 3 of these problems"),
         ("polynomial-iteratio", r"Did you mean 'polynomial-iteration'\?"),
     ],
 )

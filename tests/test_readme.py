@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from codi.cli import app
 from codi.quickstart.report import summary
+from codi.quickstart.systems import SETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,13 +65,14 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
         assert shorter != snippet
         exec(compile(shorter, "README.md", "exec"), {})
     results = json.loads((tmp_path / "runs/quickstart/results.json").read_text())
-    assert results.keys() == {"seed", "wall_seconds", "device", "versions", "methods"}
+    assert results.keys() == {"seed", "wall_seconds", "device", "versions", "test_chains", "methods"}
+    assert all(found["seen"] == 0 for found in results["test_chains"].values())
     assert results["methods"].keys() == {"codi", "cot-sft", "no-cot-sft"}
     for found in results["methods"].values():
         assert found.keys() == {
             "benchmarks", "thought_tokens", "sequential_passes", "latency_ms", "train_seconds",
         }  # fmt: skip
-        assert found["benchmarks"].keys() == {"in_domain", "reworded", "larger_numbers", "longer_chains"}
+        assert found["benchmarks"].keys() == set(SETS)
         for benchmark in found["benchmarks"].values():
             assert benchmark.keys() == {"accuracy", "ci95", "n", "scorer"}
         assert found["latency_ms"].keys() == {"median", "p95"}

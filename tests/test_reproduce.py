@@ -43,6 +43,7 @@ def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
         "steps": 10,
         "train_seconds": 5.0,
         "benchmarks": dict.fromkeys(one.sets, found),
+        "test_chains": {name: {"seen": 0, "chains": 5} for name in one.sets},
         "thought_tokens": 8.0,
         "sequential_passes": 9.0,
         **more,

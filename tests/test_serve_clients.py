@@ -440,6 +440,18 @@ def preflight(server: Running, origin: str) -> Any:
     return httpx.options(f"{server.address}/v1/chat/completions", headers=asked)
 
 
+def test_a_page_may_read_what_went_wrong_in_the_server(
+    open_to_a_page: Running, reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(reasoner.model, "think", lambda *_, **__: 1 / 0)
+        answer = open_to_a_page.post(chat(QUESTIONS[0]), origin=PAGE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    counted = {"path": "/v1/chat/completions", "status": "500"}
+    assert open_to_a_page.counted("codi_requests_total", **counted) == 1
+
+
 def test_a_page_of_an_allowed_origin_may_ask(open_to_a_page: Running, running: Running) -> None:
     allowed = preflight(open_to_a_page, PAGE)  # before the key is asked for: browsers send none
     assert allowed.status_code == 200

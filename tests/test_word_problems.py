@@ -15,14 +15,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from codi.data import word_problems
+from codi.data.chains import chain_of, seen_chains, share_of_chain
 from codi.data.example import Example
 from codi.data.word_problem_wording import SCENARIOS, Scenario, Wording
-from codi.data.word_problems import DEFAULT_STYLE, SPLITS, ProblemStyle, generate, problem_share
+from codi.data.word_problems import DEFAULT_STYLE, SPLITS, ProblemStyle, generate, style_up_to
 from codi.data.word_tokenizer import ANSWER_PROMPTS, EOS, PAD, UNK, _wording_words, build_word_tokenizer
 from codi.errors import DataError
 
 STEP = re.compile(r"<<(\d+)([-+*/])(\d+)=(\d+)>>")
-FIRST_50 = "c28477ecd52813cd1e5470b58a0530970a45ec4b185a2d89211d81836018e8b4"
+FIRST_50 = "28c4706de91e4aaa236b667d04e76333584131c6ba026ac489d7844eef4dac1a"
 
 
 @cache
@@ -94,21 +95,67 @@ def test_the_question_states_the_numbers_of_its_steps_and_no_others(split: str) 
         assert stated == [*(operand for *_, operand in steps), steps[0][0]]
 
 
-def test_splits_share_no_question_whatever_the_seed() -> None:
-    def questions(split: str) -> set[str]:
-        drawn = {e.question for seed in (1, 2) for e in problems(split, seed)}
-        assert {problem_share(question) for question in drawn} == {split if split in kept_apart else "test"}
-        return drawn
+KEPT_APART = ("train", "validation", "test")
+SEEDS = (1, 2, 7, 11)
 
-    kept_apart = ("train", "validation", "test")
-    known = {split: questions(split) for split in SPLITS}
-    assert not known["train"] & known["validation"]
-    for split in ("test", "reworded", "larger_numbers", "longer_chains"):
-        assert not known[split] & (known["train"] | known["validation"])
+
+@cache
+def chains(split: str) -> frozenset[tuple[str, ...]]:
+    """The chains of two steps or more of several seeds, and of another style."""
+    made = [example for seed in SEEDS for example in generate(split, 500, seed)]
+    made += generate(split, 500, 3, style_up_to(6))
+    return frozenset(chain_of(example) for example in made if len(example.steps) > 1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_chain_belongs_to_one_split_whatever_the_seed_the_wording_and_the_style(split: str) -> None:
+    share = split if split in KEPT_APART else "test"
+    assert {share_of_chain(chain) for chain in chains(split)} == {share}
+    for other in KEPT_APART:
+        if other != share:
+            assert not chains(split) & chains(other)
+
+
+@pytest.mark.parametrize("split", SPLITS[1:])
+def test_no_chain_of_another_split_stands_in_training(split: str) -> None:
+    for seed in SEEDS[:2]:
+        found = seen_chains(generate(split, 500, seed), generate("train", 5_000, seed))
+        assert found.seen == 0
+        assert found.chains >= 20
+        assert found.describe() == (
+            f"test chains of two steps or more that stand in training: 0 of {found.chains}"
+        )
+
+
+def test_a_chain_that_stands_in_training_is_counted() -> None:
+    first, second, *_ = (e for e in problems("train") if len(e.steps) == 3)
+    others = [dataclasses.replace(first, question="The same in other words?"), *problems("test")]
+    found = seen_chains(others, problems("train"))
+    assert found.seen == 1
+    assert found.chains == len({chain_of(e) for e in others if len(e.steps) > 1})
+    swapped = dataclasses.replace(second, steps=second.steps[::-1])  # the order counts
+    assert seen_chains([swapped], [second]).seen == 0
+    told = dataclasses.replace(first, steps=tuple(f"Then {step} apples." for step in first.steps))
+    assert seen_chains([told], [first]).seen == 1
+
+
+def test_one_step_problems_share_no_question() -> None:
+    """Their chains are too few to be held out: each is one fact, which training must show."""
+    one_step = {split: {e.question for e in problems(split) if len(e.steps) == 1} for split in KEPT_APART}
+    assert all(one_step.values())
+    assert not one_step["train"] & (one_step["validation"] | one_step["test"])
+    assert not one_step["validation"] & one_step["test"]
+
+
+def test_the_sets_are_told_in_many_chains() -> None:
+    """What the sets rest on: how many distinct chains their 1,000 problems have."""
+    least = {"shorter_chains": 80, "larger_numbers": 150, "longer_chains": 800}
+    for split in SPLITS[1:]:
+        assert len({chain_of(example) for example in problems(split)}) >= least.get(split, 550), split
 
 
 def test_train_and_test_are_drawn_alike() -> None:
-    """Holding back whole chains once left the test split with other operations than training has."""
+    """Whole chains are held out, and every pair of operations is left in both."""
 
     two_steps = ProblemStyle(step_weights=(0.0, 1.0))
 
@@ -118,8 +165,9 @@ def test_train_and_test_are_drawn_alike() -> None:
             for example in generate(split, 1000, style=two_steps)
         )
 
-    train, test = patterns("train"), patterns("test")
-    assert len(train) == len(test) == 16  # pairs of + - * / and the complement, without two of a kind
+    train, validation, test = patterns("train"), patterns("validation"), patterns("test")
+    assert train.keys() == validation.keys() == test.keys()
+    assert len(train) == 16  # pairs of + - * / and the complement, without two of a kind
     for pattern in train:
         assert abs(train[pattern] / train.total() - test[pattern] / test.total()) < 0.08, pattern
 
@@ -145,6 +193,7 @@ def test_step_counts_follow_the_weights() -> None:
     for steps, weight in enumerate(DEFAULT_STYLE.step_weights, start=1):
         assert abs(counts[steps] / 1000 - weight) < 0.06  # four standard deviations of 1,000 draws
     assert {len(example.steps) for example in problems("longer_chains")} == {6}
+    assert {len(example.steps) for example in problems("shorter_chains")} == {2, 3}
 
 
 def test_values_stay_in_the_range_of_the_split() -> None:
@@ -157,7 +206,8 @@ def test_values_stay_in_the_range_of_the_split() -> None:
     for split in ("train", "validation", "test", "reworded"):
         tail = sum(max(values(e)) > DEFAULT_STYLE.usual_largest for e in problems(split))
         assert 0.02 < tail / 1000 < 0.07
-    assert max(max(values(e)) for e in problems("longer_chains")) <= DEFAULT_STYLE.usual_largest
+    for split in ("shorter_chains", "longer_chains"):
+        assert max(max(values(e)) for e in problems(split)) <= DEFAULT_STYLE.usual_largest
     for example in problems("larger_numbers"):
         above = sum(value > DEFAULT_STYLE.usual_largest for value in values(example))
         assert above * 2 >= len(values(example))
@@ -207,9 +257,11 @@ def test_a_style_changes_steps_and_range() -> None:
         {"step_weights": ()},
         {"step_weights": (0.0, 0.0)},
         {"longer_steps": 5},
+        {"shorter_steps": 1},
         {"largest_addend": 0},
         {"factors": (1, 2)},
         {"complements": (10, 99)},
+        {"tail_complements": (1, 12)},
         {"complement_weight": -1.0},
     ],
 )
@@ -223,10 +275,12 @@ def test_what_cannot_be_generated_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         generate("validatoin", 1)
     with pytest.raises(DataError, match="-1 word problems"):
         generate("train", -1)
+    with pytest.raises(DataError, match="have at most 2"):
+        generate("shorter_chains", 1, style=style_up_to(2))
     with pytest.raises(DataError, match="tail_largest"):
         generate("larger_numbers", 1, style=ProblemStyle(tail_largest=10))
     monkeypatch.setattr(word_problems, "_MOST_DRAWS", 0)
-    with pytest.raises(DataError, match="Ask for fewer"):
+    with pytest.raises(DataError, match=r"has 0 distinct chains of that length.*Ask for fewer"):
         generate("train", 5)
 
 
@@ -236,7 +290,7 @@ def test_tokenizer_knows_every_word_and_keeps_questions_short(split: str) -> Non
     for example in problems(split):
         question = tokenizer(example.question)["input_ids"]
         assert tokenizer.unk_token_id not in question
-        assert len(question) <= 18 + 11 * (len(example.steps) + 1)
+        assert len(question) <= 19 + 11 * (len(example.steps) + 1)
         assert (
             tokenizer.unk_token_id not in tokenizer(" ".join([*example.steps, example.answer]))["input_ids"]
         )

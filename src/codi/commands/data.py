@@ -77,6 +77,12 @@ def data(
     tokenizer: Annotated[
         str | None, typer.Option(help="With --show: hub id or folder of the tokenizer to count with.")
     ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="Say how many of the chains stand in this training source (split train)."
+        ),
+    ] = None,
     steps_rule: Annotated[
         str | None, typer.Option(help="How a rationale in one text becomes steps (docs/own-data.md).")
     ] = None,
@@ -112,6 +118,10 @@ def data(
     typer.echo(report.describe())
     if show is not None and read_as is not None:
         typer.echo(data_show.shown(name, examples, read_as, tokenizer, show))
+    if trained_on is not None:
+        from codi.data.chains import seen_chains
+
+        typer.echo(seen_chains(examples, codi.load_examples(trained_on, split="train")[0]).describe())
     if output is not None:
         write_jsonl(examples, output)
         typer.echo(f"{len(examples)} examples written to {output}")

@@ -52,13 +52,14 @@ class _Options:
 class Generator:
     """A source made here, in any number.
 
-    options: what may stand after its `?`; generate: (split, count, seed, options) to examples; note: what it
-    is, for lists.
+    options: what may stand after its `?`, beside count, seed and version; generate: (split, count, seed,
+    options) to examples; note: what it is, for lists; version: of its problems, `?version=` asks for it.
     """
 
     options: tuple[str, ...]
     generate: Callable[[str, int, int, _Options], list[Example]]
     note: str
+    version: int
 
 
 def _word_problems(split: str, count: int, seed: int, options: _Options) -> list[Example]:
@@ -87,12 +88,13 @@ def _two_branches(split: str, count: int, seed: int, options: _Options) -> list[
 
 GENERATORS = {
     "word-problems": Generator(
-        ("seed", "count", "steps"), _word_problems, "generated word problems, told in sentences"
+        ("steps",), _word_problems, "generated word problems, told in sentences", version=2
     ),
     "polynomial-iteration": Generator(
-        ("seed", "count", "hops", "modulus"),
+        ("hops", "modulus"),
         _polynomial_iteration,
         "train, validation, test · generated · score * card + b, modulo a prime, 2 to 6 hops",
+        version=2,
     ),
     "two-branches": Generator(
         ("seed", "count", "largest"),
@@ -100,7 +102,13 @@ GENERATORS = {
         "the small scale's: two people with a step each, then their sum or difference",
     ),
 }
-"""The generated sources by name. A new generator is one new entry."""
+"""The generated sources by name. A new generator is one new entry.
+
+Another version is other problems: recipes name it, so that what was made with one is not taken for another's.
+In version 1 most chains of the test problems stood in training.
+"""
+
+_OPTIONS = ("seed", "count", "version")
 
 
 def generated_examples(
@@ -109,13 +117,20 @@ def generated_examples(
     """The examples of the generated source `name`, with the options in `text`.
 
     Raises:
-        DataError: an unknown option, or a value it cannot have.
+        DataError: an unknown option, a value it cannot have, or another version than this package makes.
         UsageError: columns, which generated problems do not have.
     """
     if columns is not None and columns != Columns():
         raise UsageError(f"Columns were named, but '{name}' is generated and has none. Leave them out.")
     generator = GENERATORS[name]
-    options = _Options(source, text, generator.options)
+    options = _Options(source, text, (*_OPTIONS, *generator.options))
+    version = options.number("version", generator.version)
+    if version != generator.version:
+        raise DataError(
+            f"'{source}' asks for version {version} of these problems, and this codi makes version "
+            f"{generator.version}, which are others. Leave the version out to have them, or use the codi "
+            f"that made version {version}."
+        )
     seed, asked = options.number("seed", 1, least=0), options.number("count", 0)
     examples: list[Example] = []
     for part in split.split("+"):

@@ -24,19 +24,21 @@ thus true modulo m, as the question says. No number exceeds 20, so the word-leve
 every one (54 has none), and writing out is not made longer, and thoughts to look faster, by a modulus that
 never changes. Every word is one of the word problems' too: the same tokenizer and tiny model serve both.
 
-There is one wording, so another question is another problem. The SHA-256 of its text, and nothing else, says
-which split may use it, as it does for word problems: no two of the three share a problem, whatever the seeds.
+Whole chains are held out: the SHA-256 of the equations, and nothing else, says which split may use them (see
+`codi.data.chains`), so no two splits share a chain, whatever the seed, the number of hops or the modulus.
+There is one wording, so no two share a question either.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from codi.data.chains import share_of_chain
 from codi.data.example import Example
-from codi.data.word_problems import problem_share
 from codi.errors import DataError, nearest
 
 SPLITS = ("train", "validation", "test")
@@ -123,33 +125,36 @@ def generate(split: str, count: int, seed: int = 1, style: IterationStyle = DEFA
     # Seeding with text goes through SHA-512 and never through hash(), which differs from run to run.
     rng = random.Random(f"polynomial-iteration/{split}/{seed}")
     examples: list[Example] = []
-    for question, iteration in _problems(split, count, rng, style):
+    for question, steps, iteration in _problems(split, count, rng, style):
         answer = str(iteration.values()[-1])
-        examples.append(Example(f"{split}-{seed}-{len(examples)}", question, iteration.steps(), answer))
+        examples.append(Example(f"{split}-{seed}-{len(examples)}", question, steps, answer))
     return examples
 
 
 def _problems(
     split: str, count: int, rng: random.Random, style: IterationStyle
-) -> Iterator[tuple[str, Iteration]]:
-    """`count` distinct problems of a split."""
+) -> Iterator[tuple[str, tuple[str, ...], Iteration]]:
+    """`count` distinct problems of a split: question, steps and arithmetic."""
     seen: set[str] = set()
+    used: Counter[int] = Counter()  # problems by their number of hops
     for index in range(count):
         # The number of hops is drawn once: redraws must not make the short problems, which are few, rare.
         hops = rng.randint(style.least_hops, style.most_hops)
         for _ in range(_MOST_DRAWS):
             iteration = _draw(rng, hops, style.modulus)
-            question = iteration.question()
-            if question not in seen and problem_share(question) == split:
+            steps, question = iteration.steps(), iteration.question()
+            if question not in seen and share_of_chain(steps) == split:
                 break
         else:
             raise DataError(
-                f"{count} distinct '{split}' problems of polynomial iteration were asked for; after {index} "
-                f"no new one with {hops} hops and modulus {style.modulus} was found in {_MOST_DRAWS} draws. "
-                "Ask for fewer, for more hops, or for a larger modulus."
+                f"{count:,} distinct '{split}' problems of polynomial iteration were asked for; after "
+                f"{index:,} no new one with {hops} hops and modulus {style.modulus} was found in "
+                f"{_MOST_DRAWS:,} draws: there are {used[hops]:,} chains of that length for this split. Ask "
+                "for fewer, for more hops, or for a larger modulus."
             )
         seen.add(question)
-        yield question, iteration
+        used[hops] += 1
+        yield question, steps, iteration
 
 
 def _draw(rng: random.Random, hops: int, modulus: int) -> Iteration:

@@ -68,6 +68,20 @@ class Scenario:
     unit: tuple[str, str] = field(default=("", ""))  # singular and plural, for {amount}
 
 
+def mixed(scenario: Scenario) -> Wording:
+    """The phrases of both wordings, without sentences that change nothing."""
+    trained, reworded = scenario.trained, scenario.reworded
+    return Wording(
+        openings=trained.openings + reworded.openings,
+        starts=trained.starts + reworded.starts,
+        operations={
+            operation: phrases + reworded.operations[operation]
+            for operation, phrases in trained.operations.items()
+        },
+        endings=trained.endings + reworded.endings,
+    )
+
+
 BELONGINGS = Scenario(
     name="belongings",
     things=(

@@ -68,7 +68,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (
         Benchmark(
             "in_domain", GENERATED, "test", 1000,
-            note="Generated word problems of the training distribution, disjoint from it.",
+            note="Generated word problems as in training, with chains that do not stand in it.",
         ),
         Benchmark(
             "reworded", GENERATED, "reworded", 1000,
@@ -79,8 +79,12 @@ BENCHMARKS: dict[str, Benchmark] = {
             note="Generated problems with larger numbers than trained on; stands for GSM-Hard.",
         ),
         Benchmark(
+            "shorter_chains", GENERATED, "shorter_chains", 1000,
+            note="Generated problems of 2 or 3 steps, partly in other wordings; stands for MultiArith.",
+        ),
+        Benchmark(
             "longer_chains", GENERATED, "longer_chains", 1000,
-            note="Generated problems with more steps than trained on; stands for MultiArith.",
+            note="Generated problems with more steps than trained on.",
         ),
         Benchmark(
             "gsm8k", "gsm8k", "test", 1319, hub_id="openai/gsm8k",

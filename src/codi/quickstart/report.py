@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from codi.data.chains import SeenChains
 from codi.errors import UsageError
 from codi.evaluation.system_colours import COLOURS
 from codi.quickstart.systems import METHODS, SET_TITLES, SETS, TITLES
 
+VERSION_1 = "Of version 1 of the problems, in which most chains of the test problems stood in training."
+
 
 def draw(results: dict[str, Any], file: Path) -> None:
-    """Accuracy on the four sets with 95 % intervals, and what an answer costs. Writes a PNG."""
+    """Accuracy on every set with 95 % intervals, and what an answer costs. Writes a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -21,7 +24,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
 
     order = ("cot-sft", "codi", "no-cot-sft")
     figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(11, 3.8), width_ratios=(3, 1.1, 1.1), layout="constrained"
+        1, 3, figsize=(12, 3.8), width_ratios=(3.6, 1.1, 1.1), layout="constrained"
     )
     width = 0.26
     for offset, method in enumerate(order):
@@ -80,6 +83,7 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
         (costs, ["thought tokens", "passes", "latency, ms", "trained in"]),
     ):
         for column in ("", *columns):
+            column = column.replace(" ", "\n") if table is accuracy else column
             table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for method in METHODS:
         row = results["methods"][method]
@@ -105,6 +109,9 @@ def show(results: dict[str, Any], output: Path, say: Callable[[str], None]) -> N
             f"In domain CODI reaches {ours / written:.1%} of CoT-SFT's accuracy, "
             f"No-CoT-SFT {direct / written:.1%}."
         )
+    chains = results["test_chains"].values()
+    seen, asked = (sum(one[key] for one in chains) for key in ("seen", "chains"))
+    say(f"Over all sets, {SeenChains(seen, asked).describe()}.")
     _solved_question(output, say)
     say(f"\nSeed {results['seed']}, {results['wall_seconds']:.0f} s in all. Written to {output}:")
     say(
@@ -133,7 +140,8 @@ def summary(folder: Path) -> str:
     lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for method in order:
         found = runs[0]["methods"][method]
-        cells = [f"{100 * found['benchmarks'][name]['accuracy']:.1f}" for name in SETS]
+        sets = [found["benchmarks"].get(name) for name in SETS]
+        cells = [f"{100 * one['accuracy']:.1f}" if one else "–" for one in sets]
         cells += [f"{found['thought_tokens']:.1f}", f"{found['sequential_passes']:.1f}"]
         cells.append(f"{found['latency_ms']['median']:.1f}")
         lines.append(f"| {TITLES[method]} | " + " | ".join(cells) + " |")
@@ -153,6 +161,8 @@ def summary(folder: Path) -> str:
         cells += [f"{100 * share / accuracy[0]:.1f} %" for share in accuracy[1:]]
         cells.append(f"{written['latency_ms']['median'] / ours['latency_ms']['median']:.2f}")
         lines.append("| " + " | ".join([*cells, f"{run['wall_seconds']:.0f}"]) + " |")
+    if any("test_chains" not in run for run in runs):
+        lines += ["", VERSION_1]
     return "\n".join(lines)
 
 

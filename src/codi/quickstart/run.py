@@ -25,7 +25,7 @@ from codi.quickstart.systems import METHODS, SETS
 from codi.storage import write_whole
 from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
-RECIPE = "word-problems"
+RECIPE = GENERATED = "word-problems"
 EXAMPLES, VALIDATION, BATCH = 40_000, 500, 32
 """Training and validation examples, and the recipe's batch size: a shortened run makes only what it uses."""
 
@@ -80,6 +80,7 @@ def run_quickstart(
         "wall_seconds": round(time.perf_counter() - began, 1),
         "device": str(default_device()),
         "versions": versions(),
+        "test_chains": _test_chains(Settings("", output, seed, steps, questions)),
         "methods": {method: found[method] for method in METHODS},
     }
     draw(results, output / "results.png")
@@ -105,7 +106,7 @@ def _train_all(
 
 
 def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
-    """In a process of its own: train one system, then ask it all four sets."""
+    """In a process of its own: train one system, then ask it every set."""
     from codi.evaluation.benchmarks import load_benchmark
     from codi.evaluation.runner import evaluate
     from codi.generation.latent_reasoner import LatentReasoner
@@ -142,13 +143,33 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
 
 def _overrides(job: Settings) -> list[str]:
     """What sets this system's run apart from the recipe."""
-    seen = EXAMPLES if job.steps is None else min(EXAMPLES, BATCH * job.steps)
     overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
-                 f"data.train=word-problems?count={seen}&seed={job.seed}",
+                 f"data.train={_training_source(job)}",
                  f"data.validation_limit={min(VALIDATION, job.questions)}"]  # fmt: skip
     if job.steps is not None:
         overrides += [f"training.max_steps={job.steps}", f"training.eval_steps={max(1, job.steps // 2)}"]
     return overrides
+
+
+def _training_source(job: Settings) -> str:
+    """The training problems: of a shortened run as many as it uses."""
+    from codi.data.sources import GENERATORS
+
+    seen = EXAMPLES if job.steps is None else min(EXAMPLES, BATCH * job.steps)
+    return f"{GENERATED}?count={seen}&seed={job.seed}&version={GENERATORS[GENERATED].version}"
+
+
+def _test_chains(job: Settings) -> dict[str, dict[str, int]]:
+    """By set: how many of its chains stand in training, and how many there are."""
+    from codi.data.chains import seen_chains
+    from codi.data.sources import load_examples
+    from codi.evaluation.benchmarks import load_benchmark
+
+    training, _ = load_examples(_training_source(job))
+    return {
+        name: seen_chains(load_benchmark(name, count=job.questions).examples, training).as_dict()
+        for name in SETS
+    }
 
 
 def _refuse_other_settings(jobs: list[Settings]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 METHODS = ("codi", "cot-sft", "no-cot-sft")
-SETS = ("in_domain", "reworded", "larger_numbers", "longer_chains")
+SETS = ("in_domain", "reworded", "larger_numbers", "shorter_chains", "longer_chains")
 TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
 SET_TITLES = {
     "in_domain": "in domain",
     "reworded": "reworded",
     "larger_numbers": "larger numbers",
+    "shorter_chains": "shorter chains",
     "longer_chains": "longer chains",
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from codi.data.chains import SeenChains
 from codi.evaluation.system_colours import COLOURS, colours_of
 from codi.reproduce.plans import plan
 from codi.reproduce.table_report import Results, accuracies, collect, directions, rows, sets_of
@@ -24,6 +25,9 @@ accuracy of several seeds is given as mean ± standard deviation, of one seed wi
 interval. Scorer: `codi`, n = 1,000 questions a set and seed. In Figure 3 iCoT and Coconut
 start from CoT-SFT's checkpoint, so they are trained for twice the steps of the others; the table after it
 trains every system for as many.
+
+Test problems are told by chains that stand in no training problem (version 2 of the
+[generated problems](generated-problems.md)); [earlier results](results-version-1.md) are of version 1.
 
 The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it takes days on an A100 for
 each system. The commands below each table would run it.
@@ -45,6 +49,8 @@ def render_page(results: Path) -> str:
                 parts.append(f"![{table.title}]({_picture(table)})\n")
         if finished < len(plans):
             parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
+        if finished:
+            parts.append(f"{_test_chains(found).capitalize()}.\n")
         lines = [f"- {one.describe()}" for one in directions(table, found, "small") if finished]
         if lines:
             parts.append("\n".join(lines) + "\n")
@@ -55,6 +61,17 @@ def render_page(results: Path) -> str:
             f"Paper scale, not run: `codi reproduce {table.name} --scale paper`.\n"
         )
     return "\n".join(parts)
+
+
+def _test_chains(found: Results) -> str:
+    """How many test chains stand in training, the runs' counts added: each seed and set has its own."""
+    counts = [
+        one
+        for by_seed in found.values()
+        for result in by_seed.values()
+        for one in result.get("test_chains", {}).values()
+    ]
+    return SeenChains(sum(one["seen"] for one in counts), sum(one["chains"] for one in counts)).describe()
 
 
 def write_page(page: Path, results: Path) -> None:

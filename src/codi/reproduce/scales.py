@@ -32,7 +32,7 @@ SCALES: dict[str, Scale] = {
         Scale(
             "small",
             "generated problems, CPU",
-            ("in_domain", "reworded", "larger_numbers", "longer_chains"),
+            ("in_domain", "reworded", "larger_numbers", "shorter_chains"),
             recipe="word-problems-small",
         ),
         Scale("paper", "GPT-2 and LLaMA-1B on the hub's data", PAPER_SETS),

@@ -180,6 +180,7 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
         "device": trained["device"],
         "versions": versions(),
         "benchmarks": benchmarks,
+        "test_chains": _test_chains(one, config),
         **costs,
     }
 
@@ -235,6 +236,21 @@ def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[
             benchmarks[name]["sampled"] = {"runs": accuracies, "mean": mean, "std": deviation}
     report(steps, steps, "done")
     return benchmarks, costs
+
+
+def _test_chains(one: Plan, config: RunConfig) -> dict[str, dict[str, int]]:
+    """Of generated sets: how many of their chains stand in training, and how many there are."""
+    from codi.data.chains import seen_chains
+    from codi.data.sources import load_examples
+    from codi.evaluation.benchmarks import load_benchmark
+
+    if one.scale != "small":
+        return {}
+    training, _ = load_examples(config.data.train)
+    return {
+        name: seen_chains(load_benchmark(name, count=one.questions).examples, training).as_dict()
+        for name in one.sets
+    }
 
 
 def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> None:
