@@ -26,6 +26,14 @@ from codi.reproduce.tables import TABLES, VARIANTS
 SHORT = {"steps": 2, "questions": 6}
 
 
+@pytest.fixture
+def few_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variant with few problems to learn from and to be validated on, beside its own settings."""
+    few = ("data.train=word-problems?count=300", "data.validation=word-problems?count=8")
+    for name, variant in VARIANTS.items():
+        monkeypatch.setitem(VARIANTS, name, replace(variant, overrides=(*variant.overrides, *few)))
+
+
 def plans_of(folder: Path, *names: str, **options: Any) -> list[Plan]:
     return plan(names, "small", folder / "results", folder / "runs", **options)
 
@@ -242,6 +250,7 @@ def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None
     assert read_result(moved)[0] is not None
 
 
+@pytest.mark.usefixtures("few_problems")
 def test_a_result_ends_with_the_settings_that_it_stands_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +275,8 @@ def test_a_result_ends_with_the_settings_that_it_stands_on(
     assert read_result(pupil)[0] is not None
 
 
-def test_sweep_makes_skips_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("few_problems")
+def test_sweep_makes_skips_and_goes_on(tmp_path: Path) -> None:
     """A real sweep of two shortened runs, then again with one result broken and one checkpoint half done."""
     plans = [one for one in plans_of(tmp_path, "figure3", seeds=[1], **SHORT) if "cot" in one.variant.name][
         :2
