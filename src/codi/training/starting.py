@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from codi.errors import CheckpointError, TrainingError
+from collections.abc import Sequence
+from dataclasses import replace
+
+from codi.errors import CheckpointError, RecipeError, TrainingError, nearest
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import (
@@ -14,7 +17,7 @@ from codi.modeling.checkpoint import (
     read_configuration,
 )
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.model import ThoughtModel
+from codi.modeling.model import BOT, EOT, ThoughtModel
 from codi.training.recipes import RunConfig
 
 
@@ -39,17 +42,35 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
         model = ModelConfig.from_dict(
             model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
         )
-    reasoner = LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
-    has_thoughts = config.start is not None and start_from(config.start, reasoner)
-    if config.model.thought_tokens_from is not None and not has_thoughts:
-        reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
+    method = build_method(config.method)
+    model = replace(model, rows=list(method.rows))
+    reasoner = LatentReasoner(ThoughtModel(model), method, tokenizer, config.text)
+    begun = start_from(config.start, reasoner) if config.start is not None else []
+    _begin_rows(reasoner, without=begun)
+    reasoner.model.training_parts.update(method.training_parts(reasoner.model))
     return reasoner
 
 
-def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
+def _begin_rows(reasoner: LatentReasoner, without: Sequence[str]) -> None:
+    """Let the rows start from tokens of the vocabulary, as configured; `without` those that are there."""
+    origins = reasoner.model.config.thought_tokens_from
+    names = reasoner.model.row_names
+    if isinstance(origins, str):
+        origins = dict.fromkeys(names, origins)
+    for name, token in (origins or {}).items():
+        if name not in names:
+            raise RecipeError(
+                f"model.thought_tokens_from names '{name}', but {reasoner.method.name} has no such row."
+                f"{nearest(name, names)} It has {', '.join(names)}."
+            )
+        if name not in without:
+            reasoner.model.copy_row(name, reasoner.text.single_token(token))
+
+
+def start_from(checkpoint: str, reasoner: LatentReasoner) -> list[str]:
     """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
 
-    Returns whether projection and thought tokens came with them.
+    Returns the names of the rows of our own that came with them (<bot>, ...), and the projection with these.
 
     The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
     method thinks and both have them. Raises CheckpointError when the two do not fit together.
@@ -74,5 +95,5 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
     if found.lora is not None:
         check_base(path, found, model.config)
     thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
-    load_weights(path, model, thoughts=thinks)
-    return thinks
+    load_weights(path, model, thoughts=thinks, rows=found.rows)
+    return [BOT, EOT, *(name for name in found.rows if name in model.rows)] if thinks else []
