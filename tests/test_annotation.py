@@ -186,13 +186,13 @@ def test_it_works_against_codi_serve(tmp_path: Path) -> None:
     """In explicit mode the untrained model writes nonsense: all of it is set apart, with what it said."""
     pytest.importorskip("prometheus_client")
     from codi.serving.engine import Engine
-    from test_serve import run_server
+    from running_server import serving
     from tiny_checkpoints import tiny_reasoner
 
     source = write(tmp_path / "in.jsonl", ROWS[:3])
     (tmp_path / "prompt.txt").write_text("{question}")
     reasoner = tiny_reasoner("codi")
-    for running in run_server(Engine(reasoner)):
+    with serving(Engine(reasoner)) as running:
         said = run(
             "data", "annotate", str(source), "--endpoint", f"{running.address}/v1", "--model", "tiny",
             "--output", str(tmp_path / "out.jsonl"), "--extra", '{"reasoning": "explicit"}',

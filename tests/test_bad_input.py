@@ -355,7 +355,7 @@ def test_output_folder_that_holds_a_run(tmp_path: Path, codi_checkpoint: Path) -
 
 
 def test_quickstart_refuses_a_folder_that_holds_results(tmp_path: Path) -> None:
-    pytest.importorskip("codi.experiments.quickstart")
+    pytest.importorskip("codi.quickstart.run")
     (tmp_path / "results.json").write_text("{}", encoding="utf-8")
     message = refused("quickstart", "--steps", 1, "--output", tmp_path)
     assert "--overwrite" in message

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from codi.cli import app
 from codi.errors import CheckpointError, RecipeError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
+from codi.methods.method import build_method
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.checkpoint import load_base_tokenizer, load_tokenizer
 from codi.modeling.configuration import LoraSettings, ModelConfig, TextFormat
@@ -197,6 +199,38 @@ def test_a_codi_checkpoint_given_as_a_base_is_told_from_an_adapter(base: Path, t
     reasoner.save_pretrained(tmp_path / "codi")
     with pytest.raises(CheckpointError, match=r"checkpoint of codi.*start="):
         build_base(ModelConfig(base=str(tmp_path / "codi")))
+
+
+@pytest.mark.parametrize("method", ["codi", "pause-tokens", "cot-sft"])
+def test_a_whole_checkpoint_as_a_base_does_not_lose_its_thoughts(
+    method: str, base: Path, tmp_path: Path
+) -> None:
+    model = ThoughtModel(ModelConfig(base=str(base)))
+    made = LatentReasoner(model, build_method({"name": method}), byte_level_tokenizer(), TextFormat())
+    made.save_pretrained(tmp_path / "codi")
+    settings = settings_over(tmp_path / "codi", tmp_path)
+    if method == "cot-sft":
+        run(settings, tmp_path / "run")
+        return
+    with pytest.raises(CheckpointError, match=rf"trained with {method}.*start="):
+        run(settings, tmp_path / "run")
+    run(settings | {"model": {"base": str(base)}, "start": str(tmp_path / "codi")}, tmp_path / "run")
+
+
+def test_settings_and_weights_of_a_base_that_are_not_used(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(base, tmp_path / "more")
+    file = tmp_path / "more/model.safetensors"
+    save_file({**load_file(file), "tower.weight": torch.zeros(2, 2)}, file, metadata={"format": "pt"})
+    with caplog.at_level("WARNING", "codi"):
+        build_base(ModelConfig(base=str(tmp_path / "more"), base_revision="main"))
+    said = [record.getMessage() for record in caplog.records if record.name == "codi"]
+    assert "base_revision=main is not used" in said[0]
+    assert "1 weights of the base" in said[1]
+    assert "tower.weight" in said[1]
+    with pytest.raises(RecipeError, match=r"model\.base_revision says how to read model\.base"):
+        build_base(ModelConfig(base_config={"model_type": "gpt2"}, base_revision="main"))
 
 
 def test_a_hub_id_of_an_adapter_is_refused_as_a_folder_is(

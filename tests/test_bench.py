@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from codi.bench.batches import random_batch, sampled_lengths
+from codi.bench.data import bench_data
+from codi.bench.generate import bench_generate, within_bound
+from codi.bench.serve import PARTS, bench_serve
+from codi.bench.steps import METHODS, VARIANTS
+from codi.bench.train import bench_train
 from codi.errors import CodiError, UsageError
-from codi.experiments.bench_batches import random_batch, sampled_lengths
-from codi.experiments.bench_data import bench_data
-from codi.experiments.bench_generate import bench_generate, within_bound
-from codi.experiments.bench_serve import PARTS, bench_serve
-from codi.experiments.bench_train import METHODS, VARIANTS, bench_train
 from codi.generation.answer import Answer
 from codi.methods.codi import Codi
 from tiny_checkpoints import tiny_reasoner

@@ -309,3 +309,18 @@ def test_a_run_starts_only_from_a_checkpoint_with_its_tokens(tmp_path: Path) -> 
     other.tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
     with pytest.raises(CheckpointError, match="other ids than the run's"):
         start_from(str(tmp_path / "start"), other)
+
+
+def test_a_start_of_another_architecture_is_refused_where_all_shapes_fit(tmp_path: Path) -> None:
+    """Twice the heads of half the width: no shape tells, every answer does."""
+    reasoner(CotSft(), tiny_model()).save_pretrained(tmp_path / "start")
+    file = tmp_path / "start/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"n_head": 8}))
+    with pytest.raises(CheckpointError, match=r"fit this model in shape.*n_head 8 there"):
+        start_from(str(tmp_path / "start"), reasoner(Codi(latents=2), tiny_model()))
+
+
+def test_a_base_that_would_not_be_used_is_refused(tmp_path: Path) -> None:
+    reasoner(Codi(latents=2), tiny_model()).save_pretrained(tmp_path / "whole")
+    base = save_base(tmp_path / "base")
+    refused(tmp_path / "whole", r"holds all its weights.*--base.*Leave it out", base=base)

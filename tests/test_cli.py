@@ -235,7 +235,8 @@ def test_train_then_ask(tmp_path: Path) -> None:
 
 
 def test_bench_prints_a_table_and_writes_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from codi.experiments import bench_generate, bench_train
+    from codi.bench import generate as bench_generate
+    from codi.bench import train as bench_train
 
     @dataclass
     class Recorder:
@@ -265,7 +266,7 @@ def test_bench_generate_runs(checkpoints: Path, tmp_path: Path) -> None:
 
 
 def test_quickstart_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    quickstart = pytest.importorskip("codi.experiments.quickstart")
+    quickstart = pytest.importorskip("codi.quickstart.run")
     asked: dict[str, Any] = {}
     monkeypatch.setattr(quickstart, "run_quickstart", lambda **options: asked.update(options))
     run("quickstart", "--seed", 3, "--steps", 5, "--questions", 20, "--output", tmp_path)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from codi.bench.coconut_literal import literal_coconut_step
 from codi.data.collation import collate
 from codi.errors import RecipeError
-from codi.experiments.coconut_literal import literal_coconut_step
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.coconut import Coconut
 from codi.methods.cot_sft import CotSft

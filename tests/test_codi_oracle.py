@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from codi.bench.paper_literal import literal_step
 from codi.errors import RecipeError
-from codi.experiments.paper_literal import literal_step
 from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.method import METHODS, Method, build_method

@@ -131,7 +131,7 @@ def test_a_line_lost_on_the_way(hub: list[dict[str, Any]], tmp_path: Path) -> No
 
 def test_a_hub_set_is_evaluated_on_its_test_split(hub: list[dict[str, Any]]) -> None:
     examples, report, benchmark = load_benchmark("hub:owner/one")
-    assert (len(examples), benchmark.name, benchmark.scorer) == (4, "owner-one", "codi")
+    assert (len(examples), benchmark.name, benchmark.scorer) == (4, "owner-one", "number")
     examples, report, benchmark = load_benchmark("hub:owner/one?split=train", limit=3)
     assert (len(examples), report.stopped_at, benchmark.name) == (3, 3, "owner-one-train")
 

@@ -59,11 +59,35 @@ def test_rows_of_every_form(tmp_path: Path) -> None:
     assert questions_of(tmp_path / "q.tsv") == ["How, many?"]
 
 
+def test_questions_are_read_as_rows_are(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    for row, column, asked in (
+        ({"problem": "Q?"}, None, "Q?"),
+        ({"prompt": [{"role": "user", "content": "Q?"}]}, None, "Q?"),
+        (
+            {"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "1"}]},
+            None,
+            "Q?",
+        ),
+        (
+            {"question": "Which?", "options": ["cow", "hen"]},
+            None,
+            "Question: Which?\nChoices:\nA: cow\nB: hen",
+        ),
+        ({"question": "P?", "task": {"text": "Q?"}}, "task.text", "Q?"),
+        ({"words": "Q?", "a": 1}, "words", "Q?"),
+    ):
+        path.write_text(json.dumps(row) + "\n")
+        assert questions_of(path, column) == [asked]
+
+
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("query,answer\nQ?,1\n")
-    with pytest.raises(
-        DataError, match=r"q\.csv' has no column 'question'. Columns found: 'query', 'answer'"
-    ):
+    assert questions_of(tmp_path / "q.csv") == ["Q?"]
+    with pytest.raises(DataError, match=r"q\.csv' has no column 'text', asked .* 'query', 'answer'"):
+        questions_of(tmp_path / "q.csv", "text")
+    (tmp_path / "q.csv").write_text("words,answer\nQ?,1\n")
+    with pytest.raises(DataError, match=r"no column recognised as the question .* 'words', 'answer'"):
         questions_of(tmp_path / "q.csv")
     (tmp_path / "q.csv").write_text("question,answer\nQ?,1\n ,2\n")
     with pytest.raises(DataError, match=r"q\.csv, line 3: empty question"):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from codi.cli import app
-from codi.experiments.quickstart_report import summary
+from codi.quickstart.report import summary
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -101,8 +101,14 @@ def test_readme_results_are_those_of_the_files() -> None:
 
 
 def test_readme_file_tree_is_the_real_one() -> None:
-    """Every source file stands in the README's tree, and nothing stands there that does not exist."""
-    tree = README.split("<!-- tree -->")[1]
-    named = set(re.findall(r"([a-z_0-9]+\.py)\b", tree))
+    """Every source file stands in the README's tree, in its folder, and nothing that does not exist."""
+    tree = README.split("<!-- tree -->")[1].split("```")[1]
+    above, named = list[tuple[int, str]](), set[str]()
+    for spaces, name in re.findall(r"^( *)(\S+)", tree, flags=re.M):
+        above = [(depth, folder) for depth, folder in above if depth < len(spaces)]
+        if name.endswith("/"):
+            above.append((len(spaces), name))
+        else:
+            named.add("".join(folder for _, folder in above) + name)
     files = [*(ROOT / "src/codi").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
-    assert named - {"__init__.py"} == {path.name for path in files if path.name != "__init__.py"}
+    assert named == {str(path.relative_to(ROOT)) for path in files if path.name != "__init__.py"}

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from codi.cli import app
 from codi.errors import UsageError
 from codi.evaluation.statistics import mcnemar_exact
-from codi.experiments import sweep
-from codi.experiments.sweep import read_result, run_sweep, write_result
-from codi.experiments.sweep_plan import Plan, comparable, plan, stands_on
-from codi.experiments.table_report import cell, collect, directions, rows, within_two_deviations
-from codi.experiments.tables import TABLES, VARIANTS
 from codi.methods.method import build_method
+from codi.reproduce import sweep
+from codi.reproduce.plans import Plan, comparable, plan, stands_on
+from codi.reproduce.sweep import read_result, run_sweep, write_result
+from codi.reproduce.table_report import cell, collect, directions, rows, within_two_deviations
+from codi.reproduce.tables import TABLES, VARIANTS
 
 SHORT = {"steps": 2, "questions": 6}
 
@@ -269,7 +269,7 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
 
 
 def test_results_page_is_up_to_date() -> None:
-    from codi.experiments.results_page import render_page
+    from codi.reproduce.results_page import render_page
 
     root = Path(__file__).parents[1]
     page = (root / "docs/results.md").read_text(encoding="utf-8")

@@ -188,7 +188,7 @@ def test_an_end_of_file_is_never_only_aborted(monkeypatch: pytest.MonkeyPatch, t
     def ends(*_: object, **__: object) -> None:
         raise EOFError("Ran out of input")
 
-    monkeypatch.setattr("codi.data.sources.load_examples", ends)
+    monkeypatch.setattr("codi.load_examples", ends)
     result = CliRunner().invoke(app, ["data", "test", "--output", str(tmp_path / "out.jsonl")])
     assert result.exit_code == 2
     assert "Ran out of input" in result.stderr
@@ -324,7 +324,7 @@ def test_the_command_line_prints_what_is_kept(monkeypatch: pytest.MonkeyPatch, t
     def ended(*_: object, **__: object) -> None:
         raise Interrupted("terminated (SIGTERM). checkpoint-4 is kept", 143)
 
-    monkeypatch.setattr("codi.training.run.train", ended)
+    monkeypatch.setattr("codi.train", ended)
     result = CliRunner().invoke(app, ["train", "word-problems", "--output", str(tmp_path / "run")])
     assert result.exit_code == 143
     assert result.stderr.startswith("error: terminated (SIGTERM). checkpoint-4 is kept")

@@ -37,6 +37,11 @@ CHOSEN = [
     (("x", "y"), "text"),
     ((r"\frac{3}{8}", "5", "(2,3)"), "math"),
     (("1/2", "3/4"), "math"),
+    (("(2,3)", "(1, 4)"), "math"),
+    (("1 000", "1\u2009000", "1\u00a0000", "- 4", "− 4", "+7", "1'000", ".5", "5."), "number"),
+    (("true", "no", "Yes.", "TRUE", "n"), "text"),
+    (("Y", "N", "Y"), "text"),
+    (("Ann", "Bob", "Cy", "7", "1,000"), "text"),  # the numbers of a few among names
     ((r"\sqrt{2}", "1,2"), "math"),  # among mathematical answers a list
 ]
 
@@ -62,7 +67,10 @@ def test_labels_of_listed_options_are_letters_whatever_they_are() -> None:
     ("answers", "said"),
     [
         (("3,5", "4"), "'3,5' (example 'row-1'); a number: '4' (example 'row-2')"),
-        (("3,5", "1,5"), "a list or decimal: '3,5'"),
+        (("3,5", "1,5"), "a doubtful number: '3,5'"),
+        (("(5)", "(1,000)"), "a doubtful number: '(5)'"),
+        (("(5)", "4"), "-5, not (5)"),
+        (("12 34", "~5"), "a doubtful number: '12 34'"),
         (("18", "plenty"), "a text: 'plenty' (example 'row-2')"),
         ((r"\frac{3}{8}", "proof"), "a text: 'proof'"),
         (("18", "B"), "a letter: 'B'"),
@@ -75,6 +83,41 @@ def test_answers_of_several_kinds_are_refused(answers: tuple[str, ...], said: st
         choose_scorer(examples(*answers))
     assert said in str(caught.value)
     assert "--scorer NAME" in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", ["(5)", "plenty", "3,5", "~5", "5 million", "So it goes. " * 20])
+def test_an_odd_row_among_numbers_is_refused_by_name(odd: str) -> None:
+    found = examples(*["18"] * 12, odd)
+    assert choose_scorer(found).name == "number"
+    with pytest.raises(DataError, match=r"Scorer 'number' needs one plain number.*'row-13'") as caught:
+        scorer_for("auto", found)
+    assert odd[:20] in str(caught.value)
+
+
+def test_an_odd_row_among_letters_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"Scorer 'letter' needs .*'row-13' has the answer '7'"):
+        scorer_for("auto", examples(*"ABCABCABCABC", "7"))
+
+
+def test_yes_and_true_are_one_answer_in_a_set_of_such_words() -> None:
+    scorer = scorer_for("auto", examples("true", "no", "Yes."))
+    for right, gold in (("yes", "true"), ("True", "Yes."), ("N.", "no"), ("FALSE", "no")):
+        assert scorer.correct(f"The answer is: {right}", gold)
+        assert not scorer.correct(f"The answer is: {right}", "no" if gold != "no" else "true")
+    assert not scorer.correct("The answer is: nobody", "no")
+    names = scorer_for("auto", examples("no", "Yes, a band"))
+    assert not names.correct("The answer is: false", "no")
+    assert not scorer_for("auto", examples("n", "f")).correct("The answer is: n", "f")
+
+
+def test_booleans_of_a_file_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "truth.jsonl"
+    rows = ({"question": f"Is it {i}?", "answer": value} for i, value in enumerate((True, False, "no")))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    found, _, benchmark = load_benchmark(str(path))
+    assert [example.answer for example in found] == ["true", "false", "no"]
+    assert (benchmark.scorer, benchmark.scorer_chosen) == ("text", True)
+    assert scorer_for("auto", found).correct("The answer is: False", "no")
 
 
 def test_a_refusal_names_the_scorer_that_fits() -> None:

@@ -68,7 +68,50 @@ PARSED = [
     ("letter", "A revolving door is at a bank", None),
     ("letter", "The answer is: 4", None),
     ("letter", "The answer is: F", None),
-    ("letter", "The answer is: b", None),
+    ("letter", "The answer is: b", "B"),
+    *(
+        ("letter", f"A door. The answer is: {answer}", "A")
+        for answer in (
+            "A",
+            "(A)",
+            "a",
+            "a)",
+            "A.",
+            "**A**",
+            "**(A)** bank",
+            "Option A",
+            "A: bank",
+            "A) bank",
+            "(a) bank",
+            "A - bank",
+            "A, because it is",
+            "option (A)",
+            "\\boxed{A}",
+            "$A$",
+            "[A]",
+            "`A`",
+            "A\nA bank is",
+            "The correct option is A",
+            "Answer: A",
+            "A is correct.",
+            "A. An apple",
+        )
+    ),
+    *(
+        ("letter", f"A: no. The answer is: {answer}", None)
+        for answer in (
+            "An apple",
+            "A bank",
+            "A bank is one",
+            "Apple",
+            "a bank",
+            "A or B",
+            "A, B",
+            "(A) and (B)",
+            "A1",
+        )
+    ),
+    ("letter", "a) First we add.", None),
     ("letter", "The answer is:", None),
     ("letter", "", None),
 ]

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from codi.experiments.side_by_side import Job, Reporter, run_side_by_side
+from codi.training.side_by_side import Job, Reporter, run_side_by_side
 
 
 def work(payload: str, report: Reporter) -> str:

@@ -56,6 +56,34 @@ def test_auto(text: str, steps: tuple[str, ...]) -> None:
     assert "".join("".join(steps).split()) == "".join(text.split())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## Step 1: the rolls\n6*8 = 48 rolls.\n\n## Step 2: what is left\n48-30 = 18 are left.",
+        "### Solution\n6*8 = 48 rolls.\n48-30 = 18 are left.",
+        "**Step 1**\n6*8 = 48 rolls.\n**Step 2**\n48-30 = 18 are left.",
+        "**Step 1: the rolls**\n\n6*8 = 48 rolls.\n\n**Step 2: what is left**\n\n48-30 = 18 are left.",
+        "# The rolls\n6*8 = 48 rolls.\n# What is left\n48-30 = 18 are left.",
+        "### 1. The rolls\n6*8 = 48 rolls.\n### 2. What is left\n48-30 = 18 are left.",
+        "Step 2:\n6*8 = 48 rolls.\n**What is left:**\n48-30 = 18 are left.",
+        "A: Let's think step by step.\n6*8 = 48 rolls.\n48-30 = 18 are left.",
+        "Let’s think step by step. 6*8 = 48 rolls. 48-30 = 18 are left.",
+        "## Step 1: 6*8 = 48 rolls.\n## Step 2: 48-30 = 18 are left.",
+    ],
+)
+def test_headings_are_no_steps_and_belong_to_none(text: str) -> None:
+    assert split_steps(text) == ("6*8 = 48 rolls.", "48-30 = 18 are left.")
+
+
+def test_what_only_looks_like_a_heading_stays() -> None:
+    assert split_steps("# of apples: 5\n# of pears: 3") == ("# of apples: 5", "# of pears: 3")
+    assert split_steps("## The rolls\n## What is left") == ("## The rolls", "## What is left")
+    assert split_steps("Let's think step by step.") == split_steps("A: Let's think step by step.") == ()
+    assert split_steps("Let's think: 6*8 = 48.\nSo 48.") == ("Let's think: 6*8 = 48.", "So 48.")
+    # Two lines below a heading of a numbered step are one step.
+    assert split_steps("## Step 1: x\nSix of 8\nare 48.\n## Step 2: y\n18.") == ("Six of 8 are 48.", "18.")
+
+
 def test_equations_are_taken_out_of_text_when_asked() -> None:
     assert split_steps("48/2 = <<48/2=24>>24 in May.\nAll: <<48+24=72>>72.", "equations") == (
         "<<48/2=24>>",
@@ -105,7 +133,7 @@ def test_unknown_rule_names_the_nearest() -> None:
         ("1) 2+3=5\n2) 5*2=10", ("2+3=5", "5*2=10")),
         ("1) 2+3=5 2) 5*2=10", ("2+3=5", "5*2=10")),
         ("Step 1: Add.\nStep 2: Double.\n\nSo it is 10.", ("Add.", "Double.", "So it is 10.")),
-        ("**Step 1: Add**\n2+3=5\n\n**Step 2: Double**\n5*2=10", ("Add 2+3=5", "Double 5*2=10")),
+        ("**Step 1: Add**\n2+3=5\n\n**Step 2: Double**\n5*2=10", ("2+3=5", "5*2=10")),
         ("### Step 1\nAdd.\n### Step 2\nDouble.", ("Add.", "Double.")),
         ("- Add 2 and 3.\n- Double it.", ("Add 2 and 3.", "Double it.")),
         ("48\n- 30\n= 18", ("48", "- 30", "= 18")),

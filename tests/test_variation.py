@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from codi.cli import app
 from codi.data.example import Example
-from codi.data.problem_template import NotVariable, template
+from codi.data.problem_steps import NotVariable
+from codi.data.problem_template import template
 from codi.data.quantities import decimal_text, mentions, spelled_out
 from codi.data.sources import folded, load_examples
 from codi.data.variation import VariationReport, variants, vary

@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from codi.version import installed_version
+
 if TYPE_CHECKING:
     from codi.data.columns import Columns
     from codi.data.example import Example
@@ -52,19 +54,10 @@ _HOME = {
 }
 
 
-def _installed_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("codi")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+uninstalled"
-
-
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562) and keep it for the next."""
     if name == "__version__":
-        value: object = _installed_version()
+        value: object = installed_version()
     elif name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     else:

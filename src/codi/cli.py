@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import codi
 from codi import processes
 from codi.commands import bench, data
 from codi.commands.compare import compare
@@ -27,6 +26,7 @@ from codi.commands.serve import serve
 from codi.commands.train import quickstart, train
 from codi.commands.ui import ui
 from codi.errors import CodiError, Interrupted
+from codi.version import installed_version
 
 
 class _Commands(TyperGroup):
@@ -70,7 +70,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"codi {codi.__version__}")
+        typer.echo(f"codi {installed_version()}")
         raise typer.Exit
 
 

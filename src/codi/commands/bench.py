@@ -36,7 +36,7 @@ def train(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_train import bench_train
+    from codi.bench.train import bench_train
 
     with progress("steps") as on_progress:
         results = bench_train(
@@ -74,7 +74,7 @@ def data(
     """A training set read, checked and tokenised: the first time, and from what is kept of it."""
     check_output(output, overwrite)
 
-    from codi.experiments.bench_data import bench_data
+    from codi.bench.data import bench_data
 
     results = bench_data(rows=rows, form=form, tokenizer=tokenizer, rows_of=rows_of, method=method, seed=seed)
     _report("Preparing a training set", results, output)
@@ -97,7 +97,7 @@ def generate(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_generate import bench_generate
+    from codi.bench.generate import bench_generate
 
     results = bench_generate(
         latent=latent,
@@ -127,7 +127,7 @@ def probe(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_probe import bench_probe
+    from codi.bench.probe import bench_probe
 
     results = bench_probe(
         checkpoint=checkpoint, base=base, questions=questions, problems=problems, device=device, seed=seed
@@ -148,7 +148,7 @@ def page(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_page import bench_page
+    from codi.bench.page import bench_page
 
     results = bench_page(checkpoint=checkpoint, base=base, tabs=tabs, device=device)
     _report("The page in Chromium", results, output)
@@ -181,7 +181,7 @@ def serve(
     check_output(output, overwrite)
     find_device(device)
 
-    from codi.experiments.bench_serve import PARTS, bench_serve
+    from codi.bench.serve import PARTS, bench_serve
 
     results = bench_serve(
         checkpoint=checkpoint,

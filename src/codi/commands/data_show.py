@@ -50,6 +50,7 @@ def shown(source: str, examples: list[Example], config: RunConfig, tokenizer: st
     """
     from codi.data.encoding import TextEncoder
     from codi.methods.method import build_method
+    from codi.training.lost_text import check_text
     from codi.training.overview import check_rationales, overview
     from codi.training.tokenisation import tokenise
 
@@ -72,6 +73,7 @@ def shown(source: str, examples: list[Example], config: RunConfig, tokenizer: st
     seen = overview(tokens, method, TextEncoder(made, config.text), shown=rows, unit=unit)
     try:
         notes = check_rationales(seen, method, source)
+        notes += check_text(tokens.sample, method, TextEncoder(made, config.text), source)
     except DataError as refusal:
         notes = [f"Training would refuse this: {refusal}"]
     return "\n\n".join([seen.describe(), *notes])

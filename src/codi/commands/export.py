@@ -18,8 +18,11 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     prompt_embeds: Annotated[
         Path | None,
-        typer.Option(help="Questions to think about: one a line, or rows with a column 'question'."),
+        typer.Option(
+            help="Questions to think about: one a line, or rows of any form that `codi eval` reads."
+        ),
     ] = None,
+    question_column: options.QuestionColumn = None,
     latents: options.Latents = None,
     batch_size: options.BatchSize = 64,
     device: options.Device = None,
@@ -33,7 +36,7 @@ def export(
     check_output(output, overwrite)
     if Path(checkpoint).resolve() == output.resolve():
         raise UsageError(f"--output '{output}' is the checkpoint itself. Choose another folder.")
-    questions = [] if prompt_embeds is None else questions_of(prompt_embeds)
+    questions = [] if prompt_embeds is None else questions_of(prompt_embeds, question_column)
 
     from codi.publishing.prompt_embeddings import EMBEDDINGS, MODEL
     from codi.publishing.prompt_embeddings import export as write

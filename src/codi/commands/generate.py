@@ -28,8 +28,9 @@ def generate(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Text with one question a line, or rows of any form with a column 'question'."),
+        typer.Option(help="Text with one question a line, or rows of any form that `codi eval` reads."),
     ] = None,
+    question_column: options.QuestionColumn = None,
     mode: options.Mode = None,
     latents: options.Latents = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with all counts.")] = False,
@@ -46,7 +47,7 @@ def generate(
     base: options.Base = None,
 ) -> None:
     """Answer a question, a file of questions, or standard input."""
-    questions = questions_asked(question, file)
+    questions = questions_asked(question, file, question_column)
 
     from codi.generation.decoding import Sampling
 

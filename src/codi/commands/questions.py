@@ -10,7 +10,7 @@ from codi.data.text_files import open_text, split_lines
 from codi.errors import DataError, UsageError
 
 
-def questions_asked(question: str | None, file: Path | None) -> list[str]:
+def questions_asked(question: str | None, file: Path | None, column: str | None = None) -> list[str]:
     """The questions asked. Raises UsageError or DataError when there is none, or one is empty."""
     if question is not None and file is not None:
         raise UsageError("A question and a --file were given. Give one of them.")
@@ -22,21 +22,22 @@ def questions_asked(question: str | None, file: Path | None) -> list[str]:
         if sys.stdin.isatty():
             note("One question a line; end with Ctrl-D.")
         return _from_lines(sys.stdin.read().removeprefix("\ufeff"), "standard input")
-    return questions_of(file)
+    return questions_of(file, column)
 
 
-def questions_of(file: Path) -> list[str]:
-    """The questions of a text file, one a line, or of what holds rows with a column `question`.
+def questions_of(file: Path, column: str | None = None) -> list[str]:
+    """The questions of a text file, one a line, or of what holds rows.
 
     Rows stand in a file of any form that `codi.data.files` reads but .txt, in a folder, or in the files
-    that a pattern matches; of several splits the test split is asked. Raises DataError.
+    that a pattern matches; of several splits the test split is asked. column: of the question, where it is
+    not recognised. Raises DataError.
     """
     from codi.data.files import data_ending
 
     if file.exists() and not file.is_dir() and data_ending(file.name) in {None, ".txt"}:
         with open_text(file) as text:
             return _from_lines(text.read(), f"'{file}'")
-    return _from_rows(str(file))
+    return _from_rows(str(file), column)
 
 
 def _from_lines(text: str, where: str) -> list[str]:
@@ -49,19 +50,9 @@ def _from_lines(text: str, where: str) -> list[str]:
     return lines
 
 
-def _from_rows(source: str) -> list[str]:
-    from codi.data.sources import is_data_path, parts_of
+def _from_rows(source: str, column: str | None) -> list[str]:
+    from codi.data.sources import is_data_path, load_questions
 
     if not is_data_path(source):
         raise DataError(f"The file '{source}' does not exist. Check the path.")
-    questions = []
-    for part in parts_of(source, "test"):
-        if "question" not in part.rows.columns:
-            found = ", ".join(map(repr, part.rows.columns))
-            raise DataError(f"'{part.name}' has no column 'question'. Columns found: {found}. Rename one.")
-        for number, row in part.rows.rows:
-            value = row.get("question")
-            if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{part.name}, {part.rows.unit} {number}: empty question. Mend or remove it.")
-            questions.append(value)
-    return questions
+    return load_questions(source, column=column)

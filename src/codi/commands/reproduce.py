@@ -11,8 +11,8 @@ from codi.commands.console import print_table
 from codi.errors import CodiError, UsageError
 
 if TYPE_CHECKING:
-    from codi.experiments.sweep_plan import Plan
-    from codi.experiments.tables import Table
+    from codi.reproduce.plans import Plan
+    from codi.reproduce.tables import Table
 
 
 def reproduce(
@@ -35,15 +35,15 @@ def reproduce(
     questions: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tables and figures of the paper; finished runs are skipped."""
-    from codi.experiments.tables import TABLES
+    from codi.reproduce.tables import TABLES
 
     if show_list:
         print_table("Tables", ("name", "what it is"), [(t.name, t.title) for t in TABLES.values()])
         return
     if not tables:
         raise UsageError(f"Name a table, or all: {', '.join(TABLES)}.")
-    from codi.experiments.sweep import measure_latency_of, run_sweep
-    from codi.experiments.sweep_plan import plan, tables_named
+    from codi.reproduce.plans import plan, tables_named
+    from codi.reproduce.sweep import measure_latency_of, run_sweep
 
     chosen = tables_named(tables)
     plans = plan(tables, scale, results, runs, seeds=seeds, steps=steps, questions=questions)
@@ -65,7 +65,7 @@ def reproduce(
         own = plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions)
         _print_table(table, own, scale)
     if page is not None:
-        from codi.experiments.results_page import write_page
+        from codi.reproduce.results_page import write_page
 
         write_page(page, results)
         typer.echo(f"Written: {page}")
@@ -75,8 +75,8 @@ def reproduce(
 
 
 def _print_plans(plans: list[Plan], scale: str) -> None:
-    from codi.experiments.sweep import read_result
-    from codi.experiments.sweep_estimate import estimate
+    from codi.reproduce.estimate import estimate
+    from codi.reproduce.sweep import read_result
 
     rows, minutes, unknown = [], 0.0, 0
     for one in plans:
@@ -95,7 +95,7 @@ def _print_plans(plans: list[Plan], scale: str) -> None:
 
 
 def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
-    from codi.experiments.table_report import collect, directions, rows
+    from codi.reproduce.table_report import collect, directions, rows
 
     found = collect(plans)
     headings, made = rows(table, found, scale)

@@ -70,7 +70,7 @@ def quickstart(
 ) -> None:
     """Train three methods on generated problems, compare them."""
     if summary is not None:
-        from codi.experiments.quickstart_report import summary as summarise
+        from codi.quickstart.report import summary as summarise
 
         typer.echo(summarise(summary))
         return
@@ -78,7 +78,7 @@ def quickstart(
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}.")
 
-    from codi.experiments.quickstart import run_quickstart
+    from codi.quickstart.run import run_quickstart
 
     run_quickstart(output=output, seed=seed, steps=steps, questions=questions, overwrite=overwrite)
 

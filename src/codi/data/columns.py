@@ -6,6 +6,7 @@
     problem, solution (, answer)                  NuminaMath, OpenR1, OpenMathInstruct: `\\boxed{}`
     instruction (+ input), output                 Alpaca
     messages | conversations                      chats, with reasoning in `<think>` or in its own field
+    prompt, reward_model {ground_truth}           verl, DAPO; extra_info {question, answer} where it is there
     question, options | choices, answer           AQuA-RAT, ARC, MMLU, CommonsenseQA
     Body + Question, Answer                       SVAMP as published
 
@@ -34,10 +35,19 @@ from codi.data.example import Example, RowDefect
 from codi.data.layout import Columns, Layout, resolve_layout
 from codi.data.rationale_lines import VISIBLE
 from codi.data.steps import StepsRule, split_steps, without_annotations
+from codi.data.titles import without_titles
 from codi.data.values import is_missing, value_text
 from codi.data.written_lists import looks_like_list, written_list
 
-__all__ = ["MISSING_ANSWER", "Columns", "Layout", "RowDefect", "example_from_row", "resolve_layout"]
+__all__ = [
+    "MISSING_ANSWER",
+    "Columns",
+    "Layout",
+    "RowDefect",
+    "example_from_row",
+    "question_from_row",
+    "resolve_layout",
+]
 
 ANNOTATIONS = ("keep", "remove")
 """What becomes of `<<48/2=24>>` inside a sentence."""
@@ -49,6 +59,7 @@ PLACEHOLDERS = "question with placeholders in place of its numbers"
 UNREADABLE_STEPS = "list of steps that cannot be read"
 
 BLANK_STEP = "blank steps left out"
+TITLE = "headings left out of lists of steps"
 SYSTEM_MESSAGE = "system messages put before the question"
 WRITTEN_OTHERWISE = "rationales that may end in another answer"
 
@@ -82,13 +93,7 @@ def example_from_row(
         RowDefect: the row makes no example; the message says why, and shows the text at fault.
     """
     remarks: list[str] = []  # of a row that turns out a defect nothing is noted
-    question, choices, reply = _asked(row, layout, remarks.append)
-    if not question.strip():
-        raise RowDefect(EMPTY_QUESTION)
-    if "N_0" in question and _PLACEHOLDER.search(question):
-        raise RowDefect(PLACEHOLDERS, question, "Put the numbers into the question")
-    if layout.choices:
-        choices = read_choices(row, layout.choices)
+    question, choices, reply = _usable(row, layout, remarks.append)
     given = _first_given(row, layout.answers)
     in_conversation = given is row.get(layout.question) and reply is not None
     answer, solution = _answer(reply if in_conversation else given, choices)
@@ -116,6 +121,28 @@ def example_from_row(
         note(remark)
     own_id = value_text(row.get(layout.id), "id") if layout.id is not None else ""
     return Example(own_id or fallback_id, question, steps, answer)
+
+
+def question_from_row(row: Mapping[str, Any], layout: Layout) -> str:
+    """The question of `row` as `example_from_row` asks it, options and context with it; no answer is needed.
+
+    Raises:
+        RowDefect: there is none, or it cannot be read.
+    """
+    question, choices, _ = _usable(row, layout, _unnoted)
+    return question if choices is None else choices.written_into(question)
+
+
+def _usable(
+    row: Mapping[str, Any], layout: Layout, note: Callable[[str], None]
+) -> tuple[str, Choices | None, str | None]:
+    """`_asked`, where there is something to ask, with the options that stand in columns of their own."""
+    question, choices, reply = _asked(row, layout, note)
+    if not question.strip():
+        raise RowDefect(EMPTY_QUESTION)
+    if "N_0" in question and _PLACEHOLDER.search(question):
+        raise RowDefect(PLACEHOLDERS, question, "Put the numbers into the question")
+    return question, read_choices(row, layout.choices) if layout.choices else choices, reply
 
 
 def _first_given(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
@@ -273,6 +300,10 @@ def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, .
         for _ in range(sum(VISIBLE.search(step) is None for step in steps)):
             note(BLANK_STEP)
         steps = tuple(filter(VISIBLE.search, steps))
+    said = without_titles(steps)
+    for _ in range(len(steps) - len(said)):
+        note(TITLE)
+    steps = tuple(said)
     return _without_statements(steps) if may_hold_marker(text) else (steps, None)
 
 

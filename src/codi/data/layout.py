@@ -21,7 +21,8 @@ QUESTIONS = (
 CONTEXTS = ("system", "body", "passage", "context", "article", "premise", "table")
 FINAL_ANSWERS = (
     "final_answer", "final_ans", "expected_answer", "gold_answer", "correct_answer", "reference_answer",
-    "ground_truth", "answer_number", "answer_only", "numeric_answer", "answer_key", "correct_option",
+    "ground_truth", "ground_truth_answer", "answer_number", "answer_only", "numeric_answer", "answer_key",
+    "correct_option",
 )  # fmt: skip
 """Names that say that the answer stands alone there, also beside an `answer` that is a worked solution."""
 LABELS = ("target", "targets", "label", "gold", "correct", "cop", "answer_index", "answer_idx")
@@ -33,12 +34,20 @@ RATIONALES = (
     "cot", "rationale", "chain_of_thought", "reasoning", "reasoning_content", "thinking", "explanation",
     "cot_content",
 )  # fmt: skip
+INNER_QUESTION, INNER_SOLUTIONS = "extra_info.question", ("extra_info.answer", "extra_info.solution")
+INNER_ANSWERS = ("reward_model.ground_truth", "extra_info.ground_truth")
+INNER = (INNER_QUESTION, *INNER_ANSWERS, *INNER_SOLUTIONS)
+"""Inside the columns of rows for reinforcement learning (verl, DAPO): `prompt` holds the question with
+instructions around it, `extra_info` the plain one."""
+_HOLDERS = frozenset(name.partition(".")[0] for name in INNER)
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
 
 
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns to read; None leaves a column to be recognised.
+
+    `a.b` is the `b` inside column `a`.
 
     Attributes:
         question: text of the question.
@@ -76,32 +85,52 @@ class Layout:
     id: str | None = None
 
     def reads(self, column: str) -> bool:
-        """Whether `column` has a role."""
-        return column in (
+        """Whether `column` has a role, or holds one that has."""
+        named = (
             self.question, self.after, self.id, *self.answers, *self.rationales, *self.before, *self.choices
         )  # fmt: skip
+        return column in _HOLDERS or any(
+            name is not None and (name == column or name.startswith(f"{column}.")) for name in named
+        )
 
 
-def resolve_layout(found: Sequence[str], asked: Columns | None, where: str) -> Layout:
+def resolve_layout(
+    found: Sequence[str],
+    asked: Columns | None,
+    where: str,
+    *,
+    inside: Sequence[str] = (),
+    needs_answer: bool = True,
+) -> Layout:
     """Match the columns `found` in `where` with those asked for and those of the known layouts.
+
+    inside: columns inside them that could be asked for, for the messages. needs_answer: whether rows without
+    an answer are of no use; else the layout may have none.
 
     Raises:
         DataError: a column asked for is not there, none can be recognised, or several could be meant.
     """
     asked = asked or Columns()
-    _check_asked(found, asked, where)
+    shown = (*found, *(name for name in inside if name not in found))
+    _check_asked(found, asked, where, shown)
     names = _Names(found)
     question, before, after = (asked.question, (), None) if asked.question else _question(names)
-    answers = (asked.answer,) if asked.answer else _answers(names, where)
+    answers: tuple[str, ...] = (asked.answer,) if asked.answer else ()
+    if not answers and needs_answer:
+        answers = _answers(names, where)
     conversation = names.first(CONVERSATIONS)
-    if asked.question is None and conversation is not None and not (question and answers):
+    if (
+        asked.question is None
+        and conversation is not None
+        and not (question and (answers or not needs_answer))
+    ):
         sure = asked.answer or names.first(("answer", *FINAL_ANSWERS))
         question, after, answers = conversation, None, (sure,) if sure else (conversation,)
         before = names.every(("system",))
     elif asked.answer is None and not answers and asked.question in (*names.every(CONVERSATIONS),):
         answers = (asked.question,)  # the reply in the same conversation
     choices = find_choice_columns({fold(name): name for name in found if name not in (question, *answers)})
-    if not answers and len(choices) == 1 and fold(choices[0]) in SCORED:
+    if not answers and needs_answer and len(choices) == 1 and fold(choices[0]) in SCORED:
         answers = choices
     if question is None:
         several = names.every(QUESTIONS[1:])
@@ -109,17 +138,18 @@ def resolve_layout(found: Sequence[str], asked: Columns | None, where: str) -> L
             _several("question", several, where)
             if several
             else _none(
-                "question", ("question", "problem", "query", "prompt", "instruction", "input"), found, where
+                "question", ("question", "problem", "query", "prompt", "instruction", "input"), shown, where
             )
         )
-    if not answers:
-        raise _none("answer", ("answer", *FINAL_ANSWERS[:3], *LABELS[:2], *SOLUTIONS), found, where)
+    if not answers and needs_answer:
+        raise _none("answer", ("answer", *FINAL_ANSWERS[:3], *LABELS[:2], *SOLUTIONS), shown, where)
     named = asked.rationale or asked.steps
     rationales = (named,) if named else names.every((*STEPS, *RATIONALES))
-    if not named and answers[0] not in names.every(SOLUTIONS):
+    solutions = names.every((*SOLUTIONS, *INNER_SOLUTIONS))
+    if not named and not set(answers[:1]) & set(solutions):
         # Beside an answer of its own, a worked solution is the rationale.
-        rationales += (*answers[1:], *names.every(SOLUTIONS))
-    taken = {question, answers[0], after, *before, *choices}
+        rationales += (*answers[1:], *solutions)
+    taken = {question, *answers[:1], after, *before, *choices}
     return Layout(
         question=question,
         answers=answers,
@@ -160,8 +190,10 @@ def _question(names: _Names) -> tuple[str | None, tuple[str, ...], str | None]:
     joined = names.first(("question_concat",))
     if joined is not None and names.first(("answer",)) is not None:  # SVAMP: body and question in one
         return joined, (), None
-    exact = names.first(QUESTIONS[:1])
+    exact, inner = names.first(QUESTIONS[:1]), names.first((INNER_QUESTION,))
     candidates = (exact,) if exact else names.every(QUESTIONS[1:])
+    if inner is not None and exact is None and candidates in ((), names.every(("prompt",))):
+        return inner, names.every(CONTEXTS), None
     instruction, given = names.first(("instruction",)), names.first(("input", "context"))
     if instruction is not None and candidates in ((instruction,), (instruction, names.first(("input",)))):
         system = names.every(("system",))
@@ -174,7 +206,7 @@ def _question(names: _Names) -> tuple[str | None, tuple[str, ...], str | None]:
 def _answers(names: _Names, where: str) -> tuple[str, ...]:
     """The columns that may hold the answer, surest first; none where no name says so."""
     exact = names.first(("answer",))
-    final = names.every(FINAL_ANSWERS)
+    final = names.every(FINAL_ANSWERS) or names.every(INNER_ANSWERS)[:1]
     if len(final) > 1:
         raise _several("answer", final, where)
     if exact is not None or final:
@@ -184,16 +216,16 @@ def _answers(names: _Names, where: str) -> tuple[str, ...]:
     candidates = labels if labels and options else labels + solutions
     if len(candidates) > 1:
         raise _several("answer", candidates, where)
-    return candidates
+    return candidates or names.every(INNER_SOLUTIONS)[:1]
 
 
-def _check_asked(found: Sequence[str], asked: Columns, where: str) -> None:
+def _check_asked(found: Sequence[str], asked: Columns, where: str, shown: Sequence[str]) -> None:
     for role in ("question", "rationale", "steps", "answer"):
         name = getattr(asked, role)
         if name is not None and name not in found:
             raise DataError(
-                f"{where} has no column '{name}', asked for as the {role}.{nearest(name, found)} "
-                f"Columns found: {_listed(found)}."
+                f"{where} has no column '{name}', asked for as the {role}.{nearest(name, shown)} "
+                f"Columns found: {_listed(shown)}."
             )
     if asked.rationale is not None and asked.steps is not None:
         raise DataError(

@@ -17,22 +17,11 @@ import html
 import re
 
 from codi.data.rationale_lines import formulas_in
+from codi.data.titles import HEADING, is_announcement, is_title
 
 _FENCE = re.compile(r"\s*(?:>\s*)?(?:`{3,}|~{3,})\s*[\w+#-]*\s*")
 _RULE = re.compile(r"\s*(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|={3,})\s*")
 _QUOTE = re.compile(r"\s{0,3}(?:>\s?)+(?=\s*[^\W\d_]|\s*$|.*[=*_`#-])")
-_HEADING = re.compile(r"\s{0,3}#{1,6}\s+(?P<title>.*?)\s*#*\s*")
-_ALL_BOLD = re.compile(
-    r"\s*(?:\d{1,2}[.)]\s+)?(?P<mark>\*\*|__)(?P<title>(?:(?!(?P=mark)).)+)(?P=mark)\s*(?P<colon>:?)\s*"
-)
-_LABEL = re.compile(
-    r"[\s*_#]*(?:(?:here(?:'s| is| are)\s+)?(?:(?:the|my|a|detailed|step[- ]by[- ]step|final)\s+)*"
-    r"(?:reasoning|rationale|solution|explanation|thought process|calculations?|steps?|working|analysis|"
-    r"answer)(?:\s+(?:process|steps?|by step))?|step\s*\d{1,2}|"
-    r"let'?s (?:think|solve|work|break|go)\b[^.:=\d]*)\s*[:.]?[\s*_]*",
-    re.IGNORECASE,
-)
-_STEP = re.compile(r"step\s*\d", re.IGNORECASE)
 _LEADING_LABEL = re.compile(
     r"[\s*_]*(?:reasoning|rationale|solution|explanation|thought process)\s*[*_]*\s*:[\s*_]+", re.IGNORECASE
 )
@@ -70,7 +59,7 @@ def plain_text(text: str) -> str:
     """
     lines = _without_tables([_unquoted(line) for line in text.splitlines()])
     lines = [line for line in lines if not _FENCE.fullmatch(line) and not _RULE.fullmatch(line)]
-    kept = [line for line in lines if not _is_title(line)]
+    kept = [line for line in lines if not (is_title(line) or is_announcement(line))]
     if not any(map(str.strip, kept)):
         kept = lines
     marks = [bullet["mark"] for bullet in map(_BULLET.match, kept) if bullet]
@@ -85,22 +74,8 @@ def _unquoted(line: str) -> str:
     return _QUOTE.sub("", line, count=1) if line.lstrip().startswith(">") else line
 
 
-def _is_title(line: str) -> bool:
-    """Whether a line only says what the next ones are about."""
-    heading = _HEADING.fullmatch(line)
-    if heading is not None:
-        return "=" not in line
-    if _LABEL.fullmatch(line):
-        return True
-    bold = _ALL_BOLD.fullmatch(line)
-    if bold is None or "=" in line:
-        return False
-    title = bold["title"].strip()
-    return bool(bold["colon"]) or title.endswith(":") or _STEP.match(title) is not None
-
-
 def _heading_text(line: str) -> str:
-    heading = _HEADING.fullmatch(line)
+    heading = HEADING.fullmatch(line)
     return line if heading is None else heading["title"]
 
 

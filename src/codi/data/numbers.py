@@ -1,11 +1,13 @@
 """Numbers as people and models write them.
 
-    plain_number     a text that is ONE number      $18   1,234,567   12%   3 km   −5   2.0107e-06   1.5×10^3
+    plain_number     a text that is ONE number      $18   1,234,567   1 000   12%   3 km   −5   - 4   1.5×10^3
     last_number      the last number of a text      She has 3 + 4 = 7 apples.
+    in_doubt         figures that nobody can read   (5)   3,5   ~5   12 34
 
-What is not one number is never read as one: 1/2, \\frac{3}{8}, (2,3), 05/01/2021, 3:30, 12-15, and 3,5, of
-which nobody can say whether it is 3.5 or two numbers. Nor is a number whose words change its value, such as
-'5 million', '5 below zero', '5th' or '5 pm'.
+What is not one number is never read as one: 1/2, \\frac{3}{8}, (2,3), 05/01/2021, 3:30, 12-15, 3,5, of
+which nobody can say whether it is 3.5 or two numbers, and (5), which is five or an accountant's -5. Nor is a
+number whose words change its value, such as '5 million', '5 below zero', '5th' or '5 pm'. Groups of three
+digits after a space are thousands: 1 000 is one number.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import re
 import unicodedata
 from decimal import Decimal
 
-_SPACES = "\u00a0\u2009\u202f"  # no-break, thin, narrow no-break: they group digits
+_SPACES = "\u00a0\u2007\u2009\u202f"  # no-break, figure, thin, narrow no-break: they group digits
+_SPACED = r"[1-9]\d{0,2}(?: \d{3})+(?!\d)"
 _GROUPED = (
     r"[1-9]\d{0,2}(?:,\d{3})+"
     r"|[1-9]\d?(?:,\d{2})+,\d{3}"  # 1,00,000
     rf"|[1-9]\d{{0,2}}(?:[{_SPACES}]\d{{3}})+"
     r"|[1-9]\d{0,2}(?:['’]\d{3})+"
+    rf"|{_SPACED}"
 )
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 _TIMES_TEN = (
@@ -30,7 +34,7 @@ _TIMES_TEN = (
 _CODES = "USD|EUR|GBP|INR|JPY|CNY|RMB|CHF|CAD|AUD|NZD|HKD|SGD|SEK|NOK|DKK|PLN|BRL|MXN|ZAR|KRW|TRY|Rs"
 _CURRENCY = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩₪₫₦₱฿₴₺₡₲₵₸₿¢]|(?:{_CODES})\.?)"
 _PLAIN = re.compile(
-    rf"(?P<sign>[+-])?(?P<currency>{_CURRENCY}\s?)?(?P<inner>[+-])?"
+    rf"(?:(?P<sign>[+-])\s*)?(?P<currency>{_CURRENCY}\s?)?(?P<inner>[+-])?"
     rf"(?P<digits>(?:{_GROUPED}|\d+)(?:\.\d+)?|\.\d+)"
     rf"(?:[eE](?P<exponent>[+-]?\d+)|{_TIMES_TEN})?"
     r"(?P<unit>.*?)\.?",
@@ -101,7 +105,7 @@ def plain_number(text: str) -> Decimal | None:
     if found is None or (found["sign"] and found["inner"]) or not _is_unit(found["unit"], found["currency"]):
         return None
     sign = found["sign"] or found["inner"] or ""
-    digits = re.sub(rf"[,'’{_SPACES}]", "", found["digits"])
+    digits = re.sub(rf"[,'’ {_SPACES}]", "", found["digits"])
     exponent = found["exponent"] or found["power"] or _lowered(found["raised"] or "") or "0"
     return _in_range(sign + digits, exponent)
 
@@ -122,6 +126,21 @@ def last_number(text: str) -> Decimal | None:
     return plain_number(last.group().strip())
 
 
+def in_doubt(text: str) -> bool:
+    """Whether a text is figures and signs that may be one number, and are none that everybody reads alike.
+
+    (5) and ($1,000) are negative to accountants alone; 3,5 and 12 34 are one number or two; ~5 is about 5.
+    Dates, times, ranges and fractions are none of these.
+    """
+    text = _same_characters(text.strip())
+    return (
+        len(text) <= 60
+        and _FIGURES.fullmatch(text) is not None
+        and _DATE.fullmatch(text) is None
+        and plain_number(text) is None
+    )
+
+
 def written(value: Decimal) -> str:
     """A number written out, the same for equal values: '18' for 18.00, '0.0000020107' for 2.0107e-06."""
     text = format(value, "f")
@@ -130,9 +149,11 @@ def written(value: Decimal) -> str:
     return "0" if value == 0 else text
 
 
+_FIGURES = re.compile(rf"(?:[^\w\\]|{_CURRENCY})*\d[\d\s,.'’_]*(?:[^\w\\]|{_CURRENCY})*")
+_DATE = re.compile(r"\d{1,2}\.\s?\d{1,2}\.\s?(?:\d{2}|\d{4})")
 _CLUSTER = re.compile(
-    rf"[+-]?(?:{_CURRENCY}[+-]?)?"
-    r"(?P<digits>(?<![\d.])\.\d+|[\d¼-¾⅐-⅞]"
+    rf"(?:(?<=[=:(]\s)-\s|[+-])?(?:{_CURRENCY}[+-]?)?"  # "x = - 4", but "7 - 4" takes away
+    rf"(?P<digits>(?<![\d.])\.\d+|(?<![\d.,/:'’^]){_SPACED}(?:\.\d+)?(?![.,/:'’^*×·+-]?\d)|[\d¼-¾⅐-⅞]"
     rf"(?:(?:[.,'’:^*×·+{_SPACES}-]|\s?/\s?|\}}\s?\{{)*[\d¼-¾⅐-⅞])*)"
     rf"(?:[eE][+-]?\d+|\s?[×x*·]\s?10(?:\^\{{?[+-]?\d+\}}?|[{_SUPERSCRIPTS}]+))?"
 )

@@ -8,13 +8,16 @@
       &= 5 \\\\
     y &= 10 \\end{align*}
 
-A formula (`$..$`, `\\[..\\]`, a matrix) is never cut.
+Headings ("## The rolls", "**Step 2**") and "Let's think step by step." are left out. A formula
+(`$..$`, `\\[..\\]`, a matrix) is never cut.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from codi.data.titles import is_opening, is_title, numbered, without_titles
 
 # White space and characters of no width show nothing.
 VISIBLE = re.compile(r"[^\s\u200b\u200c\u200d\u2060\ufeff]")
@@ -56,11 +59,22 @@ def rationale_lines(text: str) -> list[str]:
         text = _unfolded(text)
     lines = text.splitlines()  # U+2028 and its like as well
     if len(lines) > 1:
-        lines = _items(lines)
+        lines = _untitled(lines)
     elif ")" in text:
         lines = _in_line(text)
     lines = [line for line in map(str.strip, lines) if line]
     return lines if text.isascii() else [line for line in lines if VISIBLE.search(line)]
+
+
+def _untitled(lines: Sequence[str]) -> list[str]:
+    """The steps of lines, without titles; the number of one says where a step begins."""
+    titles = [is_title(line) for line in lines]
+    if not any(titles) or not any(
+        line.strip() and not (title or is_opening(line)) for line, title in zip(lines, titles, strict=True)
+    ):
+        return _items([line for line in lines if not is_opening(line)])
+    left = [numbered(line) if title else line for line, title in zip(lines, titles, strict=True)]
+    return without_titles(_items([line for line in left if not is_opening(line)]))
 
 
 def formulas_in(line: str) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ from codi.data.columns import (
     Layout,
     RowDefect,
     example_from_row,
+    question_from_row,
     resolve_layout,
 )
 from codi.data.example import Example, LoadReport
@@ -34,6 +35,8 @@ from codi.data.files import Row
 from codi.data.generators import GENERATORS, generated_examples
 from codi.data.hub import HUB_SETS
 from codi.data.ids import UniqueIds
+from codi.data.inner_columns import by_holder, inner_names, opened
+from codi.data.layout import INNER
 from codi.data.parts import Part, has_own_columns, is_source, parts_of, source_name
 from codi.data.shards import is_data_path
 from codi.data.steps import StepsRule
@@ -51,6 +54,7 @@ __all__ = [
     "is_data_path",
     "is_source",
     "load_examples",
+    "load_questions",
     "parts_of",
     "source_name",
     "write_jsonl",
@@ -79,7 +83,8 @@ def load_examples(
         split: a split of the generator, of the hub set, of a folder, or of a file that holds several; 'a+b'
             joins two. A file with one list of rows is one split, whatever this says; a split in a hub id goes
             before this one.
-        columns: columns to read where they are not recognised, or others are wanted.
+        columns: columns to read where they are not recognised, or others are wanted; `a.b` is the `b` inside
+            column `a`.
         steps_rule: how a rationale in one text becomes steps (see `split_steps`); lists are kept.
         annotations: 'remove' leaves calculator annotations (`<<48/2=24>>`) out of sentences.
         limit: keep the first so many examples, and read no further.
@@ -143,17 +148,50 @@ def load_examples(
     return examples, report
 
 
-def _laid_out(parts: Iterable[Part], columns: Columns | None) -> Iterator[tuple[Part, int, Row, Layout]]:
+def load_questions(source: str, *, split: str = "test", column: str | None = None) -> list[str]:
+    """The questions of a source's rows, in order, as its examples would ask them; answers are not needed.
+
+    Args:
+        source, split: see `load_examples`.
+        column: the question's column, where it is not recognised or another is wanted.
+
+    Raises:
+        DataError: the source cannot be read, no column is recognised, or a row has no question.
+    """
+    questions = []
+    named = None if column is None else Columns(question=column)
+    for part, number, row, layout in _laid_out(parts_of(source, split), named, needs_answer=False):
+        try:
+            questions.append(question_from_row(row, layout))
+        except RowDefect as defect:
+            where = f"{part.name}, {part.rows.unit} {number}"
+            raise DataError(f"{where}: {defect}. Mend or remove it.") from None
+    return questions
+
+
+def _laid_out(
+    parts: Iterable[Part], columns: Columns | None, *, needs_answer: bool = True
+) -> Iterator[tuple[Part, int, Row, Layout]]:
     """Every row with its part, its number and the columns it is read by."""
     for part in parts:
         wanted = columns or part.columns
+        held = by_holder((*INNER, *filter(None, vars(wanted).values()))) if wanted else _USUAL_INNER
         known = dict.fromkeys(part.rows.columns)
-        layout = resolve_layout(tuple(known), wanted, f"'{part.name}'")
-        for number, row in part.rows.rows:
-            if not row.keys() <= known.keys():  # a column that the first rows did not have
+        layout: Layout | None = None
+        for number, whole in part.rows.rows:
+            row = opened(whole, held)
+            if layout is None or not row.keys() <= known.keys():  # a column that the first rows did not have
+                where = f"'{part.name}'" + (f", {part.rows.unit} {number}" if layout is not None else "")
                 known |= dict.fromkeys(row)
-                layout = resolve_layout(tuple(known), wanted, f"'{part.name}', {part.rows.unit} {number}")
+                layout = resolve_layout(
+                    tuple(known), wanted, where, inside=inner_names(row), needs_answer=needs_answer
+                )
             yield part, number, row, layout
+        if layout is None:  # no rows: the columns are told all the same
+            resolve_layout(tuple(known), wanted, f"'{part.name}'", needs_answer=needs_answer)
+
+
+_USUAL_INNER = by_holder(INNER)
 
 
 def _has_more(rows: Iterator[object]) -> bool:

@@ -6,7 +6,8 @@ and abbreviations in natural language; its rules are kept under their own names 
 
 Joining the steps with one space gives the rationale again, white space folded (for the published rules:
 unchanged). What only lays a list out is left out: commas and semicolons between equations, the numbers and
-bullets of lines, the frame of an `align` environment; and under 'equations' all other text.
+bullets of lines, headings, "Let's think step by step.", the frame of an `align` environment; and under
+'equations' all other text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from typing import Literal, get_args
 
 from codi.data.rationale_lines import VISIBLE, formulas_in, rationale_lines
+from codi.data.titles import is_opening
 from codi.errors import UsageError, nearest
 
 StepsRule = Literal["auto", "equations", "sentences", "published-spaces", "published-sentences"]
@@ -100,6 +102,7 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
     lines = rationale_lines(rationale)
     # Line breaks are the writer's own marks (GSM8K puts one step on each line), surer than punctuation.
     steps = tuple(lines) if len(lines) > 1 else sentences(lines[0]) if lines else ()
+    steps = tuple([step for step in steps if not is_opening(step)])
     return steps if rationale.isascii() else tuple(filter(VISIBLE.search, steps))
 
 

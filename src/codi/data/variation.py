@@ -24,19 +24,18 @@ from math import ceil
 from typing import Any
 
 from codi.data.example import Example
-from codi.data.problem_template import (
+from codi.data.problem_steps import (
     FORMS,
     NotVariable,
     Number,
     Operand,
     Pair,
     Result,
-    Template,
     computed,
     results_of,
-    template,
     value_of,
 )
+from codi.data.problem_template import Template, template
 from codi.data.quantities import LARGEST_WORD, Mention, decimal_text
 from codi.data.sources import folded
 
@@ -94,8 +93,7 @@ class _Draw:
             for step, result in zip(problem.steps, problem.results, strict=True)
         ]
         self._unseen = [
-            (_floating(operand), float(value).is_integer())
-            for operand, value in problem.worked_out()
+            (_floating(operand), float(value).is_integer()) for operand, value in problem.worked_out()
         ]
         self._compares = _COMPARES.search(problem.example.question) is not None
 
@@ -251,8 +249,6 @@ _VOWEL_SOUND = re.compile(r"8|1[18](?!\d)|eight|eleven|eighteen", re.IGNORECASE)
 def _with_article(before: str, number: str) -> str:
     """'an 8-inch pizza', but 'a 9-inch' one."""
     return _ARTICLE.sub(lambda m: m[1] + ("n" if _VOWEL_SOUND.match(number) else ""), before)
-
-
 
 
 @dataclass

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import codi
 from codi.data.example import Example
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import LoadedBenchmark, load_benchmark
@@ -24,6 +23,7 @@ from codi.interpretability.lenses import TunedLens
 from codi.interpretability.question_report import QuestionReport, question_report
 from codi.interpretability.thinking import refuse_without_thoughts
 from codi.storage import write_whole
+from codi.version import installed_version
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def probe(
         "latents": _latents_in_words(reasoner, latents),
         "attention": _attention_in_words(layer, head),
         "seed": str(seed),
-        "codi": codi.__version__,
+        "codi": installed_version(),
     }
     return Report(asked, measured, made_from)
 

@@ -7,6 +7,7 @@ never by the name of a model family.
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,12 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
     if (config.base is None) == (config.base_config is None):
         raise RecipeError("Give exactly one of model.base (a pretrained model) and model.base_config.")
     if config.base_config is not None:
+        for setting in ("base_revision", "gguf_file", "merge_adapter"):
+            if getattr(config, setting):
+                raise RecipeError(
+                    f"model.{setting} says how to read model.base, but the model is built from "
+                    f"model.base_config. Leave model.{setting} out, or give model.base."
+                )
         settings = dict(config.base_config)
         model_type = settings.pop("model_type", None)
         if model_type is None:
@@ -91,6 +98,11 @@ def load_causal(
 def _from_pretrained(config: ModelConfig) -> Any:
     assert config.base is not None
     base = look_at(config.base, config.base_revision, config.gguf_file)
+    if config.base_revision is not None and Path(config.base).expanduser().exists():
+        logging.getLogger("codi").warning(
+            "model.base_revision=%s is not used: '%s' is on this machine, and versions are the hub's.",
+            config.base_revision, config.base,
+        )  # fmt: skip
     if base.adapter is None:
         if config.merge_adapter:
             raise RecipeError(
@@ -116,6 +128,12 @@ def _plain(base: Base, dtype: str) -> Any:
             f"The base model '{name}' lacks weights: {sorted(info['missing_keys'])[:5]}. "
             "It would have been filled with random values; use a complete causal-LM checkpoint."
         )
+    if info["unexpected_keys"]:
+        unused = sorted(info["unexpected_keys"])
+        logging.getLogger("codi").warning(
+            "%d weights of the base '%s' have no place in %s and are not used; the first: %s.",
+            len(unused), name, type(causal).__name__, ", ".join(unused[:3]),
+        )  # fmt: skip
     return causal
 
 

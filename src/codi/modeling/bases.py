@@ -232,6 +232,23 @@ def refuse_adapter(base: Base) -> CheckpointError:
     )
 
 
+def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """A file of a folder or hub id; None where it has none (or nothing can be fetched)."""
+    from transformers.utils.hub import cached_file
+
+    if is_path(name) and not Path(name).expanduser().is_dir():
+        return None
+    try:
+        found = cached_file(
+            str(Path(name).expanduser()) if is_path(name) else name, file, revision=revision,
+            _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+    except (OSError, ValueError):
+        return None  # loading it will say what is wrong with the name
+    return None if found is None else Path(found)
+
+
 def _adapter_on_hub(name: str, revision: str | None) -> dict[str, Any] | None:
     """The adapter configuration of a hub id; None where it has none (or nothing can be fetched)."""
     from transformers.utils.peft_utils import find_adapter_config_file

@@ -23,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import codi
 from codi.data.text_format import TextFormat
 from codi.errors import CheckpointError, RecipeError
 from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_activations, load_causal
@@ -31,6 +30,7 @@ from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
+from codi.version import installed_version
 
 CONFIGURATION, THOUGHTS, ADAPTER = CODI_CONFIG, "thoughts.safetensors", "adapter_model.safetensors"
 TRAINING_PARTS = "training_parts.safetensors"
@@ -125,7 +125,7 @@ def save(
         save_file({name: t.contiguous() for name, t in thought_weights(model).items()}, scratch / THOUGHTS)
         tokenizer.save_pretrained(scratch)
         configuration = {
-            "codi_version": codi.__version__,
+            "codi_version": installed_version(),
             "method": method,
             "model": model.config.as_dict(),
             "text": {key: getattr(text, key) for key in text.__dataclass_fields__},
@@ -169,8 +169,17 @@ def _prefixed(model: ThoughtModel) -> dict[str, Tensor]:
 
 
 def load_model(path: Path, config: ModelConfig, base: str | None = None) -> ThoughtModel:
-    """Build the model that `config` describes and load the weights in `path`, strictly."""
+    """Build the model that `config` describes and load the weights in `path`, strictly.
+
+    base: where the base of a LoRA checkpoint is now. Raises CheckpointError where one is given that would not
+    be used.
+    """
     if config.lora is None:
+        if base is not None:
+            raise CheckpointError(
+                f"'{path}' holds all its weights, so the base '{base}' (--base, in Python base=...) would "
+                "not be used. Leave it out; to train another base give it as model.base."
+            )
         model = ThoughtModel(replace(config, base_fingerprint=None), base=_whole_base(path, config))
         rows = model.config.base_vocabulary_rows
         if rows != config.base_vocabulary_rows:
@@ -227,12 +236,19 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
 
 
 def load_weights(
-    path: Path, model: ThoughtModel, *, thoughts: bool = True, rows: Sequence[str] | None = None
+    path: Path,
+    model: ThoughtModel,
+    *,
+    thoughts: bool = True,
+    rows: Sequence[str] | None = None,
+    of_another_run: bool = False,
 ) -> None:
     """Load projection, rows of our own and adapter (or whole base) into an existing model, strictly.
 
     thoughts: False leaves projection and rows as they are; rows: what the checkpoint has of the rows beside
-    <bot> and <eot>, where that may be others than the model has: then those of both are loaded.
+    <bot> and <eot>, where that may be others than the model has: then those of both are loaded;
+    of_another_run: the model was configured anew, so that what it computes is compared with what the saved
+    one does.
     """
     if thoughts:
         _load_thoughts(path, model, rows)
@@ -243,7 +259,39 @@ def load_weights(
         _compare(path / ADAPTER, get_peft_model_state_dict(model.backbone), adapter)
         set_peft_model_state_dict(model.backbone, adapter)
     else:
-        model.causal.load_state_dict(_whole_base(path, model.config).state_dict())
+        whole = _whole_base(path, model.config)
+        model.causal.load_state_dict(whole.state_dict())
+        if of_another_run:
+            _check_same(path, whole, model.causal)
+
+
+@torch.no_grad()
+def _check_same(path: Path, saved: Any, loaded: Any) -> None:
+    """Refuse weights that fit in every shape a model that computes otherwise: other heads, another head tied.
+
+    saved: the model in `path`; loaded: ours, with its weights. A pass of some tokens.
+    """
+    tokens = torch.arange(min(24, loaded.get_input_embeddings().weight.shape[0])).unsqueeze(0)
+    said = []
+    for causal in (saved, loaded):
+        training = causal.training
+        said.append(causal.eval()(input_ids=tokens.to(causal.device), use_cache=False).logits.float().cpu())
+        causal.train(training)
+    if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-3 * float(said[0].abs().max())):
+        theirs, ours = saved.config.to_dict(), loaded.config.to_dict()
+        other = [key for key in sorted(theirs) if key not in _NEUTRAL and theirs[key] != ours.get(key)]
+        told = ", ".join(f"{key} {theirs[key]!r} there and {ours.get(key)!r} here" for key in other[:5])
+        raise CheckpointError(
+            f"The weights in '{path}' fit this model in shape, but it computes something else with them"
+            f"{f' ({told})' if told else ''}. Give the run the same model.base or model.base_config."
+        )
+
+
+_NEUTRAL = {
+    "_name_or_path", "architectures", "dtype", "transformers_version", "use_cache", "bos_token_id",
+    "eos_token_id", "pad_token_id",
+}  # fmt: skip
+"""Of a configuration, what has no part in what a model computes."""
 
 
 def _load_thoughts(path: Path, model: ThoughtModel, rows: Sequence[str] | None = None) -> None:

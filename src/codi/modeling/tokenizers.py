@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 from codi.data.word_tokenizer import build_word_tokenizer
 from codi.errors import CheckpointError
 from codi.modeling.backbone import UNREADABLE, first_line
-from codi.modeling.bases import CODI_CONFIG, GGUF, is_path, look_at, refuse_adapter
+from codi.modeling.bases import CODI_CONFIG, GGUF, MODEL_CONFIG, is_path, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.tokenizer_pipeline import as_in_file
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, gguf_file: str | None = None) -> Any:
@@ -33,18 +34,16 @@ def load_tokenizer(name: str, *, revision: str | None = None, gguf_file: str | N
         raise CheckpointError(
             f"There is no tokenizer at '{name}'. Give the folder that holds it, or a hub id."
         )
-    bare = not (path / "tokenizer.json").exists() and (path / "merges.txt").exists()
-    if path.is_dir() and bare and gguf_file is None:
+    if gguf_file is None and _is_bare_gpt2(path):
         end = "<|endoftext|>"
         return GPT2Tokenizer.from_pretrained(name, eos_token=end, bos_token=None, unk_token=end)
     try:
         if (path / CODI_CONFIG).exists():
-            # As it was saved. AutoTokenizer goes by the model type beside it and may rebuild the pipeline
-            # (Qwen2's class puts its own pre-tokenizer over a word-level one).
+            # As it was saved: nothing of AutoTokenizer's is wanted here.
             return PreTrainedTokenizerFast.from_pretrained(name)
         options = {key: value for key, value in (("revision", revision), ("gguf_file", gguf_file)) if value}
         loaded = AutoTokenizer.from_pretrained(name, **options)
-        return loaded if gguf_file is None else _as_in_the_file(loaded)
+        return as_in_file(loaded, name, revision) if gguf_file is None else _as_in_gguf(loaded)
     except UNREADABLE as error:
         raise CheckpointError(
             f"The tokenizer '{name}' could not be loaded: {first_line(error)}\n"
@@ -68,7 +67,13 @@ def load_base_tokenizer(config: ModelConfig) -> Any:
     return load_tokenizer(base.where, revision=base.revision, gguf_file=base.gguf_file)
 
 
-def _as_in_the_file(tokenizer: Any) -> Any:
+def _is_bare_gpt2(path: Path) -> bool:
+    """Whether a folder holds GPT-2's two files and nothing that names another tokenizer or its tokens."""
+    others = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", MODEL_CONFIG)
+    return (path / "merges.txt").exists() and not any((path / name).exists() for name in others)
+
+
+def _as_in_gguf(tokenizer: Any) -> Any:
     """A GGUF file's tokenizer without tokens that the file does not have and the model has no rows for.
 
     transformers builds it from a class that brings GPT-2's <|endoftext|> along.

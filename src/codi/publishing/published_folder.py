@@ -22,11 +22,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 from transformers import GenerationConfig
 
-import codi
 from codi.data.shards import is_data_path
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import ROOM_TO_ANSWER, LatentReasoner
 from codi.storage import write_whole
+from codi.version import installed_version
 
 
 def write_folder(
@@ -45,9 +45,9 @@ def write_folder(
         )
     if reasoner.method.refines:
         raise UsageError(
-            f"A {reasoner.method.name} model refines its thoughts together, and the generate that is published "
-            "here thinks one after the other: it would give other answers. Share the run's own folder, which "
-            "this package loads, or `codi export` prompts."
+            f"A {reasoner.method.name} model refines its thoughts together, and the generate that is "
+            "published here thinks one after the other: it would give other answers. Share the run's own "
+            "folder, which this package loads, or export prompts (`codi export`)."
         )
     card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
     alone = reasoner.without_adapters()
@@ -145,7 +145,7 @@ def model_card(
         .from_string(text)
         .render(
             name=name,
-            codi_version=codi.__version__,
+            codi_version=installed_version(),
             latents=latents,
             thought_tokens=latents + 2,
             method=", ".join(f"{key} {value}" for key, value in reasoner.method.as_dict().items()).replace(

@@ -19,7 +19,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 
-import codi
 from codi.serving.api_body import json_body
 from codi.serving.api_completion import RETRIED, SMALL_BODY, Completion, Served
 from codi.serving.api_error_body import error_body
@@ -30,6 +29,7 @@ from codi.serving.api_tokenizer import add_tokenizer
 from codi.serving.engine import Engine
 from codi.serving.metrics import Metrics
 from codi.serving.page_key import LOGIN, PageKey
+from codi.version import installed_version
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Asked = TypeVar("Asked", ChatRequest, CompletionRequest)
@@ -60,7 +60,7 @@ def build_app(
         yield
         await asyncio.to_thread(engine.close)
 
-    app = FastAPI(title="CODI", version=codi.__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(title="CODI", version=installed_version(), lifespan=lifespan, redirect_slashes=False)
     page_key = PageKey(api_key, name) if page and api_key is not None else None
     app.add_middleware(
         Limits, api_key=api_key, max_body_bytes=max_body_bytes, seconds_to_send=seconds_to_send, page=page_key

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nicegui import ui
 
+from codi.data.answer_text import same_answer
 from codi.serving.thought_card import choice_name, heading
 from codi.serving.thought_session import KEEP, Asked, Thoughts, Timed
 
@@ -29,7 +30,7 @@ def show_answers(asked: Asked, changes: Mapping[int, str], changed: Thoughts | N
                 card.props["data-answer"] = "changed"
                 heading("With the changes", 3)
                 _value(changed.value, asked.gold)
-                same = changed.value == usual.value
+                same = _same(changed.value, usual.value)
                 was = "the same answer as before" if same else f"before: {usual.value or _NOTHING}"
                 ui.label(was).classes("small")
                 for number, change in sorted(changes.items()):
@@ -49,11 +50,18 @@ def show_answers(asked: Asked, changes: Mapping[int, str], changed: Thoughts | N
                     ui.label("Cut off: it did not stop by itself.").classes("small")
 
 
+def _same(value: str | None, other: str | None) -> bool:
+    """Whether two answers say the same: '1,000' and '1000' do."""
+    if value is None or other is None:
+        return value is other
+    return same_answer(value, other) is True
+
+
 def _value(value: str | None, gold: str | None) -> None:
     with ui.row().classes("value-row"):
         ui.label(value if value is not None else _NOTHING).classes("value")
         if gold is not None:
-            right = value == gold
+            right = _same(value, gold)
             ui.badge("right" if right else f"wrong: it is {gold}", color="green-9" if right else "red-9")
 
 

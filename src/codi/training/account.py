@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-import codi
 from codi.errors import TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.storage import write_whole
 from codi.training.preparation import PreparedData
 from codi.training.resuming import weights_faults
 from codi.training.trainer import CodiTrainer
+from codi.version import installed_version
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrainingResult:
 def write_account(output: Path, trainer: CodiTrainer, data: PreparedData, seconds: float) -> None:
     """training.json. Its accuracy is that of the weights that were saved."""
     summary = {
-        "codi_version": codi.__version__,
+        "codi_version": installed_version(),
         "versions": versions(),
         "device": str(trainer.args.device),
         "processes": trainer.share.processes,
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 
     return {
         "python": platform.python_version(),
-        "codi": codi.__version__,
+        "codi": installed_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "peft": peft.__version__,

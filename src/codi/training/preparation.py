@@ -18,6 +18,7 @@ from codi.errors import DataError
 from codi.evaluation.scorers import AUTO, Scorer, check_training_answers, get_scorer, scorer_for
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.training import token_cache
+from codi.training.lost_text import check_text
 from codi.training.overview import Overview, check_rationales, longest_segment, overview, token_segments
 from codi.training.recipes import DataConfig
 from codi.training.tokenisation import TokenisedSet, question_mark, tokenise
@@ -94,7 +95,8 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     seen = overview(tokens, reasoner.method, reasoner.text)
     notes = check_rationales(seen, reasoner.method, config.train)
     _check_room(reasoner, tokens)
-    _check_words(reasoner, tokens)
+    notes += _check_words(reasoner, tokens)
+    notes += check_text(tokens.sample, reasoner.method, reasoner.text, config.train)
     lengths = [int(length) for length in _lengths(tokens)]
     return PreparedData(
         tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length, rule
@@ -199,11 +201,14 @@ def _check_room(reasoner: LatentReasoner, tokens: TokenisedSet) -> None:
     )
 
 
-def _check_words(reasoner: LatentReasoner, tokens: TokenisedSet) -> None:
-    """Raise DataError when the tokenizer does not know the words of more than 1 example in 100."""
+def _check_words(reasoner: LatentReasoner, tokens: TokenisedSet) -> list[str]:
+    """What is to be said of examples with words that the tokenizer does not know.
+
+    Raises DataError when they are more than 1 in 100.
+    """
     unknown = reasoner.text.unknown_id
     if unknown is None:
-        return
+        return []
     lost = tokens.encoded.rows_with(unknown, token_segments(tokens.encoded, reasoner.method))
     if len(lost) > MOST_UNKNOWN * len(tokens):
         raise DataError(
@@ -212,3 +217,9 @@ def _check_words(reasoner: LatentReasoner, tokens: TokenisedSet) -> None:
             "token. Give the tokenizer of a pretrained model (tokenizer=HUB_ID_OR_FOLDER); 'word-problems' "
             "knows the generated problems only."
         )
+    if not len(lost):
+        return []
+    return [
+        f"WARNING: {len(lost):,} of {len(tokens):,} training examples have words that the tokenizer does not "
+        f"know and the model reads as one unknown token; the first is '{tokens.ids[lost[0]]}'."
+    ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, nearest
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
+from codi.modeling.bases import CODI_CONFIG, find_file
 from codi.modeling.checkpoint import (
     check_base,
     load_base_tokenizer,
@@ -18,12 +20,15 @@ from codi.modeling.checkpoint import (
 )
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import BOT, EOT, ThoughtModel
+from codi.modeling.tokenizer_pipeline import difference
 from codi.training.recipes import RunConfig
 
 
 def build_reasoner(config: RunConfig) -> LatentReasoner:
     """An untrained reasoner as configured; the caller has set the seed."""
     model = config.model
+    if model.base is not None and not model.merge_adapter:
+        _refuse_thoughts(model.base, model.base_revision)
     if config.tokenizer is not None:
         tokenizer = load_tokenizer(config.tokenizer)
     elif model.base is not None:
@@ -67,13 +72,30 @@ def _begin_rows(reasoner: LatentReasoner, without: Sequence[str]) -> None:
             reasoner.model.copy_row(name, reasoner.text.single_token(token))
 
 
+def _refuse_thoughts(base: str, revision: str | None) -> None:
+    """Raise CheckpointError where the base is a checkpoint whose thoughts would be lost."""
+    found = find_file(base, CODI_CONFIG, revision)
+    if found is None:
+        return
+    saved = read_configuration(found.parent)
+    method = build_method(saved["method"])
+    if method.thought_positions() == 0 or ModelConfig.from_dict(saved["model"]).lora is not None:
+        return  # nothing to lose; an adapter is refused (or merged) where the base is looked at
+    raise CheckpointError(
+        f"model.base='{base}' is a checkpoint of codi, trained with {method.name}: as a base it would lose "
+        f"its projection and its thought tokens. To train on from it give start={base}, and as model.base "
+        "(or model.base_config) what it was trained over. For its language model alone give a copy of the "
+        f"folder without {CODI_CONFIG}."
+    )
+
+
 def start_from(checkpoint: str, reasoner: LatentReasoner) -> list[str]:
     """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
 
     Returns the names of the rows of our own that came with them (<bot>, ...), and the projection with these.
 
     The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
-    method thinks and both have them. Raises CheckpointError when the two do not fit together.
+    method thinks (or is the run's own) and both have them. Raises CheckpointError where the two do not fit.
     """
     path = locate(checkpoint)
     saved = read_configuration(path)
@@ -87,13 +109,23 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> list[str]:
             f"The run cannot start from '{checkpoint}': it has {found.base_vocabulary_rows} vocabulary rows, "
             f"the run's base {model.bot_id}."
         )
-    if load_tokenizer(str(path)).get_vocab() != reasoner.tokenizer.get_vocab():
+    tokenizers = (load_tokenizer(str(path)), reasoner.tokenizer)
+    other = difference(*(tokenizer.backend_tokenizer for tokenizer in tokenizers))
+    if other is not None:
         raise CheckpointError(
-            f"The run cannot start from '{checkpoint}': its tokenizer gives tokens other ids than the run's. "
-            "Give the same one: tokenizer=" + str(path)
+            f"The run cannot start from '{checkpoint}': its tokenizer gives texts other ids than the "
+            f"run's: it {other}. Give the same one: tokenizer={path}"
         )
     if found.lora is not None:
         check_base(path, found, model.config)
-    thinks = build_method(saved["method"]).thinks and found.projection == model.config.projection
-    load_weights(path, model, thoughts=thinks, rows=found.rows)
-    return [BOT, EOT, *(name for name in found.rows if name in model.rows)] if thinks else []
+    method = build_method(saved["method"])
+    learned = method.thinks or (method.thought_positions() > 0 and method.name == reasoner.method.name)
+    both = learned and found.projection == model.config.projection
+    if learned and not both and reasoner.method.thought_positions() > 0:
+        logging.getLogger("codi").warning(
+            "Of '%s' the language model alone is taken: it was trained with model.projection=%s, the run has "
+            "%s, so its thoughts begin anew.", checkpoint, *(str(has).lower() for has in
+            (found.projection, model.config.projection)),
+        )  # fmt: skip
+    load_weights(path, model, thoughts=both, rows=found.rows, of_another_run=True)
+    return [BOT, EOT, *(name for name in found.rows if name in model.rows)] if both else []

@@ -235,7 +235,7 @@ def _code(method: Method) -> str:
         file = getattr(sys.modules.get(kind.__module__), "__file__", None)
         if file is not None and issubclass(kind, Method):
             files.add(Path(file))
-    return _digest(b"".join(f"{file.name} {_sha256(file)}\n".encode() for file in sorted(files)))
+    return _digest("".join(sorted(f"{file.name} {_sha256(file)}\n" for file in files)).encode())
 
 
 def _hub_identity(hub_id: str, config: str | None) -> list[str] | None:

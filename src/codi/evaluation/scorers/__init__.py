@@ -3,7 +3,7 @@
     name      reads                                                    compares            gold answers
     number    last number after the answer prompt                      as decimals         one plain number
     text      all after the answer prompt                              as folded strings   any text
-    letter    first character after the answer prompt                  as strings          one of the labels
+    letter    the label that stands after the answer prompt            as strings          one of the labels
     math      all after the answer prompt                              by math-verify      an expression
     codi      last number of the text, commas deleted                  as floats           one plain number
     coconut   text after the last '#', or the prompt; commas deleted   as strings          text

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from codi.data.example import Example
-from codi.data.numbers import plain_number
+from codi.data.numbers import in_doubt, plain_number
 from codi.errors import DataError, UsageError, nearest
 from codi.evaluation.scorers.letter import LetterScorer, listed_labels
 from codi.evaluation.scorers.mathematics import MathScorer, looks_mathematical
 from codi.evaluation.scorers.number import NumberScorer
 from codi.evaluation.scorers.published import CoconutScorer, CodiScorer, IcotScorer
 from codi.evaluation.scorers.scorer import Scorer
-from codi.evaluation.scorers.text import TextScorer
+from codi.evaluation.scorers.text import TextScorer, are_truth_words
 from codi.evaluation.scorers.verifier import require_math_verify
 
 AUTO = "auto"
 """In place of a scorer's name: the one that fits the answers."""
+NEARLY_ALL = 0.9
+"""Share of the answers that makes a set one of numbers, or of letters; the odd others are refused."""
 LONGEST_TEXT = 160
 """Characters; an answer that is longer is written in words that nobody would choose again."""
 
@@ -34,7 +37,7 @@ SCORERS: dict[str, Scorer] = {
     )
 }
 
-AnswerKind = Literal["number", "letter", "mathematical", "list or decimal", "text", "long text"]
+AnswerKind = Literal["number", "letter", "mathematical", "doubtful number", "text", "long text"]
 
 
 def get_scorer(name: str) -> Scorer:
@@ -66,15 +69,19 @@ def answer_kind(answer: str) -> AnswerKind:
         return "number"
     if len(answer) == 1 and answer.isalpha():
         return "letter"
-    if looks_mathematical(answer):
+    mathematical = looks_mathematical(answer)
+    if in_doubt(answer) and (not mathematical or plain_number(answer.strip("()")) is not None):
+        return "doubtful number"  # (1,000) is no pair; (2,3) is one
+    if mathematical:
         return "mathematical"
-    if answer.replace(",", "").isdigit():
-        return "list or decimal"
     return "long text" if len(answer) > LONGEST_TEXT or len(answer.splitlines()) > 1 else "text"
 
 
 def choose_scorer(examples: Sequence[Example]) -> Scorer:
     """The scorer that fits the gold answers: `number`, `letter`, `math` or `text`.
+
+    A few odd ones among numbers or letters change nothing: `check_gold_answers` refuses them by row. A few
+    numbers among names are names.
 
     Raises:
         DataError: they are of several kinds, or of one that no scorer compares; the message names an example
@@ -86,26 +93,39 @@ def choose_scorer(examples: Sequence[Example]) -> Scorer:
     first: dict[AnswerKind, Example] = {}
     for example in examples:
         first.setdefault(answer_kind(example.answer), example)
-    kinds = set(first)
-    if kinds == {"number"}:
-        return get_scorer("number")
-    if kinds == {"letter"}:
-        capitals = all("A" <= example.answer.strip() <= "Z" for example in examples)
-        return get_scorer("letter" if capitals else "text")
-    if "mathematical" in kinds and kinds <= {"number", "mathematical", "letter", "list or decimal"}:
-        return get_scorer("math")
-    if kinds and kinds <= {"text", "letter"}:
-        return get_scorer("text")
+    name = _fitting(examples)
+    if name is not None:
+        return get_scorer(name)
     found = "; ".join(
         f"{'a ' + kind if kind != 'mathematical' else 'mathematical'}: {example.answer[:80]!r} "
         f"(example '{example.id}')"
         for kind, example in first.items()
     )
     raise DataError(
-        f"No one scorer fits these answers. Found {found}. Make them of one kind (3.5, not 3,5), or name the "
-        f"scorer (--scorer NAME; in training scorer=NAME): {', '.join(sorted(SCORERS))}. 'text' compares any "
-        "answers as they are written, case and full stop aside."
+        f"No one scorer fits these answers. Found {found}. Make them one kind (3.5, not 3,5; -5, not (5)), "
+        f"or name the scorer (--scorer NAME; in training scorer=NAME): {', '.join(sorted(SCORERS))}. 'text' "
+        "compares any answers as they are written, case and full stop aside."
     )
+
+
+def _fitting(examples: Sequence[Example]) -> str | None:
+    """The name of the scorer that the kinds of the answers ask for; None where they ask for several."""
+    if are_truth_words(example.answer for example in examples):  # Y and N, T and F are no options
+        return "text"
+    counts = Counter(answer_kind(example.answer) for example in examples)
+    kinds = set(counts)
+    if "mathematical" in kinds and kinds <= {"number", "mathematical", "letter", "doubtful number"}:
+        return "math"
+    if counts["number"] and counts["number"] >= NEARLY_ALL * len(examples):
+        return "number"
+    capitals = sum(
+        "A" <= example.answer.strip() <= "Z" for example in examples if len(example.answer.strip()) == 1
+    )
+    if capitals and capitals >= NEARLY_ALL * len(examples):
+        return "letter"
+    names = counts["text"] + counts["letter"]
+    few = kinds <= {"text", "letter", "number", "doubtful number"} and 2 * counts["text"] > len(examples)
+    return "text" if names and (names == len(examples) or few) else None
 
 
 def scorer_for(name: str, examples: Sequence[Example]) -> Scorer:

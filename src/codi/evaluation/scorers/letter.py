@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
+from codi.data.answer_text import tidy
 from codi.data.example import Example
 from codi.evaluation.scorers.scorer import Scorer
 
@@ -32,23 +34,30 @@ class LetterScorer(Scorer):
     """
 
     name = "letter"
-    describe = "first character after the answer prompt, one of the set's labels; an unreadable one is wrong"
+    describe = (
+        "the label after the answer prompt, one of the set's, alone or followed by a closing mark: 'B', 'b', "
+        "'(B)', 'B: bank', 'Option B'; an unreadable one is wrong"
+    )
     needs = "one of the letters that name the options"
 
     labels: str = USUAL_LABELS
 
     def parse(self, text: str) -> str | None:
-        """The letter after the last answer prompt.
+        """The label after the last answer prompt; of the text where no prompt stands.
 
-        Where no prompt stands, the text is the answer alone; it must then be the letter itself ('A',
-        'A: bank'), so that a rationale which begins 'A door ...' is not an answer.
+        It stands alone, or what is around it says that it is a label: a closing mark ('A)', 'A: bank'), or
+        'option' before it. 'An apple' and 'A bank' name no option, nor does 'A or B'.
         """
         answer = self.answer_in(text)
-        if answer is not None:
-            first = answer.strip()[:1]
-            return first if first and first in self.labels else None
-        alone = re.fullmatch(rf"([{re.escape(self.labels)}])(?:[.:,)].*)?", text.strip(), re.DOTALL)
-        return alone.group(1) if alone else None
+        alone = tidy(text if answer is None else answer)
+        found = _label_first(self.labels).match(alone)
+        if found is None:
+            return None
+        label = found["label"]
+        if answer is None and len(alone) > 1:  # "a) First ..." begins a reasoning, "Option A" may end one
+            begins = label in self.labels and not any(map(str.isalnum, alone[: found.start("label")]))
+            return label if begins else None
+        return label if label in self.labels else _small(self.labels)[label]
 
     def parse_gold(self, gold: str) -> str | None:
         """`gold` where it is one letter, or another label of the set."""
@@ -76,3 +85,23 @@ class LetterScorer(Scorer):
         if capitals:
             found |= {chr(code) for code in range(ord("A"), ord(max(capitals)) + 1)}
         return replace(self, labels="".join(sorted(found))) if found else self
+
+
+@lru_cache(maxsize=64)
+def _label_first(labels: str) -> re.Pattern[str]:
+    """A text that begins with one of the labels, be it in small letters, and says that it is one."""
+    one = f"[{re.escape(labels + ''.join(_small(labels)))}]"
+    best = r"(?:the\s+)?(?:(?:correct|right|best|final)\s+)*"
+    before = rf"(?i:{best}(?:answer\b|(?P<named>option|choice|letter)\b)(?:\s+is\b)?\s*:?\s*)?"
+    another = rf"\W*(?:[,/&]|and\b|or\b)\s*(?i:(?:option|choice)\s+)?[(\[]?{one}(?![^\W_])"
+    closed = (
+        r"[*_`\s]*(?:[)\]]|[:：](?!\d)|\.(?!\w)|[,;](?=\s))|[*_`]*\s+[-–—]\s|[*_`]*[^\S\n]*(?:\n|$)"
+        r"|\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b|(?(named)\b|(?!))"
+    )
+    return re.compile(rf"[\s*_`]*{before}[*_`]*[(\[]?\s*(?P<label>{one})(?![^\W_])(?!{another})(?:{closed})")
+
+
+def _small(labels: str) -> dict[str, str]:
+    """The small letters of capitals, where they are no labels themselves."""
+    pairs = ((label.lower(), label) for label in labels if label.isupper())
+    return {small: label for small, label in pairs if len(small) == 1 and small not in labels}

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codi.experiments.sweep import read_result
-from codi.experiments.sweep_plan import Plan
+from codi.reproduce.plans import Plan
+from codi.reproduce.sweep import read_result
 
 PAPER_HOURS = {"gpt2-gsm8k-aug": (36.0, 40.0), "llama1b-gsm8k-aug": (48.0, 10.0)}
 """Hours and epochs of CODI's runs on one A100 80 GB (paper, Appendix A)."""

@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from codi.errors import UsageError
-from codi.experiments.quickstart import METHODS, SETS
-from codi.experiments.system_colours import COLOURS
-
-TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
-SET_TITLES = {
-    "in_domain": "in domain",
-    "reworded": "reworded",
-    "larger_numbers": "larger numbers",
-    "longer_chains": "longer chains",
-}
+from codi.evaluation.system_colours import COLOURS
+from codi.quickstart.systems import METHODS, SET_TITLES, SETS, TITLES
 
 
 def draw(results: dict[str, Any], file: Path) -> None:

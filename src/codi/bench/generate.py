@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from codi.bench.environment import environment, synchronize
 from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.statistics import percentile
-from codi.experiments.bench_train import environment, synchronize
 from codi.generation.answer import Answer
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.modeling.checkpoint import locate, read_configuration
 
 
 def bench_generate(
@@ -35,18 +36,19 @@ def bench_generate(
 
     Every question is asked of the three in turn. `within_bound` says whether each answer took at most
     latents + 2 + answer tokens sequential passes (for written rationales: rationale, prompt and answer
-    tokens + 2). base: where the base of both is now, if it has moved.
+    tokens + 2). base: where the base of those that hold adapters alone is now, if it has moved.
 
     Raises UsageError when `latent` has no latents or `questions` is below 1.
     """
     if questions < 1:
         raise UsageError(f"questions is {questions}; it must be 1 or more.")
-    codi = LatentReasoner.from_pretrained(latent, device=device, base=base)
+    base_of_latent, base_of_explicit = _bases((latent, explicit), base)
+    codi = LatentReasoner.from_pretrained(latent, device=device, base=base_of_latent)
     if not codi.method.thinks:
         raise UsageError(
             f"'{latent}' is a {codi.method.name} model, which has no latents. Give a CODI checkpoint."
         )
-    cot = LatentReasoner.from_pretrained(explicit, device=device, base=base)
+    cot = LatentReasoner.from_pretrained(explicit, device=device, base=base_of_explicit)
     systems = {
         "latent": (codi, "latent"),
         "explicit": (codi, "explicit"),
@@ -104,3 +106,11 @@ def _timed_answer(
         answers = reasoner.answer(texts, mode=mode, batch_size=batch_size)
     synchronize(reasoner.model.device)
     return time.perf_counter() - start, answers
+
+
+def _bases(checkpoints: tuple[Path, Path], base: str | None) -> list[str | None]:
+    """`base` for a checkpoint that holds adapters alone; where none does, for both, which refuse it."""
+    if base is None:
+        return [None, None]
+    adapted = [read_configuration(locate(one))["model"].get("lora") is not None for one in checkpoints]
+    return [base if own or not any(adapted) else None for own in adapted]

@@ -21,11 +21,11 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
+from codi.bench.environment import environment
+from codi.bench.memory import peak_bytes
 from codi.data.sources import load_examples
 from codi.data.tokenizer_of_rows import bpe_tokenizer_of
 from codi.errors import UsageError
-from codi.experiments.bench_memory import peak_bytes
-from codi.experiments.bench_train import environment
 from codi.modeling.checkpoint import load_tokenizer
 from codi.training.preparation import CACHE_ROWS, prepare
 from codi.training.recipes import build_run_config
@@ -114,7 +114,7 @@ def _texts(file: Path) -> Iterator[str]:
 
 def _in_fresh_process(asked: dict[str, str], cache: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "codi.experiments.bench_data", json.dumps(asked)],
+        [sys.executable, "-m", "codi.bench.data", json.dumps(asked)],
         capture_output=True,
         text=True,
         env=os.environ | {"CODI_CACHE": str(cache)},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codi.errors import UsageError, nearest
-from codi.experiments.tables import PAPER_SETS, SMALL_SETS, TABLES, VARIANTS, Table, Variant
+from codi.reproduce.tables import PAPER_SETS, SMALL_SETS, TABLES, VARIANTS, Table, Variant
 from codi.training.recipes import RunConfig, build_run_config, load_recipe
 
 SCALES = ("small", "paper")

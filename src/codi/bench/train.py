@@ -7,47 +7,26 @@ on both alike.
 
 from __future__ import annotations
 
-import copy
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from torch import Tensor, nn
-from transformers.activations import NewGELUActivation
+from torch import Tensor
 
+from codi.bench.batches import Lengths, lengths_of, random_batch, sampled_lengths
+from codi.bench.environment import environment
+from codi.bench.memory import measure_memory
+from codi.bench.steps import METHODS, SIZES, VARIANTS, Step, build_models, step_of, timed_step
 from codi.data.encoding import TextEncoder
 from codi.data.sources import load_examples
 from codi.data.text_format import TextFormat
 from codi.errors import UsageError
-from codi.experiments.bench_batches import Lengths, lengths_of, random_batch, sampled_lengths
-from codi.experiments.bench_memory import measure_memory
-from codi.experiments.coconut_literal import literal_coconut_step
-from codi.experiments.paper_literal import literal_step
-from codi.experiments.sft_literal import literal_sft_step
 from codi.generation.latent_reasoner import default_device
-from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
-from codi.methods.icot import ICot
-from codi.methods.method import Method
 from codi.modeling.checkpoint import load_tokenizer
-from codi.modeling.configuration import LoraSettings, ModelConfig
 from codi.modeling.model import ThoughtModel
-
-SIZES: dict[str, dict[str, Any]] = {
-    "gpt2": {},  # transformers' defaults are GPT-2's 124 M weights
-    "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 512},
-}
-METHODS: dict[str, Method] = {"codi": Codi(), "coconut": Coconut(), "icot": ICot(stage=6)}
-"""Coconut in its last stage; iCoT with 6 tokens removed, about half of a rationale."""
-VARIANTS = ("literal", "literal_fused", "codi")
-"""literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step."""
-
-Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def bench_train(
@@ -141,63 +120,6 @@ def bench_train(
     return result
 
 
-def build_models(
-    method: Method, size: str, lora_rank: int, seed: int, device: torch.device, only: str | None = None
-) -> dict[str, ThoughtModel]:
-    """A model per variant (or for one), with the same weights. Adapters start off zero, so all learn."""
-    torch.manual_seed(seed)
-    no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = ModelConfig(
-        base_config={"model_type": "gpt2", **SIZES[size], **no_dropout},
-        lora=LoraSettings(rank=lora_rank, dropout=0.0) if lora_rank else None,
-        projection=isinstance(method, Codi),
-    )
-    model = ThoughtModel(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".lora_B." in name:
-                weight.normal_(std=0.01)
-    names = VARIANTS if only is None else (only,)
-    models = {name: model if name == names[-1] else copy.deepcopy(model) for name in names}
-    if "literal" in models:
-        _stock_activations(models["literal"])
-    return {name: model.to(device).train() for name, model in models.items()}
-
-
-def _stock_activations(model: nn.Module) -> None:
-    """Undo `fuse_activations`: transformers' own GELU, as the published step runs it."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.GELU) and child.approximate == "tanh":
-                setattr(module, name, NewGELUActivation())
-
-
-def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:
-    """The function from a batch to the losses, for one variant."""
-    if variant == "codi":
-        return lambda batch: method.loss(model, batch)
-    if isinstance(method, Codi):
-        return lambda batch: literal_step(model, method, batch)
-    if isinstance(method, Coconut):
-        return lambda batch: literal_coconut_step(model, batch)
-    return lambda batch: literal_sft_step(model, batch)
-
-
-def timed_step(
-    step: Step, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], device: torch.device, bf16: bool
-) -> float:
-    """Seconds for forward, backward and the optimiser's step."""
-    synchronize(device)
-    start = time.perf_counter()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        loss = step(batch)["loss"]
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
 def compare(
     models: dict[str, ThoughtModel],
     steps: dict[str, Step],
@@ -237,26 +159,6 @@ def compare(
         ),
         "weights_with_a_gradient_in_one_only": only_one,
     }
-
-
-def environment(device: torch.device, bf16: bool) -> dict[str, Any]:
-    """What a figure depends on."""
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} {platform.machine()}",
-        "dtype": "bfloat16 autocast" if bf16 else "float32",
-    }
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what the accelerator still has to do."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _optimizer(model: ThoughtModel) -> torch.optim.Optimizer:

@@ -28,12 +28,8 @@ import aiohttp
 import psutil
 import torch
 
-import codi
-from codi.data.sources import load_examples
-from codi.errors import UsageError, nearest
-from codi.evaluation.benchmarks import format_question
-from codi.experiments.bench_train import environment
-from codi.experiments.serve_clients import (
+from codi.bench.environment import environment
+from codi.bench.serve_clients import (
     NAME,
     ask,
     at_intervals,
@@ -45,8 +41,12 @@ from codi.experiments.serve_clients import (
     overload,
     summary,
 )
-from codi.experiments.serve_faults import faults_under_load
+from codi.bench.serve_faults import faults_under_load
+from codi.data.sources import load_examples
+from codi.errors import UsageError, nearest
+from codi.evaluation.benchmarks import format_question
 from codi.generation.latent_reasoner import LatentReasoner, default_device
+from codi.version import installed_version
 
 PARTS = ("throughput", "staggered", "mixed", "health", "overload", "faults")
 RATIONALES = 32
@@ -141,12 +141,16 @@ def machine() -> dict[str, Any]:
     if cpuinfo.is_file():
         named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
         processor = named.group(1) if named else processor
-    asked = ["git", "-C", str(Path(codi.__file__).parent), "rev-parse", "--short", "HEAD"]
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         commit = ""
-    return {"processor": processor, "cores": os.cpu_count(), "commit": commit or f"codi {codi.__version__}"}
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "commit": commit or f"codi {installed_version()}",
+    }
 
 
 async def _throughput(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codi.experiments.sweep_plan import plan
-from codi.experiments.system_colours import COLOURS, colours_of
-from codi.experiments.table_report import Results, accuracies, collect, directions, rows, sets_of
-from codi.experiments.tables import TABLES, VARIANTS, Table
+from codi.evaluation.system_colours import COLOURS, colours_of
+from codi.reproduce.plans import plan
+from codi.reproduce.table_report import Results, accuracies, collect, directions, rows, sets_of
+from codi.reproduce.tables import TABLES, VARIANTS, Table
 from codi.storage import write_whole
 
 HEAD = """# Results

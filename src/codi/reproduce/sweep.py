@@ -20,12 +20,12 @@ from typing import Any
 import yaml
 
 from codi.errors import UsageError
-from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
-from codi.experiments.sweep_plan import Plan, comparable, digest, stands_on, without_none
-from codi.experiments.tables import VARIANTS
 from codi.methods.method import build_method
+from codi.reproduce.plans import Plan, comparable, digest, stands_on, without_none
+from codi.reproduce.tables import VARIANTS
 from codi.storage import write_whole
 from codi.training.recipes import RunConfig
+from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
 SAMPLED_RUNS, SAMPLED_TEMPERATURE = 10, 0.1  # how the paper answers with CoT-SFT
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from codi.errors import UsageError
-from codi.experiments.side_by_side import Job, Reporter, run_side_by_side, steps_to
+from codi.quickstart.report import draw, show
+from codi.quickstart.systems import METHODS, SETS
 from codi.storage import write_whole
+from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
-METHODS = ("codi", "cot-sft", "no-cot-sft")
-SETS = ("in_domain", "reworded", "larger_numbers", "longer_chains")
 RECIPE = "word-problems"
 EXAMPLES, VALIDATION, BATCH = 40_000, 500, 32
 """Training and validation examples, and the recipe's batch size: a shortened run makes only what it uses."""
@@ -67,7 +67,6 @@ def run_quickstart(
 
     import torch
 
-    from codi.experiments.quickstart_report import draw, show
     from codi.generation.latent_reasoner import LatentReasoner, default_device
     from codi.training.run import versions
 
@@ -185,6 +184,3 @@ def _forget(output: Path) -> None:
 
 def _silent(_: str) -> None:
     """Bars speak for the processes."""
-
-
-__all__ = ["METHODS", "SETS", "run_quickstart"]

@@ -44,7 +44,7 @@ def bench_page(
     import torch
     from playwright.sync_api import sync_playwright
 
-    from codi.experiments.bench_train import environment
+    from codi.bench.environment import environment
     from codi.generation.latent_reasoner import default_device
 
     taken: dict[str, list[float]] = {}

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codi.bench.environment import environment
 from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import format_question
-from codi.experiments.bench_train import environment
 from codi.generation.decoded_thoughts import decoded_tokens
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import attended

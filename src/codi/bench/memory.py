@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from codi.bench.steps import VARIANTS, build_models, step_of, timed_step
 from codi.errors import UsageError
 from codi.methods.method import Method, build_method
 
@@ -32,8 +33,6 @@ def measure_memory(
     seed: int,
 ) -> dict[str, int]:
     """Peak bytes above the model itself, by variant."""
-    from codi.experiments.bench_train import VARIANTS
-
     if device.type not in ("cpu", "cuda"):
         return {}
     if device.type == "cuda":
@@ -58,8 +57,6 @@ def _run(
     seed: int,
 ) -> int:
     """Bytes in use before the steps; runs them."""
-    from codi.experiments.bench_train import build_models, step_of, timed_step
-
     device = batch["question_ids"].device
     model = build_models(method, size, lora_rank, seed, device, only=variant)[variant]
     step = step_of(variant, model, method)
@@ -100,7 +97,7 @@ def _peak_in_fresh_process(
         "seed": seed,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "codi.experiments.bench_memory", json.dumps(asked)],
+        [sys.executable, "-m", "codi.bench.memory", json.dumps(asked)],
         capture_output=True,
         text=True,
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, mean_std, paired_difference
-from codi.experiments.sweep import read_result
-from codi.experiments.sweep_plan import Plan
-from codi.experiments.tables import PAPER_SETS, SMALL_SETS, VARIANTS, Claim, Table
+from codi.reproduce.plans import Plan
+from codi.reproduce.sweep import read_result
+from codi.reproduce.tables import PAPER_SETS, SMALL_SETS, VARIANTS, Claim, Table
 
 Results = dict[str, dict[int, dict[str, Any]]]
 """Finished results by variant and seed."""
