@@ -140,6 +140,7 @@ def seeds_of(table: Table, variant: str) -> tuple[int, ...]:
 LEARNT_LATER: dict[str, dict[str, Any]] = {
     "text": {"chat_template": False, "system_prompt": ""},
     "data": {"annotations": "keep"},
+    "model": {"train_rows": True, "rows": []},
 }
 """Settings that finished runs do not name, by section, as they were before the package had them."""
 
