@@ -29,6 +29,8 @@ OTHERS = {
     "word-problems-small": "codi",
     "gpt2-gsm8k-aug-coconut": "coconut",
     "gpt2-gsm8k-aug-icot": "icot",
+    "gpt2-gsm8k-aug-pccot": "pccot",
+    "llama1b-gsm8k-aug-pccot": "pccot",
 }
 
 
