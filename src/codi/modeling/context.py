@@ -160,9 +160,13 @@ class Context:
                 "Keys and values of given positions were asked for, but this base has a sliding window and "
                 "keeps only the last. Take a base that attends to everything."
             )
-        held: list[Any] = [layer for layer in self.cache.layers if layer.is_initialized]
-        chosen = held if layers is None else [self.cache.layers[number] for number in layers]
-        return [(layer.keys[..., places, :], layer.values[..., places, :]) for layer in chosen]
+        every: list[Any] = self.cache.layers
+        chosen = every if layers is None else [every[number] for number in layers]
+        return [
+            (layer.keys[..., places, :], layer.values[..., places, :])
+            for layer in chosen
+            if layer.is_initialized
+        ]
 
 
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:

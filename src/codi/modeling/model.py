@@ -130,10 +130,10 @@ class ThoughtModel(nn.Module):
         return int(self.causal.config.get_text_config().num_hidden_layers)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids: [b, t]; `<bot>` and `<eot>` have the two ids after the vocabulary. Returns [b, t, d]."""
+        """ids: [b, t]; rows of our own have the ids after the vocabulary. Returns [b, t, d]."""
         is_thought_token = ids >= self.bot_id
         embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(is_thought_token, 0))
-        table = self.thought_tokens
+        table: Tensor = self.thought_tokens
         if self.rows:
             table = torch.cat([table, torch.stack(list(self.rows.values()))])
         rows = table[(ids - self.bot_id).clamp(min=0)]

@@ -58,7 +58,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 def matrices_and_rest(model: ThoughtModel) -> tuple[list[Tensor], list[Tensor]]:
     """The trained weights: those of linear layers but for the LM head, and all others."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    causals = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    causals: list[Any] = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     heads = [module.get_output_embeddings() for module in causals]
     tables |= {id(head.weight) for head in heads if head is not None} | {id(model.thought_tokens)}
     matrices, rest = list[Tensor](), list[Tensor]()
