@@ -30,6 +30,7 @@ class Running:
     engine: Engine
     app: Any
     http: Any
+    server: Any
 
     def openai(self, **options: Any) -> Any:
         """OpenAI's client, which tries once."""
@@ -67,9 +68,18 @@ class Running:
 
 @contextmanager
 def serving(
-    engine: Engine, *, seconds_to_send: float = 30, with_page: Any = None, **options: Any
+    engine: Engine,
+    *,
+    seconds_to_send: float = 30,
+    seconds_to_leave: float = 2,
+    sent_ahead: int | None = None,
+    with_page: Any = None,
+    **options: Any,
 ) -> Iterator[Running]:
-    """A server over an engine. options: of `build_app`; with_page: called with the app before it runs."""
+    """A server over an engine. options: of `build_app`; with_page: called with the app before it runs.
+
+    sent_ahead: bytes that may be on their way to a client that does not read.
+    """
     import httpx
 
     from codi.serving.api import build_app
@@ -79,7 +89,9 @@ def serving(
     if with_page is not None:
         with_page(app)
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    made = server(app, seconds_to_send=seconds_to_send, seconds_to_leave=2)
+    if sent_ahead is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sent_ahead)
+    made = server(app, seconds_to_send=seconds_to_send, seconds_to_leave=seconds_to_leave)
     thread = threading.Thread(target=made.run, kwargs={"sockets": [listening]})
     thread.start()
     while not made.started:
@@ -87,7 +99,7 @@ def serving(
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         with httpx.Client(timeout=30) as client:
-            yield Running(address, engine, app, client)
+            yield Running(address, engine, app, client, made)
     finally:
         made.should_exit = True
         thread.join(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from fractions import Fraction
 
 import pytest
@@ -10,11 +11,21 @@ import pytest
 from codi.data.example import Example
 from codi.interpretability.counterfactuals import INEXACT, OPEN_END, chain_or_reason
 from codi.interpretability.patching import follow_on, unusable
-from codi.interpretability.usable_rows import NO_EQUATION, NO_INTERMEDIATE, NO_STEPS, UNREADABLE
+from codi.interpretability.usable_rows import (
+    NO_EQUATION,
+    NO_INTERMEDIATE,
+    NO_STEPS,
+    NOT_THE_ANSWER,
+    UNREADABLE,
+)
 
 
 def example(*steps: str, question: str = "How many?", answer: str = "0") -> Example:
     return Example("x", question, steps, answer)
+
+
+def last_number(step: str) -> str:
+    return re.findall(r"[\d.]*\d", step)[-1]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +49,15 @@ def example(*steps: str, question: str = "How many?", answer: str = "0") -> Exam
 def test_follow_on(
     steps: tuple[str, ...], question: str, step: int, value: str, expected: str | None
 ) -> None:
-    answer = steps[-1].rsplit(maxsplit=1)[-1].strip(".") if "=" not in steps[-1] else "0"
-    assert follow_on(example(*steps, question=question, answer=answer), step, value) == expected
+    told = example(*steps, question=question, answer=last_number(steps[-1]))
+    assert follow_on(told, step, value) == expected
+
+
+def test_a_chain_that_does_not_end_in_the_answer_says_nothing_of_it() -> None:
+    """What its steps give with another number is not what the answer would be."""
+    assert follow_on(example("<<3+3=6>>", "<<6*2=12>>", answer="13"), 1, "5") is None
+    assert follow_on(example("<<3+3=6>>", "<<6*2=12>>", answer="12"), 1, "5") == "10"
+    assert follow_on(example("<<3+12=15>>", "<<12/15=.8>>", answer="80"), 1, "20") is None  # not in percent
 
 
 Shape = list[tuple[list[int | Fraction], str]]
@@ -87,7 +105,7 @@ def test_a_result_put_back_gives_the_answer() -> None:
         for (operands, sign), result in zip(shape, results, strict=True):
             left, right = (results[o] if isinstance(o, int) else o for o in operands)
             steps.append(f"<<{left}{sign}{right}={result}>>")
-        chain, _ = chain_or_reason(example(*steps))
+        chain, _ = chain_or_reason(example(*steps, answer=str(results[-1])))
         assert chain is not None
         for place, result in enumerate(results):
             hangs = computed(shape, place, result) != computed(shape, place, result + 1)
@@ -101,14 +119,17 @@ def test_why_a_problem_cannot_be_used() -> None:
         example(),
         example("She adds five."),
         example("<<x=>>", "<<1+1=2>>"),
-        example("<<1+1=2>>"),
+        example("<<1+1=2>>", answer="2"),
         example("<<1+1=3>>", "<<3*2=6>>"),
         example("<<x=3>>", "<<3*2=6>>"),
         example("<<1+2=3>>", "Then it doubles.", answer="6"),
-        example("<<1+2=3>>", "<<3*2=6>>"),
+        example("<<1+2=3>>", "<<3*2=6>>", answer="7"),
+        example("<<1+2=3>>", "<<3*2=6>>", answer="6"),
     ]
     reasons = [chain_or_reason(row)[1] for row in rows]
-    assert reasons == [NO_STEPS, NO_EQUATION, UNREADABLE, None, INEXACT, INEXACT, OPEN_END, None]
+    assert reasons == [NO_STEPS, NO_EQUATION, UNREADABLE, None, INEXACT, INEXACT, OPEN_END,
+                       NOT_THE_ANSWER, None]  # fmt: skip
     assert unusable(rows) == {
         INEXACT: 2, NO_STEPS: 1, NO_EQUATION: 1, UNREADABLE: 1, NO_INTERMEDIATE: 1, OPEN_END: 1,
+        NOT_THE_ANSWER: 1,
     }  # fmt: skip

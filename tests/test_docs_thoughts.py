@@ -76,8 +76,10 @@ def patching(report: dict[str, Any]) -> str:
     for one in report["patching"]:
         best = max(one["cells"], key=lambda cell: cell["followed"])
         rows.append((str(one["steps"]), str(one["problems"]), f"z{best['latent']} for step {best['step']}",
-                     percent(best["followed"]), between(*best["ci95"]), percent(best["kept"])))  # fmt: skip
-    headings = ("steps", "problems", "best place", "followed, %", "95 % interval", "kept, same value, %")
+                     percent(best["followed"]), between(*best["ci95"]), str(best["n"]), percent(best["kept"]),
+                     str(best["n_same"])))  # fmt: skip
+    headings = ("steps", "problems", "best place", "followed, %", "95 % interval", "pairs",
+                "kept, same value, %", "pairs")  # fmt: skip
     return table(headings, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from codi.data.encoding import TextEncoder
 from codi.errors import UsageError
+from codi.generation.decoding import Decoding
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.sampling import Sampling
 from codi.methods.codi import Codi
@@ -18,7 +20,7 @@ from codi.modeling.configuration import ModelConfig, TextFormat
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 from codi.serving.engine import Engine, Finished, Piece, Question, ScoredToken
-from codi.serving.transcript import added_text
+from codi.serving.token_texts import TokenTexts
 from tiny_models import (
     EXAMPLES,
     byte_level_tokenizer,
@@ -128,6 +130,72 @@ def test_a_questions_own_tokens_are_scored_as_plain_text(engine: Engine) -> None
     assert asked(engine, Question(QUESTIONS[1], max_new_tokens=0))[1].prompt_tokens is None
 
 
+def test_a_requests_question_is_scored_once_and_holds_nobody_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all its choices; between its parts those who are written go on."""
+    monkeypatch.setattr("codi.serving.prompt_scoring.POSITIONS_SCORED", 4)
+    order: list[str] = []
+    ended: queue.Queue[Any] = queue.Queue()
+    scores, step = engine.reasoner.model.logits, Decoding.step
+    parts: list[int] = []
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.shape[0] == 4 and hidden.ndim == 2 and not stepping:
+            order.append("part")
+            parts.append(1)
+        return scores(hidden)
+
+    stepping: list[int] = []
+
+    def stepped(decoding: Decoding) -> None:
+        order.append("token")
+        stepping.append(1)
+        step(decoding)
+        stepping.pop()
+
+    monkeypatch.setattr(engine.reasoner.model, "logits", logits)
+    monkeypatch.setattr(Decoding, "step", stepped)
+    ids = engine.reasoner.text.question(QUESTIONS[1])
+    with engine.one_at_a_time:
+        engine.submit(Question(QUESTIONS[0], max_new_tokens=60, ignore_eos=True), ended.put)
+        asked = [
+            Question(QUESTIONS[1], max_new_tokens=most, prompt_logprobs=True, logprobs=2, in_pieces=False)
+            for most in (3, 3, 0)
+        ]
+        engine.submit_all(asked, [ended.put] * 3)
+    ends: list[Finished] = []
+    while len(ends) < 4:
+        event = ended.get(timeout=60)
+        assert not isinstance(event, Exception)
+        if isinstance(event, Finished):
+            ends.append(event)
+    told = [end.prompt_tokens for end in ends if end.prompt_tokens is not None]
+    assert len(told) == 3
+    assert told[0] == told[1] == told[2]
+    assert [token.id for token in told[0]] == ids
+    assert (len(ids) - 1) // 4 - 1 <= len(parts) <= len(ids) // 4 + 1  # once
+    first, last = order.index("part"), len(order) - 1 - order[::-1].index("part")
+    between = order[first:last]
+    assert between.count("token") >= between.count("part") - 1
+
+
+def test_a_long_answers_text_takes_a_time_that_grows_with_what_is_new(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is far behind is not decoded again, whatever is told of it."""
+    monkeypatch.setattr("codi.serving.transcript.DECODED_ANEW", 4)
+    decoded, usual = [0], engine.reasoner.text.decode
+
+    def decode(ids: list[int]) -> str:
+        decoded[0] += len(ids)
+        return usual(ids)
+
+    monkeypatch.setattr(engine.reasoner.text, "decode", decode)
+    asked(engine, Question(QUESTIONS[0], max_new_tokens=80, ignore_eos=True, stop=("never",)))
+    assert decoded[0] < 80 * 25 + 300  # 8 tokens and at most 12 for each, and the whole at the end
+
+
 def test_a_question_of_tokens_is_the_question(engine: Engine) -> None:
     text = engine.reasoner.text
     expected = engine.reasoner.answer([QUESTIONS[0]], max_new_tokens=8)[0]
@@ -163,11 +231,17 @@ def test_texts_of_tokens_joined_are_the_text(tokenizer: Any) -> None:
     """Characters of several tokens, spaces that belong to tokens, special tokens by name."""
     made = tokenizer()
     encoder = TextEncoder(made, TextFormat())
+    texts = TokenTexts(encoder)
     for text in ("Tom has 7 apples: <<7+15=22>>", "a  b\n c", "été € 😀 end", "😀"):
         ids = made(text, add_special_tokens=False)["input_ids"]
         if made.unk_token_id in ids:
             continue
-        parts = [added_text(encoder, ids[:place], token) for place, token in enumerate(ids)]
+        parts = [texts.after(ids[:place])(token) for place, token in enumerate(ids)]
         assert "".join(parts) == encoder.decode(ids)
         assert not any("�" in part for part in parts)
-    assert added_text(encoder, ids, made.eos_token_id) == "</s>"
+    assert texts.after(ids)(made.eos_token_id) == "</s>"
+    rng, size = random.Random(0), len(made)
+    for _ in range(300):  # what is remembered is what a tokenizer that remembers nothing says
+        ids = [rng.randrange(size) for _ in range(rng.randrange(12))]
+        token = rng.randrange(size)
+        assert texts.after(ids)(token) == TokenTexts(encoder).after(ids)(token)

@@ -21,7 +21,9 @@ from codi.interpretability.figures import (
     attention_map,
     characters_without_a_font,
     lens_grid,
+    patch_grids,
 )
+from codi.interpretability.patching import PatchCell, PatchTable
 from codi.interpretability.question_report import QuestionReport, question_report
 from codi.interpretability.report_page import report_page
 from codi.methods.codi import Codi
@@ -151,3 +153,10 @@ def test_one_thought_and_many(latents: int) -> None:
     figure = lens_grid(report)
     drawn(figure)
     assert figure.get_figwidth() < 17
+
+
+def test_patching_shows_of_how_many_pairs() -> None:
+    cells = [PatchCell(step, 1, 7 * step, 0.0, (0.0, 0.5), 1.0, 2, 1.0) for step in (1, 3)]
+    figure = patch_grids([PatchTable(4, "latent", 9, cells)])
+    drawn(figure)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["s1 (n=7)", "s2", "s3 (n=21)"]

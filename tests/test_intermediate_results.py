@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from answered_problems import ending_in
 from codi.data.example import Example
 from codi.data.sources import load_examples
 from codi.errors import DataError, UsageError
@@ -36,7 +37,7 @@ def own_answers(thinker: LatentReasoner, count: int) -> list[Example]:
     for example, answer in zip(examples, answers, strict=True):
         number = "".join(c if c.isdigit() else " " for c in answer.text).split()
         if number:
-            right.append(Example(example.id, example.question, example.steps, number[-1]))
+            right.append(ending_in(example, number[-1]))
     return right
 
 
@@ -76,7 +77,11 @@ def test_table3_counts_right_answers_by_number_of_results() -> None:
         assert row.top_1 <= row.share
     # Every token of the vocabulary looked at: everything matches, and by chance too.
     everything = table3(thinker, examples[:12], top_k=thinker.model.bot_id)
-    assert all(row.share == row.by_chance == 1 for row in everything.rows)
+    assert all(row.share == 1 for row in everything.rows)
+    # A problem alone in its row has no other to be met by chance.
+    assert [row.by_chance for row in everything.rows] == [1 if row.n > 1 else None for row in everything.rows]
+    alone = table3(thinker, [next(e for e in examples if len(e.steps) == 3)], top_k=thinker.model.bot_id)
+    assert [(row.n, row.share, row.by_chance) for row in alone.rows] == [(1, 1.0, None)]
 
 
 FORMS = {
@@ -175,7 +180,8 @@ def test_unknown_intervention() -> None:
     ],
 )
 def test_arithmetic_follows_on(steps: tuple[str, ...], step: int, value: str, expected: str | None) -> None:
-    assert follow_on(Example("x", "Q?", steps, "0"), step, value) == expected
+    answer = steps[-1].strip("<>").rpartition("=")[2]
+    assert follow_on(Example("x", "Q?", steps, answer), step, value) == expected
 
 
 @pytest.mark.parametrize("what", ["latent", "keys-values", "latents-up-to"])

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.publishing.published_folder import public_name, public_source, write_folder
-from test_publish import QUESTIONS, lora_reasoner
+from test_publish import QUESTIONS, lora_reasoner, refused
+from tiny_checkpoints import tiny_reasoner
 
 LONGEST = 160
 
@@ -112,6 +113,8 @@ def test_sampling_that_leaves_one_token_is_greedy(published: Published) -> None:
     greedy = published.texts(QUESTIONS, max_new_tokens=6)
     assert published.texts(QUESTIONS, max_new_tokens=6, do_sample=True, top_k=1) == greedy
     assert published.texts(QUESTIONS, max_new_tokens=6, do_sample=True, top_p=1e-9) == greedy
+    for temperature in (1e-40, 1e-6, 1e-5):
+        assert published.texts(QUESTIONS, max_new_tokens=6, do_sample=True, temperature=temperature) == greedy
     assert published.texts(QUESTIONS, max_new_tokens=6, do_sample=False, temperature=0.7, top_p=0.9) == greedy
 
 
@@ -136,7 +139,11 @@ def test_what_asks_for_nothing_is_taken(published: Published, neutral: dict[str,
         {"stopping_criteria": [1]}, {"inputs_embeds": torch.zeros(1, 2, 3)}, {"assistant_model": object()},
         {"no_repeat_ngram_size": 2}, {"stop_strings": ["x"]}, {"streamer": object()}, {"anything": 1},
         {"generation_config": GenerationConfig(num_beams=3)}, {"num_return_sequences": 2},
-        {"eos_token_id": 3},
+        {"eos_token_id": 3}, {"max_new_tokens": "5"}, {"max_new_tokens": 2.5}, {"max_length": True},
+        {"num_return_sequences": "2"}, {"do_sample": "no"}, {"return_dict_in_generate": 1},
+        {"temperature": "hot", "do_sample": True}, {"temperature": float("nan"), "do_sample": True},
+        {"temperature": float("inf"), "do_sample": True}, {"top_k": 2.5, "do_sample": True},
+        {"top_p": "most", "do_sample": True}, {"latents": "3"}, {"latents": True},
     ],
     ids=lambda options: next(iter(options)),
 )  # fmt: skip
@@ -159,6 +166,50 @@ def test_questions_that_are_none(published: Published) -> None:
         published.model.generate(input_ids=torch.tensor([[10**6]]))
     with pytest.raises(ValueError, match="latents is -1"):
         published.texts(QUESTIONS, latents=-1)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_without_a_mask_is_no_word_of_the_question(published: Published, side: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(published.folder, padding_side=side)
+    ids = tokenizer(QUESTIONS, return_tensors="pt", padding=True)["input_ids"]
+    assert (ids == tokenizer.pad_token_id).any()
+    answers = published.model.generate(input_ids=ids, max_new_tokens=8)[:, ids.shape[1] :]
+    said = published.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    assert said == published.own(QUESTIONS, max_new_tokens=8)
+
+
+def test_a_row_that_may_begin_with_padding_or_a_text_needs_a_mask(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pad = published.tokenizer.pad_token_id
+    monkeypatch.setattr(published.model.config, "bos_token_id", pad)
+    asked = published.asked(QUESTIONS)
+    with pytest.raises(ValueError, match=f"begin with {pad}, .* Give attention_mask"):
+        published.model.generate(input_ids=asked["input_ids"])
+    assert published.model.generate(input_ids=asked["input_ids"][:1, :], max_new_tokens=2).shape[0] == 1
+    assert published.texts(QUESTIONS, max_new_tokens=2) == published.own(QUESTIONS, max_new_tokens=2)
+
+
+def test_ids_may_come_without_their_name(published: Published) -> None:
+    asked = published.asked(QUESTIONS)
+    named = published.model.generate(**asked, max_new_tokens=4)
+    config = GenerationConfig(max_new_tokens=4)
+    mask = asked["attention_mask"]
+    assert torch.equal(published.model.generate(asked["input_ids"], config, attention_mask=mask), named)
+
+
+@pytest.mark.parametrize("given", [{"input_ids": [[5, 6]]}, {"input_ids": torch.ones(1, 3)}])
+def test_questions_of_the_wrong_type(published: Published, given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a tensor of ids"):
+        published.model.generate(**given)
+
+
+def test_a_model_of_broken_numbers_says_so(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = published.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _module, _inputs, logits: logits * float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        published.texts(QUESTIONS)
+    handle.remove()
 
 
 def test_a_callers_call_wins_over_its_configuration(published: Published) -> None:
@@ -238,6 +289,14 @@ def test_sources_and_paths() -> None:
     assert public_source("/home/me/data/train.jsonl") == "a file of its author's, train.jsonl"
 
 
+def test_what_is_no_name_on_the_hub_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    tiny_reasoner("codi", latents=3).save_pretrained(tmp_path / "trained")
+    for name in ("not a name", "a/b/c", "-mine"):
+        message = refused("publish", tmp_path / "trained", "--output", tmp_path / "out", f"--to={name}")
+        assert "is no ORG/NAME of the hub" in message
+        assert not (tmp_path / "out").exists()
+
+
 def test_pushing_to_the_hub(tmp_path: Path) -> None:
     """`codi publish --to` against a server that takes what the hub takes."""
     from hub_stand_in import HubStandIn
@@ -258,11 +317,11 @@ def test_pushing_to_the_hub(tmp_path: Path) -> None:
         for name in sent:
             assert hub.files[name] == (tmp_path / "out" / name).read_bytes()
         hub.refuses = True
-        refused = subprocess.run(
+        denied = subprocess.run(
             [sys.executable, "-m", "codi", "publish", str(tmp_path / "trained"), "--output",
              str(tmp_path / "out"), "--to", "org/mine", "--overwrite"],
             capture_output=True, text=True, env=hub.environment(),
         )  # fmt: skip
-    assert refused.returncode == 2
-    assert "could not be pushed to 'org/mine'" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert denied.returncode == 2
+    assert "could not be pushed to 'org/mine'" in denied.stderr
+    assert "Traceback" not in denied.stderr

@@ -13,9 +13,13 @@ from codi.cli import app
 from codi.errors import UsageError
 from codi.evaluation.statistics import mcnemar_exact
 from codi.methods.method import build_method
+from codi.reproduce import plans as plans_module
 from codi.reproduce import sweep
-from codi.reproduce.plans import Plan, comparable, plan, stands_on
+from codi.reproduce.plans import Plan, plan, stands_on, tuning_warning
+from codi.reproduce.same_settings import comparable, same_settings
+from codi.reproduce.scales import SCALES
 from codi.reproduce.sweep import read_result, run_sweep, write_result
+from codi.reproduce.table_names import tables_named
 from codi.reproduce.table_report import cell, collect, directions, rows, within_two_deviations
 from codi.reproduce.tables import TABLES, VARIANTS
 
@@ -32,6 +36,7 @@ def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
     found = {"accuracy": share, "ci95": [0, 1], "n": len(outcomes), "scorer": "codi", "outcomes": outcomes}
     return {
         "variant": one.variant.name,
+        "scale": one.scale,
         "seed": one.seed,
         "configuration": comparable(one.configuration().as_dict()),
         "stands_on": stands_on(one),
@@ -84,6 +89,63 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         plan(["a4"], "large", tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("table1", "figure3"), ("Table 1", "figure3"), ("figure-3", "figure3"), ("fig 3", "figure3"),
+        ("Fig. 3", "figure3"), ("FIGURE3", "figure3"), ("tab. 2", "table2"), ("table_2", "table2"),
+        ("A3", "a3"), ("tableA3", "a3"), ("table-a3", "a3"), ("Table A.3", "a3"), ("tab A3", "a3"),
+        ("equal updates", "equal-updates"), ("figure5", "figure5"),
+    ],
+)  # fmt: skip
+def test_tables_are_known_by_the_papers_names(written: str, name: str) -> None:
+    assert tables_named([written]) == [TABLES[name]]
+
+
+def test_names_of_two_words_and_two_names_of_one_table() -> None:
+    assert tables_named(["Table", "A3", "fig.", "3", "table1"]) == [TABLES["a3"], TABLES["figure3"]]
+    assert tables_named(["ALL"]) == list(TABLES.values())
+    for name in TABLES:
+        assert tables_named([name]) == [TABLES[name]]
+
+
+@pytest.mark.parametrize("written", ["table3", "Table 7", "3", "2", "a", "a9", "figure a3", "table", ""])
+def test_a_number_that_no_table_has_is_not_guessed(written: str) -> None:
+    with pytest.raises(UsageError, match="Tables: figure3, equal-updates"):
+        tables_named([written])
+
+
+def test_seeds_of_tuning_are_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuning_warning(plans_of(tmp_path, "a4", seeds=[1])) is None
+    monkeypatch.setitem(SCALES, "small", replace(SCALES["small"], tuning_seeds=(2, 7)))
+    warning = tuning_warning(plans_of(tmp_path, "a4", seeds=[1, 2, 3]))
+    assert warning is not None
+    assert "chosen with seeds 2, 7, and 2 would be run" in warning
+    assert tuning_warning(plans_of(tmp_path, "a4", seeds=[1, 3])) is None
+    assert tuning_warning(plan(["a4"], "paper", tmp_path, tmp_path, seeds=[2])) is None
+    folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
+    said = CliRunner().invoke(app, ["reproduce", "a4", "--seed", "7", "--dry-run", *folders])
+    assert said.exit_code == 0
+    assert "warning: The settings of the small scale were chosen with seeds 2, 7" in said.stderr
+
+
+def test_a_plan_is_configured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing every run must not read every recipe once more for each of the others."""
+    plans = finished(tmp_path, "a4", {f"beta-{n}": ["10"] for n in (1, 5, 10)})
+    asked: list[str] = []
+    usual = plans_module.load_recipe
+
+    def counted(recipe: str, settings: list[str]) -> Any:
+        asked.append(recipe)
+        return usual(recipe, settings)
+
+    monkeypatch.setattr(plans_module, "load_recipe", counted)
+    folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
+    listed = CliRunner().invoke(app, ["reproduce", "a4", "--dry-run", *folders], catch_exceptions=False)
+    assert "2 of 5 runs to make" in " ".join(listed.output.split())
+    assert len(asked) <= len(plans)
+
+
 def test_every_variant_is_used_and_every_row_known() -> None:
     used = {name for table in TABLES.values() for name in table.rows}
     used |= {other for name in used for other in (VARIANTS[name].start, VARIANTS[name].teacher) if other}
@@ -108,15 +170,67 @@ def test_a_broken_or_changed_result_is_named_and_not_trusted(tmp_path: Path) -> 
         assert found is None
         assert "is corrupted" in why
         assert str(one.result_file) in why
-    result = made_up(one, "1101")
-    result["configuration"]["model"].pop("base_revision")  # None: as if the package had not known it then
-    write_result(one, result)
-    assert read_result(one)[0] == result
     one.result_file.write_text(whole)
     other = replace(one, variant=VARIANTS["beta-5"])
     other.result_file.parent.mkdir(parents=True)
     other.result_file.write_text(whole)
     assert "other settings" in read_result(other)[1]
+
+
+def test_a_setting_learnt_later_voids_no_result(tmp_path: Path) -> None:
+    """Results that name nothing but what is not at its default: all else the package learnt after them."""
+    pupil = next(one for one in plans_of(tmp_path, "table2", seeds=[1]) if one.needs)
+    result = made_up(pupil, "1101")
+    (need,) = result["stands_on"].values()
+    for settings in (result["configuration"], need["configuration"]):
+        for section, keys in {
+            "model": ("lora", "dtype", "projection", "train_thought_tokens", "base_revision"),
+            "text": tuple(settings["text"]),
+            "data": ("annotations", "columns", "train_split", "validation_limit"),
+        }.items():
+            for key in keys:
+                del settings[section][key]
+        del settings["start"]
+    write_result(pupil, result)
+    assert read_result(pupil)[0] == result
+    need["configuration"]["data"]["annotations"] = "remove"
+    write_result(pupil, result)
+    assert "stands on a run with other settings" in read_result(pupil)[1]
+
+
+def test_only_what_is_at_its_default_may_be_missing(tmp_path: Path) -> None:
+    one = next(one for one in plans_of(tmp_path, "figure3", seeds=[1]) if one.variant.name == "coconut")
+    whole = comparable(one.configuration().as_dict())
+    needed = set[str]()
+    for section in ("model", "text", "data", "method", "training"):
+        for key in whole[section]:
+            less = whole | {section: {name: v for name, v in whole[section].items() if name != key}}
+            if not same_settings(less, whole):
+                needed.add(f"{section}.{key}")
+    assert needed >= {"model.base_config", "model.projection", "data.train", "data.group_by_length"}
+    assert needed >= {f"training.{key}" for key in whole["training"]}
+    assert needed.isdisjoint({f"text.{key}" for key in whole["text"]} | {"data.annotations", "model.lora"})
+    spelt = build_method(whole["method"]).as_dict()  # every option of the method written out
+    assert len(spelt) > len(whole["method"])
+    assert same_settings(whole | {"method": spelt}, whole)
+    assert not same_settings(whole | {"method": spelt | {"c_thought": 9}}, whole)
+    assert not same_settings(whole | {"unheard_of": 1}, whole)
+
+
+def test_scales_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small scale is replaced by another; its results are moved to where those are looked for."""
+    old = plans_of(tmp_path, "a4", seeds=[1])[0]
+    write_result(old, made_up(old, "1101"))
+    monkeypatch.setitem(SCALES, "smaller", replace(SCALES["small"], name="smaller"))
+    new = replace(old, scale="smaller")
+    assert read_result(new) == (None, "not run yet")
+    new.result_file.parent.mkdir(parents=True)
+    new.result_file.write_bytes(old.result_file.read_bytes())
+    found, why = read_result(new)
+    assert found is None
+    assert why == f"'{new.result_file}' is of the small scale"
+    with pytest.raises(ValueError, match="several scales stand in no table together: small, smaller"):
+        collect([old, new])
 
 
 def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None:
@@ -255,7 +369,7 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
     folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
     assert all(name in run("--list") for name in TABLES)
     planned = run("table2", "--dry-run", *folders)
-    assert "22 of 22 runs to make" in " ".join(planned.split()) or "24 of 24" in " ".join(planned.split())
+    assert "24 of 24 runs to make" in " ".join(planned.split())  # seven systems and the teacher, three seeds
     assert "A100" in run("a4", "--dry-run", "--scale", "paper", *folders)
     finished(tmp_path, "a4", {"beta-1": ["10"], "beta-20": ["11"]})
     shown = run("a4", "--show", *folders, "--page", str(tmp_path / "page.md"))

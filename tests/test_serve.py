@@ -53,6 +53,18 @@ def running(reasoner: LatentReasoner) -> Iterator[Running]:
         (chat(QUESTIONS[0], colour="red"), 400, "there is no parameter 'colour'"),
         (chat(QUESTIONS[0], n=17), 400, "n: Input should be less than or equal to 16"),
         (chat(QUESTIONS[0], stop=[""]), 400, "stop"),
+        (chat(QUESTIONS[0], temperature="0.5"), 400, "temperature: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], n="2"), 400, "n: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], seed="7"), 400, "seed: Input should be a number, not a text"),
+        (chat(QUESTIONS[0], stream="no"), 400, "stream: Input should be a valid boolean"),
+        (chat(QUESTIONS[0], decoded_thoughts="yes"), 400, "decoded_thoughts: Input should be a valid bool"),
+        (chat(QUESTIONS[0], stream=1), 400, "stream: Input should be a valid boolean"),
+        (chat(QUESTIONS[0], stream=True, stream_options={"include_usage": 1}), 400, "include_usage"),
+        (chat(QUESTIONS[0], frequency_penalty=False), 400, "'frequency_penalty' is not supported with false"),
+        (chat(QUESTIONS[0], store=0), 400, "'store' is not supported with 0"),
+        (chat(QUESTIONS[0], seed=2**63), 400,
+         "seed: Input should be a whole number from -9223372036854775808 to 9223372036854775807"),
+        (chat(QUESTIONS[0], seed=-(2**63) - 1), 400, "seed: Input should be a whole number from -922337"),
         ({"model": "tiny", "messages": [{"role": "system", "content": "Be kind."},
                                         {"role": "user", "content": "Hi"}]}, 400, "send one message"),
         ({"model": "tiny", "messages": []}, 400, "messages"),
@@ -136,13 +148,13 @@ def test_neutral_values_are_taken(running: Running) -> None:
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "not supported"),
         ({"tool_choice": "required"}, "not supported"),
         ({"temprature": 1}, "Did you mean 'temperature'?"),
-        ({"seed": 2**63}, "seed: Input should be less than"),
-        ({"seed": "one"}, "seed: Input should be a valid integer"),
+        ({"seed": 2**63}, f"seed: Input should be a whole number from {-(2**63)} to {2**63 - 1}"),
+        ({"seed": "one"}, "seed: Input should be a number, not a text"),
         ({"temperature": 2.5}, "temperature: Input should be less than or equal to 2"),
         ({"temperature": True}, "not true or false"),
         ({"n": 0}, "n: Input should be greater than or equal to 1"),
         ({"max_tokens": 0}, "max_tokens: it must be 1 or more"),
-        ({"max_tokens": "many"}, "max_tokens: Input should be a valid integer"),
+        ({"max_tokens": "many"}, "max_tokens: Input should be a number, not a text"),
         ({"top_logprobs": 3}, "top_logprobs: it goes with logprobs: true"),
         ({"logprobs": True, "top_logprobs": 21}, "less than or equal to 20"),
         ({"logprobs": 2}, "logprobs: Input should be a valid boolean"),
@@ -513,8 +525,10 @@ def test_a_broken_model_is_said_and_survived(
         for stream in (False, True):  # what fails before the first token has a status, streamed or not
             response = running.post(chat(QUESTIONS[0], stream=stream))
             assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
+        assert running.counted("codi_failed_total") == failed + 2
+        assert running.post(chat(QUESTIONS[0], n=4, temperature=1)).status_code == 500
     assert running.post(chat(QUESTIONS[0])).status_code == 200
-    assert running.counted("codi_failed_total") == failed + 2
+    assert running.counted("codi_failed_total") == failed + 6  # with one choice all four are lost
     assert running.counted("codi_cancelled_total") == left  # nobody hung up
     assert running.counted("codi_requests_total", path="/v1/chat/completions", status="500") >= 2
 
@@ -525,7 +539,7 @@ def test_what_fails_in_the_midst_of_a_stream_is_said_in_it(
     usual, calls = reasoner.text.decode, iter(range(10**6))
 
     def decode(ids: list[int]) -> str:
-        return usual(ids) if next(calls) < 3 else str(1 / 0)
+        return usual(ids) if next(calls) < 6 else str(1 / 0)
 
     monkeypatch.setattr(reasoner.text, "decode", decode)
     response = running.post(chat(QUESTIONS[0], stream=True))

@@ -69,7 +69,7 @@ def test_openai_client_streams_the_same(running: Running, reasoner: LatentReason
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
         assert "".join(pieces) == expected.text
         assert sum(bool(piece) for piece in pieces) > 1
-        assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+        assert chunks[-1].choices[0].finish_reason == ("stop" if expected.finished else "length")
         assert last.choices == []
         assert last.usage.completion_tokens_details.reasoning_tokens == expected.thoughts
         plain = running.openai().completions.create(
@@ -438,6 +438,18 @@ def preflight(server: Running, origin: str) -> Any:
     asked = {"origin": origin, "access-control-request-method": "POST",
              "access-control-request-headers": "authorization,content-type,x-stainless-os"}  # fmt: skip
     return httpx.options(f"{server.address}/v1/chat/completions", headers=asked)
+
+
+def test_a_page_may_read_what_went_wrong_in_the_server(
+    open_to_a_page: Running, reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(reasoner.model, "think", lambda *_, **__: 1 / 0)
+        answer = open_to_a_page.post(chat(QUESTIONS[0]), origin=PAGE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    counted = {"path": "/v1/chat/completions", "status": "500"}
+    assert open_to_a_page.counted("codi_requests_total", **counted) == 1
 
 
 def test_a_page_of_an_allowed_origin_may_ask(open_to_a_page: Running, running: Running) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from codi.serving.engine import Engine, EngineBusy, EngineDown, Finished, Question
 from codi.serving.page_turn import PageTurn
+from codi.serving.thought_session import LONGEST_RATIONALE, ThoughtSession
 from running_server import KEY, QUESTIONS, chat
 from tiny_checkpoints import tiny_reasoner
 
@@ -106,6 +107,49 @@ def test_a_browser_gives_the_key_and_asks(address: str) -> None:
         browser.close()
     counted = httpx.get(f"{address}/health").json()
     assert (counted["waiting"], counted["active"]) == (0, 0)
+
+
+def test_a_turn_pauses_for_those_who_wait_and_goes_on_where_the_line_is_full() -> None:
+    engine = Engine(tiny_reasoner("codi"), max_batch=1, max_waiting=1)
+    turn, ended = PageTurn(engine), threading.Event()
+
+    def deliver(event: Any) -> None:
+        if isinstance(event, Finished):
+            ended.set()
+
+    with turn:
+        engine.submit(Question(QUESTIONS[1], max_new_tokens=4, ignore_eos=True), deliver)
+        with pytest.raises(EngineBusy):
+            engine.submit(Question(QUESTIONS[1]), print)
+        for _ in range(6):  # each lets those go on who wait, thinking and writing
+            turn.pause()
+            if ended.wait(0):
+                break
+        assert ended.is_set()
+    engine.close()
+    with pytest.raises(EngineDown), turn:
+        pass
+
+
+def test_a_question_of_the_pages_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer is what the reasoner gives; while it is written, others get theirs."""
+    monkeypatch.setattr("codi.serving.thought_session.SECONDS_HELD", 0.0)
+    reasoner = tiny_reasoner("codi")
+    engine = Engine(reasoner, max_batch=4, max_waiting=3)
+    paused: list[int] = []
+
+    class Watched(PageTurn):
+        def pause(self) -> None:
+            super().pause()
+            paused.append(1)
+
+    session = ThoughtSession(reasoner, Watched(engine))
+    expected = reasoner.answer([QUESTIONS[0]], mode="explicit", max_new_tokens=LONGEST_RATIONALE)[0]
+    asked = session.ask(QUESTIONS[0])
+    assert asked.explicit is not None
+    assert asked.explicit.answer == expected
+    assert len(paused) >= asked.explicit.answer.passes
+    engine.close()
 
 
 # --- its place in the line ----------------------------------------------------------------------------------

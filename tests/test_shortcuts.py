@@ -255,10 +255,17 @@ def test_refusals() -> None:
 
 
 def row(
-    name: str, difference: float, low: float, high: float, followed: Followed | None = None
+    name: str,
+    difference: float,
+    low: float,
+    high: float,
+    followed: Followed | None = None,
+    *,
+    p: float = 0.01,
+    changed: float | None = None,
 ) -> ShortcutRow:
-    found = Intervention(name, 0.9 + difference, (0, 1), difference, (low, high), 0.01, abs(difference))
-    return ShortcutRow(name, found, followed)
+    others = abs(difference) if changed is None else changed
+    return ShortcutRow(name, Intervention(name, 0.5, (0, 1), difference, (low, high), p, others), followed)
 
 
 def test_sentences_claim_what_the_interval_shows() -> None:
@@ -268,30 +275,85 @@ def test_sentences_claim_what_the_interval_shows() -> None:
         "the answers depend on what the thoughts hold."
     )
     (nothing,) = [s for s in said if s.startswith("Hiding the thoughts")]
-    assert "+0.0 points [+0.0, +0.0]: as far as was found, the question suffices; no verdict moved" in nothing
+    assert nothing.endswith(
+        "changes the accuracy by +0.0 points [+0.0, +0.0]: no loss was found over 500 questions; one of "
+        "up to 0.8 points is not excluded. No answer became another."
+    )
     said = verdict([row(OTHER, -0.004, -0.02, 0.012)], 450, 500)
-    assert "was not found to matter" in said[0]
-    assert "a loss of up to 2.0 points is not excluded" in said[0]
+    assert "no loss was found over 500 questions; one of up to 2.0 points is not excluded" in said[0]
     assert "depend" not in said[0]
     said = verdict([row(OTHER, 0.04, 0.02, 0.06)], 450, 500)
     assert "gains +4.0 points [+2.0, +6.0]" in said[0]
 
 
+def test_a_loss_that_was_not_found_is_no_proof_that_the_rest_suffices() -> None:
+    """A model at 13 %: hiding either leaves the accuracy where it was, and changes most answers."""
+    said = verdict(
+        [
+            row(OTHER, 0.01, -0.06, 0.08, p=0.9, changed=0.6),
+            row(CHANGED, 0.0, -0.05, 0.05, Followed(90, 0.0, (0.0, 0.04), 0.968, (0.91, 0.99)), p=1),
+            row(NO_QUESTION, 0.02, -0.07, 0.11, p=0.8, changed=0.77),
+            row(NO_THOUGHTS, 0.0, -0.01, 0.02, p=1, changed=0.03),
+        ],
+        39,
+        300,
+    )
+    assert not any("suffice" in sentence for sentence in said)
+    (question,) = [sentence for sentence in said if sentence.startswith("Hiding the question")]
+    assert "no loss was found over 300 questions; one of up to 7.0 points is not excluded." in question
+    assert question.endswith("77.0 % of all answers became others.")
+
+
+def test_answers_that_were_only_gained_are_verdicts_that_moved() -> None:
+    """[0, high] is the interval of a few answers gained and none lost."""
+    said = verdict([row(OTHER, 0.01, 0.0, 0.03, p=1)], 50, 100)[0]
+    assert "+1.0 points [+0.0, +3.0]: no loss was found over 100 questions" in said
+    assert "one of up to 3.7 points is not excluded" in said
+    assert "1.0 % of all answers became others." in said
+
+
+@pytest.mark.parametrize(("difference", "low", "high"), [(-0.04, -0.08, -0.01), (0.04, 0.01, 0.08)])
+def test_a_loss_or_gain_that_the_exact_test_doubts_is_not_decided(
+    difference: float, low: float, high: float
+) -> None:
+    """4 answers of 100 turned, all one way: the bootstrap's interval leaves 0 out, McNemar's p is 0.125."""
+    said = verdict([row(OTHER, difference, low, high, p=0.125)], 50, 100)[0]
+    assert "McNemar's exact p 0.12): not decided" in said
+    assert "depend" not in said
+    assert "explanation" not in said
+
+
+def test_without_thoughts_what_is_left_out_is_named() -> None:
+    found = verdict([row(FORCED, 0.0, 0.0, 0.0), row(DIRECT, 0.0, 0.0, 0.0)], 40, 100)
+    assert found[0] == "There are no thoughts to take away."
+    assert found[1].startswith("Asked for the answer without <bot> and <eot>")
+    assert "without its written rationale" in verdict([row(DIRECT, -0.1, -0.2, 0.0)], 40, 100)[1]
+
+
 @pytest.mark.parametrize(
     ("thoughts", "question", "meaning"),
     [
-        ((0.9, (0.85, 0.95)), (0.02, (0.0, 0.05)), "mostly read from the thoughts"),
-        ((0.02, (0.0, 0.05)), (0.9, (0.85, 0.95)), "mostly read from the question, whatever was thought"),
-        ((0.52, (0.45, 0.6)), (0.3, (0.2, 0.4)), "not decided by one of the two alone"),
+        ((0.9, (0.85, 0.95)), (0.02, (0.0, 0.05)), "most answers are those of what was thought"),
+        ((0.02, (0.0, 0.05)), (0.9, (0.85, 0.95)), "most answers are those of the question that can be seen"),
+        ((0.42, (0.35, 0.49)), (0.3, (0.2, 0.4)), "neither of the two alone decides most answers"),
+        (
+            (0.52, (0.45, 0.6)), (0.3, (0.2, 0.4)),
+            "whether one of the two alone decides most answers is not settled",
+        ),
     ],
-)
+)  # fmt: skip
 def test_whose_answer_was_given(thoughts: Any, question: Any, meaning: str) -> None:
     followed = Followed(100, *thoughts, *question)
     said = verdict([row(OTHER, -0.5, -0.6, -0.4), row(CHANGED, -0.4, -0.5, -0.3, followed)], 90, 100)
-    assert any(sentence.endswith(f"the answer is {meaning}.") for sentence in said)
+    assert any(sentence.endswith(f": {meaning}.") for sentence in said)
 
 
 def test_too_few_right_answers_say_nothing() -> None:
-    (said,) = verdict([row(OTHER, -0.01, -0.02, 0.0)], 3, 500)
-    assert "Only 3 of 500" in said
-    assert "depend" not in said
+    few = [row(OTHER, -0.01, -0.02, 0.0, changed=0.8), row(NO_QUESTION, -0.01, -0.02, -0.005, changed=0.6)]
+    for right in (3, 29):
+        first, others = verdict(few, right, 500)
+        assert f"Only {right} of 500" in first
+        assert others == (
+            "Answers that became others: 80.0 % (another problem's thoughts), 60.0 % (question hidden)."
+        )
+    assert "also reads the question" in verdict(few, 30, 500)[1]

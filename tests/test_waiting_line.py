@@ -111,49 +111,122 @@ def test_the_pace_is_that_of_whole_answers_under_load() -> None:
     assert pace.seconds_each == pytest.approx(0.1, rel=0.1)
 
 
+class Simulated:
+    """A server that answers one question after the other, and clients who come, are refused, and come again.
+
+    returns: the part of the refused that ever come again; the others are never seen any more.
+    """
+
+    def __init__(self, seconds_each: float, room: int, returns: float = 1.0) -> None:
+        self.each, self.room, self.returns = seconds_each, room, returns
+        self.rng, self.clock, self.pace = random.Random(1), Clock(), Pace()
+        self.invitations = Invitations(room, self.pace, self.clock)
+        for _ in range(64):
+            self.pace.worked(seconds_each, 1, under_load=True)
+        self.begun, self.clients = self.clock.now, 0
+        self.events: list[tuple[float, int, bool]] = []
+        self.queue: list[int] = []
+        self.told: dict[int, tuple[float, int]] = {}
+        self.waits: list[tuple[int, float]] = []
+        """What each was told when it was first refused, and the wait that followed."""
+        self.answered = 0
+        self.refused_at: list[tuple[float, int]] = []
+
+    def come(self, when: float) -> None:
+        """Somebody new, so many seconds after the beginning."""
+        self.clients += 1
+        heapq.heappush(self.events, (self.begun + when, self.clients, False))
+
+    def run(self, seconds: float, *, and_anew: bool = False) -> None:
+        """and_anew: whoever is answered asks again at once."""
+        while self.events and self.events[0][0] < self.begun + seconds:
+            self.clock.now, client, again = heapq.heappop(self.events)
+            if client == 0:
+                self._answer(and_anew)
+            elif len(self.queue) + (0 if again else self.invitations.kept_free(len(self.queue))) < self.room:
+                if again:
+                    self.invitations.came(1)
+                self.queue.append(client)
+                if len(self.queue) > 1:
+                    continue
+            else:
+                after = self.invitations.retry_after(len(self.queue), 1, again)
+                self.refused_at.append((self.clock.now - self.begun, after))
+                self.told.setdefault(client, (self.clock.now, after))
+                if again or self.rng.random() < self.returns:
+                    late = 0.02 * self.rng.random()
+                    heapq.heappush(self.events, (self.clock.now + after + late, client, True))
+                continue
+            if self.queue:
+                took = self.each * self.rng.uniform(0.8, 1.2)
+                heapq.heappush(self.events, (self.clock.now + took, 0, False))
+
+    def _answer(self, and_anew: bool) -> None:
+        client, self.answered = self.queue.pop(0), self.answered + 1
+        if client in self.told:
+            since, after = self.told.pop(client)
+            self.waits.append((after, self.clock.now - since))
+        if and_anew:
+            heapq.heappush(self.events, (self.clock.now + 0.02 * self.rng.random(), client, False))
+
+    def right(self) -> float:
+        """The part of the waits that was within a factor of 2 of what was told."""
+        return sum(after / 2 <= waited <= 2 * after for after, waited in self.waits) / len(self.waits)
+
+
 @pytest.mark.parametrize(("seconds_each", "room"), [(0.0025, 128), (0.05, 64)])
 def test_the_refused_are_told_when_they_will_be_answered(seconds_each: float, room: int) -> None:
-    """A simulated server, and ten times as many clients as may wait, each asking anew once it is answered.
+    """Ten times as many clients as may wait, each asking anew once answered: the server is never idle."""
+    server, seconds = Simulated(seconds_each, room), 60 * room * seconds_each
+    for _ in range(10 * room):
+        server.come(server.rng.random())
+    server.run(seconds, and_anew=True)
+    assert server.answered > 0.95 * seconds / seconds_each
+    assert len(server.waits) > 10 * room
+    assert server.right() > 0.9
 
-    What each was told when it was first refused is within a factor of 2 of the wait that followed, and the
-    server is never idle.
+
+@pytest.mark.parametrize("returns", [0.0, 0.3, 1.0])
+def test_who_never_comes_again_is_expected_no_longer(returns: float) -> None:
+    """A great many at once, some of whom or none come again; then newcomers, more than are answered.
+
+    Once the first invitations are over, what is told is the line as it is. A place is kept for nobody where
+    nobody waits, and the line is never kept empty for people who do not come.
     """
-    rng, clock = random.Random(1), Clock()
-    pace = Pace()
-    invitations = Invitations(room, pace, clock)
+    server = Simulated(0.05, 64, returns)
+    for _ in range(1000):
+        server.come(server.rng.random())
+    for number in range(1600):
+        server.come(60 + number / 40)  # 40 come a second, 20 are answered
+    server.run(400)
+    line = server.room * server.each
+    if not returns:
+        late = [after for when, after in server.refused_at if when > 60]
+        assert late
+        assert all(line / 2 <= after <= 2 * (line + 1) for after in late)
+        assert server.answered > 64 + 0.95 * 40 / server.each
+    else:
+        assert server.right() > (0.9 if returns == 1.0 else 0.7)
+
+
+def test_nothing_is_kept_where_nobody_waits() -> None:
+    clock, pace = Clock(), Pace()
     for _ in range(64):
-        pace.worked(seconds_each, 1, under_load=True)
-    begun, seconds = clock.now, 60 * room * seconds_each
-    events: list[tuple[float, int, bool]] = [
-        (begun + rng.random(), client, False) for client in range(10 * room)
-    ]
-    heapq.heapify(events)
-    told: dict[int, tuple[float, int]] = {}
-    waits: list[tuple[int, float]] = []
-    queue: list[int] = []
-    answered, worker = 0, -1
-    while events[0][0] < begun + seconds:
-        clock.now, client, again = heapq.heappop(events)
-        if client == worker:
-            client, answered = queue.pop(0), answered + 1
-            if client in told:
-                since, after = told.pop(client)
-                waits.append((after, clock.now - since))
-            heapq.heappush(events, (clock.now + 0.02 * rng.random(), client, False))
-        elif len(queue) + (0 if again else invitations.kept_free()) < room:
-            queue.append(client)
-            if len(queue) > 1:
-                continue
-        else:
-            after = invitations.retry_after(len(queue), 1, again)
-            told.setdefault(client, (clock.now, after))
-            heapq.heappush(events, (clock.now + after + 0.02 * rng.random(), client, True))
-            continue
-        if queue:
-            heapq.heappush(events, (clock.now + seconds_each * rng.uniform(0.8, 1.2), worker, False))
-    assert answered > 0.95 * seconds / seconds_each
-    assert len(waits) > 10 * room
-    assert sum(after / 2 <= waited <= 2 * after for after, waited in waits) > 0.9 * len(waits)
+        pace.worked(0.5, 1, under_load=True)
+    invitations = Invitations(8, pace, clock)
+    for _ in range(60):
+        invitations.retry_after(8, 1)
+    clock.now += 3
+    assert invitations.kept_free(8) > 0
+    assert invitations.kept_free(0) == 0
+    clock.now += 100  # nobody has come
+    assert invitations.kept_free(8) == 0
+    assert invitations.retry_after(8, 1) <= 8  # 4 seconds for those who wait
+    for _ in range(300):  # and now they do come: they are believed again
+        invitations.retry_after(8, 1)
+        invitations.came(1)
+    told = [invitations.retry_after(8, 1) for _ in range(60)]
+    assert max(told) > 25
 
 
 def test_who_asks_again_and_again_is_not_told_ever_more() -> None:

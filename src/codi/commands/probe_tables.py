@@ -83,7 +83,8 @@ def _print_table3(table: Table3, whole: Table3) -> None:
         [
             (
                 str(row.results), str(row.n), _percent(row.share), _between(row.ci95),
-                _percent(also.share), _percent(row.top_1), _percent(row.by_chance),
+                _percent(also.share), _percent(row.top_1),
+                "-" if row.by_chance is None else _percent(row.by_chance),
             )
             for row, also in zip(table.rows, whole.rows, strict=True)
         ],
@@ -128,17 +129,21 @@ def _shortcut(row: ShortcutRow) -> tuple[str, ...]:
 def _print_patching(tables: Sequence[PatchTable]) -> None:
     print_table(
         f"Patching ({tables[0].what}): answers that followed the other problem's value, best",
-        ("steps", "problems", "of step", "thought", "followed %", "95 % interval", "same value kept %"),
-        [
-            (
-                str(table.steps), str(table.problems), str(best.step), f"z{best.latent}",
-                _percent(best.followed), _between(best.ci95),
-                "-" if best.kept is None else _percent(best.kept),
-            )
-            for table in tables
-            for best in [table.best()]
-        ],
+        ("steps", "problems", "of step", "thought", "followed %", "95 % interval", "pairs",
+         "same value kept %", "pairs"),
+        [_patched(table) for table in tables],
         numbers=True,
+    )  # fmt: skip
+
+
+def _patched(table: PatchTable) -> tuple[str, ...]:
+    """The best place; where no answer followed anywhere there is none."""
+    best = table.best()
+    place = (str(best.step), f"z{best.latent}") if best.followed else ("-", "-")
+    kept = "-" if best.kept is None or not best.followed else _percent(best.kept)
+    return (
+        str(table.steps), str(table.problems), *place, _percent(best.followed), _between(best.ci95),
+        str(best.n), kept, "-" if kept == "-" else str(best.n_same),
     )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def publish(
     """Write a folder that others can load with or without this package, and push it with --to."""
     check_output(output, overwrite)
     _keep_apart(checkpoint, output)
+    if to is not None:
+        _check_hub_id(to)
 
     from codi.modeling.checkpoint import locate
     from codi.publishing.published_folder import write_folder
@@ -75,3 +77,14 @@ def publish(
 def _keep_apart(checkpoint: str, output: Path) -> None:
     if Path(checkpoint).resolve() == output.resolve():
         raise UsageError(f"--output '{output}' is the checkpoint itself. Choose another folder.")
+
+
+def _check_hub_id(name: str) -> None:
+    """Raise UsageError for what the hub takes for no name, before anything is written."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(f"--to '{name}' is no ORG/NAME of the hub: {str(error).splitlines()[0]}") from error

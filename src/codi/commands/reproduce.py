@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codi.commands.console import print_table
+from codi.commands.console import note, print_table
 from codi.errors import CodiError, UsageError
+from codi.reproduce.scales import SCALES
 
 if TYPE_CHECKING:
     from codi.reproduce.plans import Plan
@@ -20,7 +21,7 @@ def reproduce(
         list[str] | None, typer.Argument(metavar="TABLE ...", help="Names of tables, or all.")
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="small (generated problems, CPU) or paper (hub data).")
+        str, typer.Option(help="; ".join(f"{one.name}: {one.about}" for one in SCALES.values()))
     ] = "small",
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; repeatable.")] = None,
     results: Annotated[Path, typer.Option(help="Folder of configurations and results.")] = Path("results"),
@@ -42,11 +43,15 @@ def reproduce(
         return
     if not tables:
         raise UsageError(f"Name a table, or all: {', '.join(TABLES)}.")
-    from codi.reproduce.plans import plan, tables_named
+    from codi.reproduce.plans import plan, tuning_warning
     from codi.reproduce.sweep import measure_latency_of, run_sweep
+    from codi.reproduce.table_names import tables_named
 
     chosen = tables_named(tables)
     plans = plan(tables, scale, results, runs, seeds=seeds, steps=steps, questions=questions)
+    warning = tuning_warning(plans)
+    if warning:
+        note(f"warning: {warning}")
     if dry_run:
         _print_plans(plans, scale)
         return
@@ -75,13 +80,14 @@ def reproduce(
 
 
 def _print_plans(plans: list[Plan], scale: str) -> None:
-    from codi.reproduce.estimate import estimate
+    from codi.reproduce.estimate import estimate, seconds_per_step
     from codi.reproduce.sweep import read_result
 
     rows, minutes, unknown = [], 0.0, 0
-    for one in plans:
-        result, why = read_result(one)
-        cost = estimate(one, plans)
+    found = [read_result(one) for one in plans]
+    taken = seconds_per_step(result for result, _ in found if result is not None)
+    for one, (result, why) in zip(plans, found, strict=True):
+        cost = estimate(one, taken)
         rows.append((one.name, "finished" if result else why, cost.time, cost.memory))
         if result is None:
             minutes, unknown = minutes + (cost.minutes or 0.0), unknown + (cost.minutes is None)

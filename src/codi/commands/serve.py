@@ -57,6 +57,10 @@ def serve(
     idle_timeout: Annotated[
         int, typer.Option(help="Seconds for which a connection may stay open between requests.", min=1)
     ] = 5,
+    leave_timeout: Annotated[
+        float, typer.Option(help="Seconds in which what was taken must be answered and read when the server "
+                                 "stops.", min=0)
+    ] = 120,
     device: options.Device = None,
     base: options.Base = None,
     ray: Annotated[
@@ -97,14 +101,14 @@ def serve(
         settings = ReplicaSettings(
             resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
             max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
-            idle_timeout,
+            idle_timeout, leave_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return
 
     from codi.serving.api import build_app
     from codi.serving.engine import Engine
-    from codi.serving.server import SECONDS_FOR_TABS, add_page, address, take_port
+    from codi.serving.server import add_page, address, take_port
     from codi.serving.server import serve as run
 
     with closing(take_port(host, port)) as taken:
@@ -125,8 +129,8 @@ def serve(
         note(f"'{shown}' is served at {address(taken)}v1 (Ctrl-C stops; what runs is finished).")
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error
             run(
-                app, taken, seconds_to_leave=SECONDS_FOR_TABS if ui else None,
-                seconds_to_send=read_timeout, seconds_idle=idle_timeout,
+                app, taken, seconds_to_leave=leave_timeout, seconds_to_send=read_timeout,
+                seconds_idle=idle_timeout,
             )  # fmt: skip
         note("stopped.")
 

@@ -31,7 +31,8 @@ def ui(
         )
     from fastapi import FastAPI
 
-    from codi.serving.server import SECONDS_FOR_TABS, add_page, address, serve, take_port
+    from codi.serving.leaving import SECONDS_FOR_TABS
+    from codi.serving.server import add_page, address, serve, take_port
     from codi.serving.thought_session import ThoughtSession
 
     with closing(take_port(host, port)) as taken:

@@ -63,17 +63,22 @@ def all_equations(example: Example) -> list[Equation]:
     return [equation for step in example.steps for equation in equations(step)]
 
 
-def intermediate(example: Example) -> list[Equation]:
-    """The equations before the one whose result is the answer.
+def intermediate(example: Example) -> list[Equation] | None:
+    """The equations before the one whose result is the answer, which is the last of all.
 
-    That is the last of the last step; where the last step has none ("So she has 24 left."), the last one of
-    all, if its result is the answer. Raises UnreadableEquation as `equations` does.
+    Where no result is the answer and the last step has no equation ("Then it is three times that."), all come
+    before it. None where the last equation gives another number than the answer: a step that was left out, a
+    rounding, other units, a check at the end; which results come before the answer is not known then.
+    Raises UnreadableEquation as `equations` does.
     """
     found = all_equations(example)
-    if found and not equations(example.steps[-1]):
-        answer = number_of(example.answer)
-        return found[:-1] if answer in (found[-1].result, number_of(found[-1].said)) else found
-    return found[:-1]
+    answer = number_of(example.answer)
+    is_answer = [
+        answer is not None and answer in (equation.result, number_of(equation.said)) for equation in found
+    ]
+    if not found or is_answer[-1]:
+        return found[:-1]
+    return None if any(is_answer) or equations(example.steps[-1]) else found
 
 
 def number_of(text: str) -> Fraction | None:

@@ -43,6 +43,7 @@ class LatentReasoner:
     def __init__(self, model: ThoughtModel, method: Method, tokenizer: Any, text_format: TextFormat) -> None:
         self.model, self.method, self.tokenizer, self.text_format = model, method, tokenizer, text_format
         self.text = TextEncoder(tokenizer, text_format)
+        self._warned_of: list[str] = []
         if len(tokenizer) > model.bot_id:
             raise CheckpointError(
                 f"The tokenizer has {len(tokenizer)} tokens but the base's embedding has {model.bot_id} "
@@ -269,7 +270,8 @@ class LatentReasoner:
     def _warn_of_unknown_words(self, questions: Sequence[str], encoded: list[list[int]]) -> None:
         unknown = self.text.unknown_id
         lost = [question for question, ids in zip(questions, encoded, strict=True) if unknown in ids]
-        if unknown is not None and lost:
+        if unknown is not None and lost and lost != self._warned_of:  # asked again, to time it, it is known
+            self._warned_of = lost
             logging.getLogger("codi").warning(
                 "%d of %d questions have words or numbers that this model's tokenizer does not know, so it "
                 "cannot tell them apart; the first: %s", len(lost), len(questions), lost[0],

@@ -5,7 +5,8 @@
 Each operand of a later step is a number of the question or the result of an earlier step, and two of them may
 be equal: `6+6` above could be twice the result, or the result and a 6 that the question names. The readings
 that leave the fewest results and then the fewest of the question's numbers unused are taken; where those do
-not agree on the answer there is no counterfactual.
+not agree on the answer there is no counterfactual. Nor is there one where the last result is not the answer:
+what follows from another value would be the chain's number, not the answer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from codi.data.equations import (
     numbers_in,
 )
 from codi.data.example import Example
-from codi.interpretability.usable_rows import NO_EQUATION, NO_STEPS, UNREADABLE
+from codi.interpretability.usable_rows import NO_EQUATION, NO_STEPS, NOT_THE_ANSWER, UNREADABLE
 
 INEXACT = "a step whose expression cannot be read or does not give its result"
 OPEN_END = "the last step has no equation, and no result is the answer"
@@ -90,8 +91,8 @@ def chain_or_reason(example: Example) -> tuple[Chain | None, str | None]:
         return None, NO_EQUATION
     if not all(equation.exact for equation in found):
         return None, INEXACT
-    if not equations(example.steps[-1]) and found[-1].result != number_of(example.answer):
-        return None, OPEN_END
+    if found[-1].result != number_of(example.answer):  # what is computed anew would be another number
+        return None, NOT_THE_ANSWER if equations(example.steps[-1]) else OPEN_END
     return Chain(found, tuple(_readings(found, numbers_in(example.question)))), None
 
 

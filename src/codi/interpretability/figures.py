@@ -188,9 +188,13 @@ def patch_grids(tables: Sequence[PatchTable]) -> Figure:
                 fontsize=8, color="white" if cell.followed > 0.6 else "black",
             )  # fmt: skip
         axis.set_xticks(range(latents), [f"z{i + 1}" for i in range(latents)], fontsize=8)
-        axis.set_yticks(range(height), [f"s{i + 1}" for i in range(height)], fontsize=8)
+        pairs = {cell.step: cell.n for cell in table.cells}
+        axis.set_yticks(
+            range(height), [f"s{i} (n={pairs[i]})" if i in pairs else f"s{i}" for i in range(1, height + 1)],
+            fontsize=8,
+        )  # fmt: skip
         axis.set_title(f"{table.steps} steps ({table.problems} problems)", fontsize=9)
-    figure.suptitle("answers that followed another problem's value, in %", fontsize=10)
+    figure.suptitle("answers that followed another problem's value, in % of n pairs", fontsize=10)
     return figure
 
 
@@ -229,21 +233,22 @@ def probe_grid(probes: Sequence[ProbeResult]) -> Figure:
         grid = [[float("nan")] * thoughts for _ in range(layers)]
         for probe in probes:
             if probe.step == step:
-                grid[probe.layer][probe.thought - 1] = probe.accuracy - probe.control_accuracy
-        image = axis.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=1, origin="lower")
+                grid[probe.layer][probe.thought - 1] = 100 * (probe.accuracy - probe.control_accuracy)
+        image = axis.imshow(grid, aspect="auto", cmap="Blues", vmin=0, vmax=100, origin="lower")
         for layer, row in enumerate(grid):
             for place, gain in enumerate(row):
                 axis.text(
-                    place, layer, f"{100 * gain:.0f}", ha="center", va="center", fontsize=7,
-                    color="white" if gain > 0.6 else "black",
+                    place, layer, f"{gain:.0f}", ha="center", va="center", fontsize=7,
+                    color="white" if gain > 60 else "black",
                 )  # fmt: skip
         axis.set_xticks(range(thoughts), [f"z{i + 1}" for i in range(thoughts)], fontsize=8)
-        axis.set_title(f"result of step {step}", fontsize=9)
+        held_out = next(probe.n_test for probe in probes if probe.step == step)
+        axis.set_title(f"result of step {step} (n={held_out})", fontsize=9)
     axes[0][0].set_yticks(range(layers), ["emb.", *map(str, range(1, layers))], fontsize=8)
     axes[0][0].set_ylabel("layer")
-    figure.suptitle("linear probes: accuracy above the control's, in points", fontsize=10)
+    figure.suptitle("linear probes: accuracy on n problems above the control's, in points", fontsize=10)
     if image is not None:
-        figure.colorbar(image, ax=list(axes[0]), pad=0.01)
+        figure.colorbar(image, ax=list(axes[0]), label="points", pad=0.01)
     return figure
 
 

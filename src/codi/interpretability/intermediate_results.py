@@ -5,14 +5,17 @@ The matching rule, written down because the paper leaves it open:
     1  Only correctly answered problems count.
     2  The intermediate results are the results of all equations but the last, whose result is the answer. A
        step may be an annotation, a sentence with one or several, or a sentence that says `48/2 = 24` itself
-       (see `codi.data.equations`); a step without an equation says no result.
+       (see `codi.data.equations`); a step without an equation says no result. Where the last step's result
+       is another number than the answer, nobody knows which results are intermediate: see rule 5.
     3  A problem matches when each of them equals, as a number, one of the top-5 decoded tokens of one of its
        thoughts: any thought, in any order, the same token for two equal results.
     4  The paper reads one token; `whole_numbers` reads a number to its end (see `decoded_thoughts`).
-    5  Problems without an intermediate result are in no row; they are counted with the reason.
+    5  Problems without an intermediate result, or whose are not known, are in no row; they are counted with
+       the reason.
 
 Six thoughts with five tokens each say up to thirty things, so some results are met by luck. `by_chance` is
-how often a problem matches the thoughts of *another* problem with as many results: the figure to beat.
+how often a problem matches the thoughts of *another* problem with as many results: the figure to beat. A row
+of one problem has no other, and no such figure.
 """
 
 from __future__ import annotations
@@ -49,8 +52,8 @@ class MatchRow:
     """Problems with one number of intermediate results.
 
     results: that number; n: correctly answered problems; matched: those whose results all appear; share and
-    ci95: of n (Wilson); by_chance: share against another problem's thoughts; top_1: share when only each
-    thought's first token counts.
+    ci95: of n (Wilson); by_chance: share against another problem's thoughts, None where n is 1; top_1: share
+    when only each thought's first token counts.
     """
 
     results: int
@@ -58,7 +61,7 @@ class MatchRow:
     matched: int
     share: float
     ci95: tuple[float, float]
-    by_chance: float
+    by_chance: float | None
     top_1: float
 
 
@@ -159,10 +162,10 @@ def table3(
 def _row(count: int, pairs: list[tuple[list[str], Decoded]], seed: int) -> MatchRow:
     matched = sum(matches(wanted, decoded) for wanted, decoded in pairs)
     first = sum(matches(wanted, [tokens[:1] for tokens in decoded]) for wanted, decoded in pairs)
-    shift = random.Random(seed).randrange(1, len(pairs)) if len(pairs) > 1 else 0
-    others = [pairs[(place + shift) % len(pairs)][1] for place in range(len(pairs))]
-    lucky = sum(matches(wanted, other) for (wanted, _), other in zip(pairs, others, strict=True))
     n = len(pairs)
-    return MatchRow(
-        count, n, matched, matched / n, accuracy_interval(matched, n), lucky / n, first / n
-    )  # fmt: skip
+    by_chance: float | None = None
+    if n > 1:
+        shift = random.Random(seed).randrange(1, n)
+        others = [pairs[(place + shift) % n][1] for place in range(n)]
+        by_chance = sum(matches(wanted, other) for (wanted, _), other in zip(pairs, others, strict=True)) / n
+    return MatchRow(count, n, matched, matched / n, accuracy_interval(matched, n), by_chance, first / n)

@@ -87,7 +87,7 @@ class PatchTable:
     cells: list[PatchCell]
 
     def best(self) -> PatchCell:
-        """The cell whose answers followed most."""
+        """The cell whose answers followed most: the first of all where none followed, which is no place."""
         return max(self.cells, key=lambda cell: cell.followed)
 
     def as_dict(self) -> dict[str, Any]:

@@ -91,14 +91,14 @@ def refuse_without_thoughts(reasoner: LatentReasoner, latents: int | None = None
             "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`), "
             "and what of `codi probe --benchmark ... --part shortcuts` applies to it."
         )
-    if latents is None:
-        latents = reasoner.method.thought_positions() - 2
-    if latents < 1:
+    number = reasoner.method.thought_positions() - 2 if latents is None else latents
+    if number < 0:
+        raise UsageError(f"{number} latents were asked for; the number must be 0 or more.")
+    if number == 0:
         raise UsageError(
-            f"{latents} latents were asked for; the number must be 0 or more."
-            if latents < 0
-            else "This model thinks 0 latents, so there is nothing to look at. (`codi probe --benchmark ... "
-            "--part shortcuts` compares 0 latents with more.)"
+            ("This model thinks 0 latents" if latents is None else "0 latents were asked for")
+            + ", so there is nothing to look at. (`codi probe --benchmark ... --part shortcuts` compares 0 "
+            "latents with more.)"
         )
 
 

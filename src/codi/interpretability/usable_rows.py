@@ -19,6 +19,7 @@ NO_STEPS = "no steps"
 NO_EQUATION = "no step says `... = number`"
 UNREADABLE = "an annotation <<...>> without a number as its result"
 NO_INTERMEDIATE = "no intermediate result: one equation gives the answer"
+NOT_THE_ANSWER = "the last equation's result is not the answer"
 TOO_LONG = "too long for the model"
 NO_QUESTION = "no question"
 
@@ -34,6 +35,8 @@ def intermediate_or_reason(example: Example) -> tuple[list[Equation], str | None
         found, all_of_them = intermediate(example), all_equations(example)
     except UnreadableEquation:
         return [], UNREADABLE
+    if found is None:
+        return [], NOT_THE_ANSWER
     if found:
         return found, None
     return [], NO_INTERMEDIATE if all_of_them else NO_EQUATION

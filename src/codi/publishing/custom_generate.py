@@ -17,6 +17,8 @@ num_return_sequences, return_dict_in_generate. Whatever else would change the an
 from __future__ import annotations
 
 import json
+import math
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from transformers.utils.hub import cached_file
 
 DEFAULT_TOKENS = 256
 """Most tokens of an answer, where nobody says."""
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy, as in the package: logits divided by them overflow."""
 # Options of transformers' generate that ask for nothing with these values, beside None.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,), "num_beam_groups": (1,), "early_stopping": (False,), "length_penalty": (1,),
@@ -54,25 +58,27 @@ _WITHOUT_EFFECT = (
 
 @torch.no_grad()
 def generate(
-    model: Any,
     inputs: Tensor | None = None,
+    generation_config: Any = None,
+    *,
+    model: Any,
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
-    generation_config: Any = None,
     latents: int | None = None,
     **options: Any,
 ) -> Tensor | GenerateDecoderOnlyOutput:
-    """input_ids, attention_mask: [b, t]. Returns [b * n, t + m]: the questions, then prompt and answers.
+    """inputs (or input_ids), attention_mask: [b, t]. Returns [b * n, t + m]: questions, prompt, answers.
 
     latents: another number of thoughts than trained. max_new_tokens counts the answer's own tokens,
     max_length all that is returned. Greedy unless do_sample; then n = num_return_sequences rows a question.
-    Rows that have ended are filled with padding. Raises ValueError about what cannot be done, by name.
+    Rows that have ended are filled with padding. Without attention_mask the padding at a row's ends is told
+    by its id. Raises ValueError about what cannot be done, by name.
     """
     settings, tokens, projection = _thoughts_of(model)
     ids = input_ids if input_ids is not None else inputs
     wanted = _wanted(generation_config, options, settings)
-    ids, mask = _questions(ids, attention_mask, model)
-    steps = settings["latents"] if latents is None else latents
+    ids, mask = _questions(ids, attention_mask, model, settings["pad_id"])
+    steps = _whole("latents", settings["latents"] if latents is None else latents, 0)
     most = _room(ids, mask, steps, wanted, settings)
     ids, mask = (part.repeat_interleave(wanted.answers, 0) for part in (ids, mask))
     question, mask = _left_padded(ids, mask, settings["pad_id"])
@@ -131,9 +137,12 @@ class _Wanted:
 
     def choose(self, logits: Tensor) -> Tensor:
         """logits: [b, vocabulary]. Returns [b] ids, drawn from torch's own random numbers where sampled."""
-        if self.temperature == 0:
-            return logits.argmax(-1)
-        logits = logits / self.temperature
+        best, likeliest = logits.max(-1)
+        if not best.isfinite().all():
+            raise ValueError("The model's numbers are not finite, so no token can be chosen.")
+        if self.temperature < GREEDY_BELOW:
+            return likeliest
+        logits = (logits - best[:, None]) / self.temperature
         if self.top_k:
             least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -149,11 +158,15 @@ def _wanted(config: Any, options: dict[str, Any], settings: dict[str, Any]) -> _
     """The options of a call over those of its generation_config. Raises ValueError for what cannot be had."""
     given = {} if config is None else {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
     asked = {name: value for name, value in (given | options).items() if value is not None}
-    sampled = bool(asked.pop("do_sample", False))
-    temperature, top_k, top_p = asked.pop("temperature", 1.0), asked.pop("top_k", 0), asked.pop("top_p", 1.0)
-    answers = asked.pop("num_return_sequences", 1)
-    lengths = {name: asked.pop(name, None) for name in ("max_new_tokens", "max_length")}
-    as_dict = bool(asked.pop("return_dict_in_generate", False))
+    sampled = _yes_or_no("do_sample", asked.pop("do_sample", False))
+    as_dict = _yes_or_no("return_dict_in_generate", asked.pop("return_dict_in_generate", False))
+    temperature = _number("temperature", asked.pop("temperature", 1.0))
+    top_k, top_p = _whole("top_k", asked.pop("top_k", 0), 0), _number("top_p", asked.pop("top_p", 1.0))
+    answers = _whole("num_return_sequences", asked.pop("num_return_sequences", 1), 1)
+    lengths = {
+        name: _whole(name, asked.pop(name), 1) if name in asked else None
+        for name in ("max_new_tokens", "max_length")
+    }
     ends = asked.pop("eos_token_id", settings["eos_id"])
     if settings["eos_id"] not in (ends if isinstance(ends, list | tuple) else [ends]):
         raise ValueError(f"eos_token_id is {ends}; this model's answers end with {settings['eos_id']}.")
@@ -165,18 +178,15 @@ def _wanted(config: Any, options: dict[str, Any], settings: dict[str, Any]) -> _
             "latents, max_new_tokens, max_length, do_sample (with temperature, top_k, top_p), "
             "num_return_sequences and return_dict_in_generate."
         )
-    for name, value in lengths.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more.")
-    if answers < 1 or (answers > 1 and not sampled):
+    if answers > 1 and not sampled:
         raise ValueError(
             f"num_return_sequences is {answers}; a greedy answer is always the same: give do_sample=True, "
             "or leave it out."
         )
-    if sampled and not (temperature > 0 and 0 < top_p <= 1 and top_k >= 0):
+    if sampled and not (0 < temperature < math.inf and 0 < top_p <= 1):
         raise ValueError(
-            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: they must be above 0, 0 or more, and "
-            "above 0 up to 1. For a greedy answer give do_sample=False."
+            f"temperature={temperature}, top_p={top_p}: they must be above 0 and finite, and above 0 up to "
+            "1. For a greedy answer give do_sample=False."
         )
     if not sampled:
         temperature = 0.0
@@ -185,32 +195,70 @@ def _wanted(config: Any, options: dict[str, Any], settings: dict[str, Any]) -> _
     )
 
 
+def _whole(name: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of {least} or more.")
+    return number
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name} is {value!r}; it must be a number.")
+    return float(value)
+
+
+def _yes_or_no(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False.")
+    return value
+
+
 def _same(value: Any, neutral: Any) -> bool:
     if isinstance(neutral, list):
         return hasattr(value, "__len__") and len(value) == 0
     return isinstance(value, int | float) and bool(value == neutral)
 
 
-def _questions(ids: Tensor | None, mask: Tensor | None, model: Any) -> tuple[Tensor, Tensor]:
+def _questions(ids: Any, mask: Any, model: Any, pad_id: int) -> tuple[Tensor, Tensor]:
     """The questions and their mask, checked. Raises ValueError."""
-    if ids is None or ids.dim() != 2 or ids.numel() == 0:
-        raise ValueError("generate needs input_ids [b, t]: the questions, tokenized, a token or more each.")
-    mask = torch.ones_like(ids) if mask is None else mask.to(ids.dtype)
-    if mask.shape != ids.shape:
-        raise ValueError(f"attention_mask is {list(mask.shape)}, but input_ids is {list(ids.shape)}.")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.numel() == 0 or ids.is_floating_point():
+        raise ValueError(
+            "generate needs input_ids [b, t], a tensor of ids: the questions, tokenized, a token or more "
+            "each."
+        )
+    if mask is None:
+        mask = _mask_by_padding(ids, pad_id, getattr(model.config, "bos_token_id", None))
+    if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+        found = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"attention_mask is {found}, but input_ids is {list(ids.shape)}.")
+    mask = mask.to(ids.dtype)
     if not mask.any(1).all():
         row = int((~mask.any(1)).nonzero()[0])
-        raise ValueError(f"Question {row + 1} is empty: its attention_mask is 0 throughout.")
+        raise ValueError(f"Question {row + 1} is empty: all of it is padding, by its attention_mask.")
     rows = model.get_input_embeddings().weight.shape[0]
     if int(ids.min()) < 0 or int(ids.max()) >= rows:
         raise ValueError(f"input_ids has {int(ids.max())} or below 0, but the model knows 0 to {rows - 1}.")
     return ids, mask
 
 
+def _mask_by_padding(ids: Tensor, pad_id: int, bos_id: int | None) -> Tensor:
+    """0 for the padding at either end of each row. Raises ValueError where it could be the question's own."""
+    word = (ids != pad_id).to(ids.dtype)
+    from_left, from_right = word.cummax(1).values, word.flip(1).cummax(1).values.flip(1)
+    if pad_id == bos_id and not from_left.all():
+        raise ValueError(
+            f"input_ids has rows that begin with {pad_id}, which is padding or the beginning of a text. Give "
+            "attention_mask, as the tokenizer returns it, to say which."
+        )
+    return from_left * from_right
+
+
 def _room(ids: Tensor, mask: Tensor, latents: int, wanted: _Wanted, settings: dict[str, Any]) -> int:
     """Most tokens that may be written. Raises ValueError where a question leaves no room to answer."""
-    if not isinstance(latents, int) or latents < 0:
-        raise ValueError(f"latents is {latents!r}; it must be a whole number of 0 or more.")
     prompt, longest = len(settings["prompt_ids"]), settings["longest"]
     for row, length in enumerate(mask.sum(1).tolist()):
         needed = length + latents + 2 + prompt + settings["room_to_answer"]

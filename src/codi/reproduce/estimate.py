@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from codi.reproduce.plans import Plan
-from codi.reproduce.sweep import read_result
 
 PAPER_HOURS = {"gpt2-gsm8k-aug": (36.0, 40.0), "llama1b-gsm8k-aug": (48.0, 10.0)}
 """Hours and epochs of CODI's runs on one A100 80 GB (paper, Appendix A)."""
@@ -26,10 +26,22 @@ class Estimate:
     memory: str
 
 
-def estimate(one: Plan, plans: Sequence[Plan]) -> Estimate:
-    """Time and memory of a run."""
-    if one.scale == "small":
-        seconds = _seconds_per_step(one, plans)
+def seconds_per_step(results: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
+    """What a step took in each finished run, by method."""
+    taken: dict[str, list[float]] = {}
+    for result in results:
+        if result["steps"]:
+            seconds = result["train_seconds"] / result["steps"]
+            taken.setdefault(result["configuration"]["method"]["name"], []).append(seconds)
+    return taken
+
+
+def estimate(one: Plan, taken: Mapping[str, list[float]]) -> Estimate:
+    """Time and memory of a run. taken: what steps took; where none is of its method, all count."""
+    if one.generated:
+        method = one.configuration().method["name"]
+        known = taken.get(method) or [seconds for others in taken.values() for seconds in others]
+        seconds = statistics.median(known) if known else None
         steps = int(one.configuration().training["max_steps"])
         minutes = None if seconds is None else steps * seconds / 60
         shown = "unknown until one like it is finished" if minutes is None else f"{minutes:.1f} min"
@@ -44,15 +56,3 @@ def estimate(one: Plan, plans: Sequence[Plan]) -> Estimate:
         return Estimate(None, "unknown: the paper gives none", memory)
     planned = hours * float(config.training["num_train_epochs"]) / epochs
     return Estimate(60 * planned, f"{planned:.0f} h on an A100 (paper)", memory)
-
-
-def _seconds_per_step(one: Plan, plans: Sequence[Plan]) -> float | None:
-    """Median over finished runs of the same method, else of any."""
-    own, others = list[float](), list[float]()
-    for other in plans:
-        result, _ = read_result(other)
-        if result is not None and result["steps"]:
-            taken = result["train_seconds"] / result["steps"]
-            same = result["configuration"]["method"]["name"] == one.configuration().method["name"]
-            (own if same else others).append(taken)
-    return statistics.median(own or others) if own or others else None

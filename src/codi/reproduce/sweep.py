@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from codi.errors import UsageError
-from codi.methods.method import build_method
-from codi.reproduce.plans import Plan, comparable, digest, stands_on, without_none
+from codi.reproduce.plans import Plan, stands_on
+from codi.reproduce.same_settings import beyond_defaults, comparable, digest, same_basis, same_settings
 from codi.reproduce.tables import VARIANTS
 from codi.storage import write_whole
 from codi.training.recipes import RunConfig
@@ -45,9 +45,11 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
         return None, f"'{file}' is corrupted"
     if checksum != digest(found):
         return None, f"'{file}' is corrupted"
-    if without_none(found["configuration"]) != without_none(comparable(one.configuration().as_dict())):
+    if found["scale"] != one.scale:
+        return None, f"'{file}' is of the {found['scale']} scale"
+    if not same_settings(found["configuration"], comparable(one.configuration().as_dict())):
         return None, f"'{file}' was made with other settings"
-    if found.get("stands_on", {}) != stands_on(one):
+    if not same_basis(found.get("stands_on", {}), stands_on(one)):
         return None, f"'{file}' stands on a run with other settings"
     result: dict[str, Any] = found
     return result, ""
@@ -88,10 +90,8 @@ def take_over(one: Plan, twin: Plan) -> bool:
 
 
 def _meant(one: Plan) -> dict[str, Any]:
-    """A run's settings, the method's defaults written out: `beta: 1` and no beta are the same run."""
-    config = one.configuration()
-    method = {"name": config.method["name"]} | asdict(build_method(config.method))
-    return comparable(config.as_dict() | {"method": method})
+    """A run's settings without defaults: `beta: 1` and no beta are the same run."""
+    return beyond_defaults(comparable(one.configuration().as_dict()))
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -190,10 +190,10 @@ def _begun_otherwise(one: Plan, config: RunConfig, basis: Path) -> bool:
     basis: file that says what it stands on.
     """
     begun = yaml.safe_load((one.checkpoint / "run.yaml").read_text(encoding="utf-8"))
-    if comparable(begun) != comparable(config.as_dict()):
+    if not same_settings(comparable(begun), comparable(config.as_dict())):
         return True
     return one.needs != () and not (
-        basis.exists() and json.loads(basis.read_text(encoding="utf-8")) == stands_on(one)
+        basis.exists() and same_basis(json.loads(basis.read_text(encoding="utf-8")), stands_on(one))
     )
 
 
@@ -209,7 +209,7 @@ def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[
     costs: dict[str, Any] = {}
     for name in one.sets:
         report(steps, steps, f"asking {name}")
-        if one.scale == "small":
+        if one.generated:
             examples, _, benchmark = load_benchmark(name, count=one.questions)
         else:
             examples, _, benchmark = load_benchmark(name, limit=one.questions)
@@ -223,7 +223,7 @@ def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[
         }
         if name == one.sets[0]:
             costs = {"thought_tokens": result.thought_tokens, "sequential_passes": result.sequential_passes}
-        if one.variant.sampled and one.scale == "paper":
+        if one.variant.sampled and not one.generated:
             accuracies = [
                 evaluate(
                     reasoner, examples, scorer=benchmark.scorer, latency_questions=0,
@@ -252,7 +252,7 @@ def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> Non
             say(f"{one.name}: no latency, because its checkpoint '{one.checkpoint}' is gone.")
             continue
         say(f"{one.name}: measuring latency at batch 1 ...")
-        examples, _, _ = load_benchmark(one.sets[0], count=100 if one.scale == "small" else None)
+        examples, _, _ = load_benchmark(one.sets[0], count=100 if one.generated else None)
         texts = [format_question(example.question) for example in examples[:100]]
         result["latency_ms"] = latency_summary(
             measure_latency(LatentReasoner.from_pretrained(one.checkpoint), texts)

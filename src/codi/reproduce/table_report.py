@@ -8,8 +8,9 @@ from typing import Any
 
 from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, mean_std, paired_difference
 from codi.reproduce.plans import Plan
+from codi.reproduce.scales import PAPER_SETS, SCALES
 from codi.reproduce.sweep import read_result
-from codi.reproduce.tables import PAPER_SETS, SMALL_SETS, VARIANTS, Claim, Table
+from codi.reproduce.tables import VARIANTS, Claim, Table
 
 Results = dict[str, dict[int, dict[str, Any]]]
 """Finished results by variant and seed."""
@@ -46,7 +47,10 @@ class Direction:
 
 
 def collect(plans: Sequence[Plan]) -> Results:
-    """The finished results among the plans."""
+    """The finished results among the plans. Raises ValueError where these are of more than one scale."""
+    scales = sorted({one.scale for one in plans})
+    if len(scales) > 1:
+        raise ValueError(f"Runs of several scales stand in no table together: {', '.join(scales)}.")
     found: Results = {}
     for one in plans:
         result, _ = read_result(one)
@@ -57,7 +61,7 @@ def collect(plans: Sequence[Plan]) -> Results:
 
 def sets_of(table: Table, scale: str) -> tuple[str, ...]:
     """The sets that the table has columns for."""
-    return (SMALL_SETS if scale == "small" else PAPER_SETS)[: table.sets]
+    return SCALES[scale].sets[: table.sets]
 
 
 def accuracies(table: Table, results: Results, variant: str, name: str) -> list[float]:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SMALL_SETS = ("in_domain", "reworded", "larger_numbers", "longer_chains")
-PAPER_SETS = ("gsm8k", "svamp", "gsm-hard", "multiarith")
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,6 +46,7 @@ class Table:
     """One table or figure. rows: variant -> the paper's figures in % by paper set (None: not given).
 
     kind: `accuracy`, `cost` (latency and thought tokens), `curve` (accuracy against a number).
+    also: what else the paper calls it.
     """
 
     name: str
@@ -60,6 +58,7 @@ class Table:
     seeds: tuple[int, ...] = (1, 2, 3)
     note: str = ""
     x: dict[str, float] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 def _prompt(prompt: str, separator: str = " ", suffix: str = "") -> tuple[str, ...]:
@@ -153,6 +152,7 @@ TABLES: dict[str, Table] = {
                 Claim("iCoT is above No-CoT-SFT", "icot", "no-cot-sft"),
             ),
             sets=4,
+            also=("table1",),
             note="The paper has no pause tokens; they are the control for more computation without thoughts.",
         ),
         Table(

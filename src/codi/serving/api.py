@@ -1,6 +1,6 @@
 """OpenAI's API over an engine: chat and plain completions, streamed or whole, models, health and metrics.
 
-    request ──► Counted ─► other origins ─► key, body ──► parsed ──► engine ──► Completion ──► response
+    request ──► Counted ─► other origins ─► Answered ─► key, body ─► parsed ─► engine ─► response
 
 The answer's text is what the model wrote; `usage` counts thoughts as reasoning tokens; the field `codi` says
 how it was thought. A request of several choices is queued whole or not at all.
@@ -23,7 +23,7 @@ from codi.serving.api_body import json_body
 from codi.serving.api_completion import RETRIED, SMALL_BODY, Completion, Served
 from codi.serving.api_error_body import error_body
 from codi.serving.api_errors import ERRORS, handle_errors, no_such_path, paths
-from codi.serving.api_limits import Counted, Limits
+from codi.serving.api_limits import Answered, Counted, Limits
 from codi.serving.api_requests import ChatRequest, CompletionRequest, parsed
 from codi.serving.api_tokenizer import add_tokenizer
 from codi.serving.engine import Engine
@@ -65,6 +65,7 @@ def build_app(
     app.add_middleware(
         Limits, api_key=api_key, max_body_bytes=max_body_bytes, seconds_to_send=seconds_to_send, page=page_key
     )
+    app.add_middleware(Answered)  # within the next: a page may read what went wrong, too
     if allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(allow_origins), allow_methods=["GET", "POST", "OPTIONS"],
@@ -72,6 +73,7 @@ def build_app(
         )  # fmt: skip
     app.add_middleware(Counted, metrics=served.metrics, known=partial(paths, app))
     app.state.refused = lambda status: served.metrics.requests.labels("other", str(status)).inc()
+    app.state.give_up = engine.give_up
     handle_errors(app)
     _add_completions(app, served)
     _add_models(app, served)

@@ -95,7 +95,7 @@ class Completion:
                         max_new_tokens=self._most_tokens(),
                         stop=body.stop,
                         in_pieces=bool(body.stream),
-                        decoded_thoughts=body.decoded_thoughts,
+                        decoded_thoughts=bool(body.decoded_thoughts),
                         ids=ids,
                         logprobs=body.likeliest,
                         prompt_logprobs=body.echoed and body.likeliest is not None,
@@ -237,8 +237,9 @@ class Completion:
             yield choice, event
 
     def _failed(self, choice: int) -> None:
+        """With one choice the request fails: all that are still in the making are lost."""
+        self.served.metrics.failed(len(self.jobs))
         self.jobs.pop(choice, None)
-        self.served.metrics.failed()
 
     async def _whole(self) -> Response:
         ends = {choice: event async for choice, event in self._events() if isinstance(event, Finished)}
@@ -248,8 +249,8 @@ class Completion:
     async def stream(self, first: tuple[int, Event]) -> AsyncIterator[str]:
         """The response's events, as text."""
         form, ends = self.form, dict[int, Finished]()
-        streamed = [Streamed(form, choice) for choice in range(len(self.jobs))]
         try:
+            streamed = [Streamed(form, choice) for choice in range(len(self.jobs))]
             if form.is_chat:
                 for choice in range(len(streamed)):
                     yield form.chunk(choice, {"delta": {"role": "assistant", "content": ""}})

@@ -70,7 +70,7 @@ def response_to(error: Exception) -> JSONResponse:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Answer an app's errors so. What is not foreseen is left to `Counted`, which sees everything."""
+    """Answer an app's errors so. What is not foreseen is left to `Answered`, which sees everything."""
 
     async def handler(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, HTTPException) and error.status_code in (404, 405):

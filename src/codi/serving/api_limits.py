@@ -1,6 +1,6 @@
 """What every request passes before it is looked at: counting, the API key, and the limits of its body.
 
-    Counted ──► (other origins) ──► Limits ──► the app
+    Counted ──► (other origins) ──► Answered ──► Limits ──► the app
 
 All is plain ASGI, so a body that is too large is never read to its end, and none is held twice.
 """
@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 from codi.serving.api_errors import ApiError, response_to
+from codi.serving.asgi import App, Message, Receive, Send, is_api
+from codi.serving.job import EngineDown
 from codi.serving.metrics import Metrics
 from codi.serving.page_key import LOGIN, PageKey
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN = ("/health", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", LOGIN)
 """Paths that ask for no key."""
 
 
 class Counted:
-    """Counts every answer's status, and answers what nobody foresaw: nothing gets past it."""
+    """Counts every answer's status, whoever gives it."""
 
     def __init__(self, app: App, metrics: Metrics, known: Callable[[], set[str]]) -> None:
         """known: paths that are counted under their own name; with others anybody could fill the registry."""
@@ -43,12 +39,9 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
 
         async def counting_send(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 route, path = scope.get("route"), scope["path"]
                 if getattr(route, "include_in_schema", False):
                     path = getattr(route, "path", path)  # /v1/models/{...}, whichever was asked for
@@ -56,13 +49,46 @@ class Counted:
                 self.metrics.requests.labels(label, str(message["status"])).inc()
             await send(message)
 
+        await self.app(scope, receive, counting_send)
+
+
+class Answered:
+    """Answers what nobody foresaw, and requests that are cancelled because the server leaves."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = is_stream = ended = False
+
+        async def seen(message: Message) -> None:
+            nonlocal started, is_stream, ended
+            if message["type"] == "http.response.start":
+                started = True
+                kind = dict(message.get("headers", ())).get(b"content-type", b"")
+                is_stream = kind.startswith(b"text/event-stream")
+            else:
+                ended = not message.get("more_body", False)
+            await send(message)
+
         try:
-            await self.app(scope, receive, counting_send)
-        except Exception as error:
-            answer = response_to(error)
+            await self.app(scope, receive, seen)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):
+                answer = response_to(EngineDown("The server was stopped before this was answered."))
+                if is_stream and not ended:
+                    told = b"data: " + bytes(answer.body) + b"\n\ndata: [DONE]\n\n"
+                    await send({"type": "http.response.body", "body": told})
+                    return
+            else:
+                answer = response_to(error)
             if started:
                 raise  # the server ends the connection
-            await answer(scope, receive, counting_send)
+            await answer(scope, receive, seen)
 
 
 class Limits:
@@ -88,7 +114,7 @@ class Limits:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        asks_what_is_allowed = scope.get("method") == "OPTIONS" and _is_api(scope["path"])
+        asks_what_is_allowed = scope.get("method") == "OPTIONS" and is_api(scope["path"])
         if not asks_what_is_allowed and not self._may_pass(scope["path"], headers):
             await self._refuse(scope, headers, receive, send)
             return
@@ -127,7 +153,7 @@ class Limits:
     def _may_pass(self, path: str, headers: dict[bytes, bytes]) -> bool:
         if self.api_key is None or path in OPEN:
             return True
-        if not _is_api(path) and self.page is not None:
+        if not is_api(path) and self.page is not None:
             return self.page.opens(headers)
         scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
         given = rest.strip() if scheme.lower() == b"bearer" else b" ".join((scheme, rest)).strip()
@@ -139,7 +165,7 @@ class Limits:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: a 403
             return
-        wants_page = not _is_api(scope["path"]) and b"text/html" in headers.get(b"accept", b"")
+        wants_page = not is_api(scope["path"]) and b"text/html" in headers.get(b"accept", b"")
         if self.page is not None and wants_page:
             await self.page.to_login()(scope, receive, send)
             return
@@ -156,7 +182,3 @@ class Limits:
             "(codi serve --max-body-bytes).",
             "body_too_large",
         )
-
-
-def _is_api(path: str) -> bool:
-    return path.startswith("/v1/") or path in ("/v1", "/tokenize", "/detokenize", "/tokenizer_info")

@@ -90,7 +90,7 @@ def refuse_others(
 ) -> None:
     """Raise ApiError at the first parameter that would have to be ignored."""
     for name, value in given.items():
-        if name in NO_EFFECT or value is None or value in neutral.get(name, ()):
+        if name in NO_EFFECT or value is None or _is_one_of(value, neutral.get(name, ())):
             continue
         if name in neutral:
             others = " or ".join(json.dumps(one) for one in neutral[name])
@@ -98,3 +98,8 @@ def refuse_others(
         hint = nearest(name, [*fields, *neutral])
         told = f"there is no parameter '{where}{name[:60]}' here.{hint}"
         raise ApiError(400, told, "unknown_parameter", where + name[:60])
+
+
+def _is_one_of(value: Any, taken: tuple[Any, ...]) -> bool:
+    """In Python false is 0 and true is 1; in JSON they are not."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in taken)

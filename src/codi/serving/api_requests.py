@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -41,11 +42,21 @@ LONGEST_STOP = 1000
 """Characters."""
 MOST_LIKELIEST = 20
 """Tokens listed for every token written."""
+LOWEST_SEED, HIGHEST_SEED = -(2**63), 2**63 - 1
 
 
 def _number(value: Any) -> Any:
+    """JSON's own kinds: a number in a text is a text, as it is to OpenAI."""
     if isinstance(value, bool):
         raise ValueError("Input should be a number, not true or false")
+    if isinstance(value, str):
+        raise ValueError("Input should be a number, not a text")
+    return value
+
+
+def _seed(value: int) -> int:
+    if not LOWEST_SEED <= value <= HIGHEST_SEED:
+        raise ValueError(f"Input should be a whole number from {LOWEST_SEED} to {HIGHEST_SEED}")
     return value
 
 
@@ -69,6 +80,8 @@ def _stop_texts(value: Any) -> tuple[str, ...]:
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Switch = Annotated[bool, Field(strict=True)]
+Seed = Annotated[Whole, AfterValidator(_seed)]
 _TEXT = {"type": "string", "minLength": 1, "maxLength": LONGEST_STOP}
 _TEXTS = {"type": "array", "items": _TEXT, "maxItems": MOST_STOPS}
 Stops = Annotated[
@@ -82,7 +95,7 @@ class StreamOptions(BaseModel):
     """Options of a stream."""
 
     model_config = ConfigDict(extra="allow")
-    include_usage: bool = False
+    include_usage: Switch | None = None
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> StreamOptions:
@@ -101,16 +114,20 @@ class Request(BaseModel):
     temperature: Real | None = Field(None, ge=0, le=2, description="0 is greedy, and the default.")
     top_p: Real | None = Field(None, gt=0, le=1)
     top_k: Whole | None = Field(None, ge=-1, description="Sample among so many; 0 and -1 are off.")
-    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63, description="By default drawn, and told.")
+    seed: Seed | None = Field(
+        None,
+        description="By default drawn, and told.",
+        json_schema_extra={"minimum": LOWEST_SEED, "maximum": HIGHEST_SEED},
+    )
     stop: Stops = ()
     n: Whole | None = Field(None, ge=1, le=MOST_CHOICES)
     best_of: Whole | None = Field(None, ge=1, description="The same as n, if given.")
-    stream: bool | None = None
+    stream: Switch | None = None
     stream_options: StreamOptions | None = None
     reasoning: Annotated[Literal["latent", "explicit", "direct"] | None, BeforeValidator(_lower)] = None
-    ignore_eos: bool | None = Field(None, description="Write on past the end of text, to max_tokens.")
+    ignore_eos: Switch | None = Field(None, description="Write on past the end of text, to max_tokens.")
     latents: Whole | None = Field(None, ge=0)
-    decoded_thoughts: bool = False
+    decoded_thoughts: Switch | None = None
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> Request:
@@ -165,7 +182,7 @@ class ChatRequest(Request):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: Whole | None = Field(None, ge=0)
-    logprobs: Annotated[bool, Field(strict=True)] | None = None
+    logprobs: Switch | None = None
     top_logprobs: Whole | None = Field(None, ge=0, le=MOST_LIKELIEST)
 
     @classmethod
@@ -227,7 +244,7 @@ class CompletionRequest(Request):
             ]}
         ),
     ]  # fmt: skip
-    echo: bool | None = None
+    echo: Switch | None = None
     logprobs: Annotated[
         Annotated[Whole, Field(ge=0, le=MOST_LIKELIEST)] | None,
         BeforeValidator(lambda value: None if value is False else value),

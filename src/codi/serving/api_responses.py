@@ -43,7 +43,7 @@ class ResponseForm:
     @property
     def tells_usage(self) -> bool:
         """Whether a stream ends with its usage."""
-        return self.body.stream_options is not None and self.body.stream_options.include_usage
+        return self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
 
     def head(self) -> dict[str, Any]:
         """What every response and every chunk begins with."""

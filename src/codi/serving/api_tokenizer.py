@@ -26,8 +26,11 @@ def add_tokenizer(app: FastAPI, reasoner: LatentReasoner) -> None:
         prompt, special = asked.get("prompt"), asked.get("add_special_tokens", True)
         if not isinstance(prompt, str):
             raise ApiError(400, "prompt: Input should be a text", "invalid_request", "prompt")
+        if not isinstance(special, bool | None):
+            told = "add_special_tokens: Input should be true or false"
+            raise ApiError(400, told, "invalid_request", "add_special_tokens")
         ids = await anyio.to_thread.run_sync(
-            lambda: list[int](tokenizer(prompt, add_special_tokens=bool(special))["input_ids"])
+            lambda: list[int](tokenizer(prompt, add_special_tokens=special is not False)["input_ids"])
         )
         return {"tokens": ids, "count": len(ids), "max_model_len": reasoner.model.longest_sequence}
 

@@ -39,7 +39,9 @@ from codi.serving.job import (
     Timing,
 )
 from codi.serving.pace import Invitations, Pace
+from codi.serving.prompt_scoring import PromptScoring, share_prompt_scores
 from codi.serving.running_batch import Answering, RunningBatch
+from codi.serving.token_texts import TokenTexts
 from codi.serving.waiting_line import Bounds, WaitingLine
 
 __all__ = [
@@ -50,6 +52,10 @@ __all__ = [
 log = logging.getLogger("codi.serving")
 SECONDS_TO_WARM_UP = 600
 SECONDS_TO_CLOSE = 120
+MOST_PASSES = 256
+"""Tokens that every answer gets before newcomers have their turn again."""
+SECONDS_FOR_A_TURN = 2
+"""A worker that answers nobody any more is waited for no longer."""
 CAME_TO_AN_END = "The server's worker has ended ({}), so it answers no more; it must be started again."
 
 
@@ -85,7 +91,10 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting = WaitingLine(max_overtaken=max_batch)
         self._taken: list[Job] = []  # out of the line, and not ended
-        self._batch = RunningBatch(reasoner, self._failed)
+        self._texts = TokenTexts(reasoner.text)
+        self._scoring = PromptScoring(reasoner, self._texts, self._failed)
+        self._batch = RunningBatch(reasoner, self._texts, self._failed)
+        self._seconds_a_pass = 1.0  # of the last pass in which a token was written
         self._positions = max_positions  # fewer for a while after memory ran out
         self._pace = Pace()
         self._invitations = Invitations(max_waiting, self._pace)
@@ -104,11 +113,17 @@ class Engine:
         return self.submit_all([question], [deliver])[0]
 
     def submit_all(
-        self, questions: list[Question], deliver: list[Callable[[Event], None]], *, again: bool = False
+        self,
+        questions: list[Question],
+        deliver: list[Callable[[Event], None]],
+        *,
+        again: bool = False,
+        goes_on: bool = False,
     ) -> list[Job]:
         """Queue several questions, or none of them. Tokenising a long one takes time; any thread may do it.
 
-        again: they were refused before and come when they were told to; places are kept for them.
+        again: they were refused before and come when they were told to; places are kept for them;
+        goes_on: they are part of what was taken before, so they find room, behind those who join next.
         """
         if len(questions) > self.max_waiting:
             raise UsageError(
@@ -116,11 +131,14 @@ class Engine:
                 "may wait, so they would never fit. Ask for fewer, or raise --max-waiting."
             )
         with self._changed:
-            self._require_room(len(questions), again)
+            self._require_room(0 if goes_on else len(questions), again)
         jobs = [self._job(question, to) for question, to in zip(questions, deliver, strict=True)]
+        share_prompt_scores(self.reasoner, jobs)
         with self._changed:
-            self._require_room(len(questions), again)
-            self._waiting.add(jobs)
+            self._require_room(0 if goes_on else len(questions), again)
+            if again:
+                self._invitations.came(len(jobs))
+            self._waiting.add(jobs, behind=self.max_batch if goes_on else None)
             self._changed.notify()
         return jobs
 
@@ -174,13 +192,24 @@ class Engine:
             self._changed.notify()
         if threading.current_thread() is self._thread:
             return  # it ends after this turn's work
-        self._thread.join(timeout)
+        self._thread.join(timeout if self.failure is None else SECONDS_FOR_A_TURN)
         if self._thread.is_alive():
-            self._give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+            self.give_up(f"The server was stopped and did not finish within {timeout:g} seconds.")
+
+    def give_up(self, reason: str) -> None:
+        """Nobody is answered any more, and everybody is told why."""
+        with self._changed:
+            self.failure = self.failure or reason
+            left = [*self._waiting.clear(), *self._taken]
+            self._taken = []
+        for job in left:
+            self._end(job, EngineDown(reason))
 
     def _require_room(self, number: int, again: bool) -> None:
         self._require_worker()
-        waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free()
+        if not number:
+            return
+        waiting, kept = len(self._waiting), 0 if again else self._invitations.kept_free(len(self._waiting))
         if waiting + kept + number > self.max_waiting:
             before = f", and {kept} places are kept for some who were refused before" if kept else ""
             raise EngineBusy(
@@ -225,17 +254,9 @@ class Engine:
                 pass
         except BaseException as error:
             log.critical("the engine's worker has ended", exc_info=error)
-            self._give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
-            self._batch = RunningBatch(self.reasoner, self._failed)  # what the old one held is freed
-
-    def _give_up(self, reason: str) -> None:
-        """Nobody is answered any more, and everybody is told why."""
-        with self._changed:
-            self.failure = self.failure or reason
-            left = [*self._waiting.clear(), *self._taken]
-            self._taken = []
-        for job in left:
-            self._end(job, EngineDown(reason))
+            self.give_up(CAME_TO_AN_END.format(f"{type(error).__name__}: {error}"))
+            # What the old one held is freed.
+            self._batch = RunningBatch(self.reasoner, self._texts, self._failed)
 
     def _turn(self) -> bool:
         """Whoever waits thinks and joins; then those who are written get as many passes as the thinking took.
@@ -247,6 +268,7 @@ class Engine:
                 if self._closing:
                     return False
                 self._changed.wait()
+                self._turned = time.monotonic()  # with nothing to do, no answer took that long
             if self.failure is not None:
                 return False
             newcomers = self._next_group()
@@ -254,15 +276,28 @@ class Engine:
         begun, self._ended = time.monotonic(), 0
         with self.one_at_a_time, torch.no_grad():
             self._let_go()
-            for _ in range(self._admit(newcomers)):
+            held = time.monotonic()
+            others, complete = self._scoring.step(newcomers)
+            for job in reversed(complete):
+                self._put_back(job)
+            passes = self._admit(others)
+            if complete or self._scoring.jobs or not all(job.limit for job in others):
+                # That was no thinking: those who are written get as long as it took.
+                passes = max(passes, int((time.monotonic() - held) / self._seconds_a_pass))
+            written = 0
+            for _ in range(min(passes, MOST_PASSES)):
+                written += 1
+                began = time.monotonic()
                 self._make_room()
                 self._write()
                 self._let_go()
                 if not self._batch.answering:
                     break
+                self._seconds_a_pass = max(time.monotonic() - began, 1e-5)
         with self._changed:
             self._taken = [job for job in self._taken if job.is_wanted]
-            self._positions = min(self.max_positions, self._positions + 1 + self.max_positions // 256)
+            more = written * (1 + self.max_positions // 4096)
+            self._positions = min(self.max_positions, self._positions + more)
             now, under_load = time.monotonic(), self._invitations.under_load
             self._pace.worked(now - (self._turned if under_load else begun), self._ended, under_load)
             self._turned = now
@@ -272,6 +307,7 @@ class Engine:
         running = [one.job for one in self._batch.answering]
         if running and not self._batch.takes_more:
             return []
+        running += self._scoring.jobs
         # Where a model can also answer shortly, a quarter of the places is kept from those that write long.
         apart = self.max_batch // 4 if len(self.reasoner.method.modes) > 1 else 0
         bounds = Bounds(self.max_batch, self.max_batch - apart, self._positions)
@@ -353,9 +389,9 @@ class Engine:
         """To the front of the line. What it was told already is not told again."""
         with self._changed:
             if job.is_wanted:
+                self._waiting.put_back(job)  # first: should that fail, it is still known here
                 job.is_taken = False
                 self._taken.remove(job)
-                self._waiting.put_back(job)
 
     # --- what is told ---------------------------------------------------------------------------------------
 
@@ -371,7 +407,8 @@ class Engine:
         job.first_token = time.monotonic() if job.first_token is None else job.first_token
         if row.error is not None:
             raise row.error
-        if not (row.done or job.question.in_pieces or job.question.stop):
+        asked = job.question
+        if not (row.done or asked.in_pieces or asked.stop or asked.logprobs is not None):
             return  # nobody asks what it says so far
         transcript.read(row)
         done = row.done or transcript.stopped
@@ -381,7 +418,7 @@ class Engine:
             self._send(job, Piece(text[job.told :], new_tokens))
             job.told, job.told_tokens = max(len(text), job.told), max(tokens, job.told_tokens)
         if done:
-            self._end(job, finished(self.reasoner, one))
+            self._end(job, finished(self.reasoner, self._texts, one))
 
     def _read_only(self, jobs: list[Job]) -> None:
         for job in jobs:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from codi.errors import CodiError
 from codi.generation.answer import Answer
 from codi.generation.sampling import Sampling
@@ -99,6 +101,25 @@ class Finished:
     end: ScoredToken | None = None
 
 
+@dataclass(eq=False)
+class PromptScores:
+    """A question's own tokens, being scored for every choice of a request.
+
+    first, end: those that are told, of all; final: [n, d], what the model read, until all are scored.
+    """
+
+    first: int
+    end: int
+    final: Tensor | None = None
+    scored: list[ScoredToken] = field(default_factory=list)
+    is_complete: bool = False
+
+    @property
+    def told(self) -> tuple[ScoredToken, ...]:
+        """Those that were asked for."""
+        return tuple(self.scored[self.first : self.end])
+
+
 Event = Piece | Finished | Exception
 """A piece of text, the end, or what went wrong."""
 
@@ -130,6 +151,8 @@ class Job:
     """Whether it is being answered, and waits no longer."""
     tried_again: bool = False
     """Whether it began anew because memory had run out."""
+    prompt: PromptScores | None = None
+    """Where its own tokens are to be scored: before it is thought about."""
     told: int = 0
     """Characters and tokens delivered."""
     told_tokens: int = 0

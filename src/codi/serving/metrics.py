@@ -69,9 +69,9 @@ class Metrics:
             self._queued.observe(one.timing.queued)
             self._first.observe(one.timing.first_token)
 
-    def failed(self) -> None:
-        """Count an answer that an error ended."""
-        self._failed.inc()
+    def failed(self, answers: int) -> None:
+        """Count answers that an error ended: its own, and those lost with it."""
+        self._failed.inc(answers)
 
     def cancelled(self, answers: int) -> None:
         """Count answers that nobody waits for any more."""

@@ -8,20 +8,16 @@ ends a stream that was cut off with an error. What replicas say themselves passe
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.middleware import Middleware
 
 from codi.serving.api_error_body import SECONDS_TO_COME_BACK, error_body
+from codi.serving.asgi import App, Message, Receive, Send
 
 IMPORT_PATH = "codi.serving.replica_proxy:middlewares"
 """For Ray's setting RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, read where its proxies start."""
 _RAYS_OWN = (404, 500, 503)
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 def middlewares() -> list[Middleware]:
@@ -32,7 +28,7 @@ def middlewares() -> list[Middleware]:
 class Unavailable:
     """Answers for a replica that cannot."""
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: App) -> None:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

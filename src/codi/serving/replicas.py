@@ -31,8 +31,6 @@ from codi.serving import replica_proxy
 NAME = "codi"
 LOCAL = "local"
 QUIET = {"enable_access_log": False, "log_level": "WARNING"}
-SECONDS_TO_FINISH = 120
-"""Answers in the making have this long when the deployment is taken down."""
 ROOM_TO_REFUSE = 64
 """Requests sent to a replica beyond what it can take, so that it is the replica that answers 429."""
 
@@ -61,6 +59,7 @@ class ReplicaSettings:
     allow_origins: tuple[str, ...] = ()
     seconds_to_send: float = 30
     seconds_idle: int = 5
+    seconds_to_leave: float = 120
 
     def fitted(self, there: Mapping[str, float]) -> ReplicaSettings:
         """These settings with a number of GPUs. there: what the cluster has.
@@ -117,7 +116,7 @@ def application(settings: ReplicaSettings) -> serve.Application:
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus or 0},
         max_ongoing_requests=settings.max_batch + settings.max_waiting + ROOM_TO_REFUSE,
-        graceful_shutdown_timeout_s=SECONDS_TO_FINISH,
+        graceful_shutdown_timeout_s=settings.seconds_to_leave,
         logging_config=QUIET,
     ).bind()
     return made

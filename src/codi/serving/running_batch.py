@@ -11,6 +11,7 @@ from codi.generation.decoding import Decoding, Row
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.serving.failures import each_alone, is_final, out_of_memory, without_frames
 from codi.serving.job import Job
+from codi.serving.token_texts import TokenTexts
 from codi.serving.transcript import Transcript
 
 
@@ -36,8 +37,10 @@ class RunningBatch:
     Every method leaves those whole that did not fail.
     """
 
-    def __init__(self, reasoner: LatentReasoner, failed: Callable[[Job, Exception], None]) -> None:
-        self._reasoner = reasoner
+    def __init__(
+        self, reasoner: LatentReasoner, texts: TokenTexts, failed: Callable[[Job, Exception], None]
+    ) -> None:
+        self._reasoner, self._texts = reasoner, texts
         self._failed: Callable[[Answering, Exception], None] = lambda one, error: failed(one.job, error)
         self._job_failed = failed
         self.answering: list[Answering] = []
@@ -106,7 +109,7 @@ class RunningBatch:
             Answering(
                 job,
                 row,
-                Transcript(reasoner.text, job.question, start.written),
+                Transcript(self._texts, job.question, start.written),
                 start.thoughts,
                 thoughts[place].clone() if thoughts is not None and job.question.decoded_thoughts else None,
                 decoding,

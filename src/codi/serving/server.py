@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,10 @@ from fastapi import FastAPI
 
 from codi.errors import UsageError
 from codi.serving.connections import limited_protocol
+from codi.serving.leaving import SECONDS_TO_LEAVE, InFlight, LeavingServer
 
 if TYPE_CHECKING:
     from codi.serving.thought_session import ThoughtSession
-
-SECONDS_FOR_TABS = 1
-"""Open tabs have this long to go when the server stops."""
 
 
 def take_port(host: str, port: int) -> socket.socket:
@@ -77,24 +76,25 @@ def serve(app: FastAPI, taken: socket.socket, **options: Any) -> None:
 def server(
     app: FastAPI,
     *,
-    seconds_to_leave: int | None = None,
+    seconds_to_leave: float = SECONDS_TO_LEAVE,
     seconds_to_send: float = 30,
     seconds_idle: int = 5,
 ) -> uvicorn.Server:
     """What serves an app.
 
-    seconds_to_leave: how long open connections have when it stops; None is as long as they need;
-    seconds_to_send: for a request's headers; seconds_idle: between two requests of a connection.
+    seconds_to_leave: for the requests that were taken when it stops: then they are told so, and what is not
+    read is cut off; seconds_to_send: for a request's headers; seconds_idle: between two of a connection.
     """
-    refused = getattr(app.state, "refused", lambda _: None)
+    in_flight = InFlight(app)
     config = uvicorn.Config(
-        app,
-        http=limited_protocol(seconds_to_send, refused),
+        in_flight,
+        http=limited_protocol(seconds_to_send, getattr(app.state, "refused", lambda _: None)),
         timeout_keep_alive=seconds_idle,
         log_level="warning",
         access_log=False,
         ws="wsproto",
-        timeout_graceful_shutdown=seconds_to_leave,
+        timeout_graceful_shutdown=math.ceil(seconds_to_leave) + 5,  # where even cancelling does not help
         backlog=4096,
     )
-    return uvicorn.Server(config)
+    give_up = getattr(app.state, "give_up", lambda _: None)
+    return LeavingServer(config, in_flight, seconds_to_leave, give_up)

@@ -9,13 +9,10 @@ Thoughts are numbered from 0 and named from z1. One model serves every tab, so o
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +22,14 @@ from codi.data.word_problems import generate
 from codi.errors import UsageError, nearest
 from codi.generation.answer import Answer
 from codi.generation.decoded_thoughts import DecodedToken, decoded_tokens, named_tokens
+from codi.generation.decoding import Decoding, Row
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.question_words import QuestionToken, question_words
 from codi.interpretability.attention import AttentionMap, attended
 from codi.interpretability.thinking import LONGEST_ANSWER, finish, refuse_without_thoughts
 from codi.modeling.context import Context
 from codi.modeling.model import ThoughtWatcher
+from codi.serving.page_turn import OwnTurn, Turn
 
 KEEP, SILENCE, MEAN = "keep", "silence", "mean"
 EXAMPLES = 20
@@ -39,6 +38,8 @@ EXAMPLES = 20
 LONGEST_RATIONALE = 256
 """Tokens the same model may write when it reasons in words."""
 _TIMED_RUNS = 3
+SECONDS_HELD = 0.1
+"""An answer that is written holds the model for so long at a time, or for one token."""
 _SECONDS_TO_TIME = 0.2
 """No further run is timed once this is spent: a slow answer is asked for once."""
 
@@ -121,16 +122,15 @@ class _Announced(ThoughtWatcher):
 class ThoughtSession:
     """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts.
 
-    one_at_a_time: held while the model runs, where others use it too.
+    turn: held while the model runs, where others use it too; what takes long pauses, and they go on.
     """
 
-    def __init__(
-        self, reasoner: LatentReasoner, one_at_a_time: AbstractContextManager[Any] | None = None
-    ) -> None:
+    def __init__(self, reasoner: LatentReasoner, turn: Turn | None = None) -> None:
         refuse_without_thoughts(reasoner)
         self.reasoner = reasoner
         self.latents = reasoner.method.thought_positions() - 2
-        self._one_at_a_time = one_at_a_time or threading.Lock()
+        self._turn: Turn = turn or OwnTurn()
+        reasoner.model.eval()
 
     @cached_property
     def examples(self) -> list[Example]:
@@ -152,7 +152,7 @@ class ThoughtSession:
 
         arrived: told of every thought as it comes, from the thread this runs in.
         """
-        with self._one_at_a_time:
+        with self._turn:
             words = self._words(question)
             watcher = _Announced(self.reasoner, arrived) if arrived is not None else ThoughtWatcher()
             thoughts = self._think(question, watcher)
@@ -181,7 +181,7 @@ class ThoughtSession:
                     f"A thought cannot be changed by '{change}'.{nearest(change, known)} "
                     f"Choose one of {', '.join(known)}."
                 )
-        with self._one_at_a_time:
+        with self._turn:
             return self._think(asked.question, FedInstead(asked.thoughts.latents, changes))
 
     def choices(self) -> list[str]:
@@ -190,7 +190,9 @@ class ThoughtSession:
 
     def _think(self, question: str, watcher: ThoughtWatcher) -> Thoughts:
         thinking, attention = attended(self.reasoner, question, watcher=watcher)
+        self._turn.pause()
         text = finish(self.reasoner, thinking.start)[0]
+        self._turn.pause()
         return Thoughts(
             tokens=decoded_tokens(
                 self.reasoner.model, self.reasoner.text, thinking.thoughts, thinking.contexts
@@ -205,10 +207,30 @@ class ThoughtSession:
         """The quickest of several runs: what else the machine does only ever adds time."""
         times: list[float] = []
         while len(times) < _TIMED_RUNS and sum(times) < _SECONDS_TO_TIME:
-            started = time.perf_counter()
-            answer = self.reasoner.answer([question], mode=mode, max_new_tokens=max_new_tokens)[0]
-            times.append(time.perf_counter() - started)
+            self._turn.pause()
+            answer, seconds = self._answered(question, mode, max_new_tokens)
+            times.append(seconds)
         return Timed(answer, 1000 * min(times))
+
+    @torch.no_grad()
+    def _answered(self, question: str, mode: str, max_new_tokens: int) -> tuple[Answer, float]:
+        """The answer that `LatentReasoner.answer` gives, and the seconds it took, pauses left out."""
+        reasoner, held = self.reasoner, time.perf_counter()
+        start = reasoner.start([reasoner.question_ids(question, "The question", mode)], mode)
+        row, seconds = Row(max_new_tokens), 0.0
+        decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, [row])
+        while True:
+            decoding.step()
+            if row.error is not None:
+                raise row.error
+            if row.done:
+                break
+            if time.perf_counter() - held > SECONDS_HELD:
+                seconds += time.perf_counter() - held
+                self._turn.pause()
+                held = time.perf_counter()
+        answer = reasoner.answer_of(question, start.written, start.thoughts, row.written)
+        return answer, seconds + time.perf_counter() - held
 
     def _words(self, question: str) -> list[QuestionToken]:
         """The question cut where the tokenizer cuts it; it must fit in every mode."""

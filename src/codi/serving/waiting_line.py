@@ -38,9 +38,13 @@ class WaitingLine:
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs)
 
-    def add(self, jobs: list[Job]) -> None:
-        """At the end."""
-        self._jobs.extend(jobs)
+    def add(self, jobs: list[Job], behind: int | None = None) -> None:
+        """At the end, or behind so many."""
+        if behind is None:
+            self._jobs.extend(jobs)
+            return
+        for place, job in enumerate(jobs, start=behind):
+            self._jobs.insert(place, job)
 
     def put_back(self, job: Job) -> None:
         """At the front: it was there before."""
