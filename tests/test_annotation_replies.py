@@ -11,7 +11,8 @@ import pytest
 from chat_endpoint import said
 from codi.data.example import Example
 from codi.data.sources import load_examples
-from codi.evaluation.annotation_replies import NotAReply, parse_body, read_reply, split_thinking
+from codi.data.thinking import split_thinking
+from codi.evaluation.annotation_replies import NotAReply, parse_body, read_reply
 from codi.evaluation.annotation_verdict import Verdict, clean_steps, judge, kind_of
 from codi.evaluation.scorers import get_scorer
 

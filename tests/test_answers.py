@@ -151,3 +151,67 @@ def test_what_can_be_an_answer(answer: str, defect: str | None) -> None:
 def test_same_answer(left: str, right: str, same: bool | None) -> None:
     assert same_answer(left, right) is same
     assert same_answer(right, left) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "rationale"),
+    [
+        # a calculator annotation behind the marker
+        ("7*2=14.\nThe answer is <<7*2=14>>14.", "14", "7*2=14."),
+        ("#### <<3+4=7>>7", "7", ""),
+        ("The answer is <<3+4=7>> apples.", "7 apples", ""),
+        (
+            "So the answer is 3 + 4 = <<3+4=7>>7 apples.",
+            "7 apples",
+            "3 + 4 = <<3+4=7>>7 apples.",
+        ),
+        # tags of thinking, of any kind, and one that is never closed
+        ("<think> 3+4=7. 7*2=14.", None, "3+4=7. 7*2=14."),
+        ("<think> 3+4=7. The answer is 7", "7", "3+4=7."),
+        ("[THINK]3+4=7.[/THINK] 7", "7", "3+4=7."),
+        # what stands behind the answer
+        ("3+4=7.\nThe answer is 7.\n\nI hope this helps! Let me know if you have questions.", "7", "3+4=7."),
+        ("3+4=7.\nThe answer is 7.\nNote: no pen was lost.", "7", "3+4=7."),
+        ("3+4=7.\n#### 7\nCheck: 7-4=3. Good.", "7", "3+4=7."),
+        ("The answer is 7.\nCheck: 7-4=3", "7", "Check: 7-4=3"),  # all the reasoning there is
+        ("3+4=7.\nNote: 7 is odd.\nSo 7+1=8.", None, "3+4=7.\nNote: 7 is odd.\nSo 7+1=8."),
+        ("The answer is 7.\nShe is happy", "7", "She is happy"),
+        ("The answer is 7. See if you have any questions left", "7", "See if you have any questions left"),
+        # a reasoning that begins like a statement
+        ("The answer is 4 times 3. 4*3=12.", None, "The answer is 4 times 3. 4*3=12."),
+        ("The answer should be larger than 4. 4+3=7.", None, "The answer should be larger than 4. 4+3=7."),
+        ("The answer is not 5, because 3+4=7.", None, "The answer is not 5, because 3+4=7."),
+        # odd answers
+        ("Answer: $\\$18$", "$18", ""),
+        ("The answer is 3 . 5", "3 . 5", ""),
+        ("\\boxed{7}\\ \\text{and}\\ \\boxed{8}", "7, 8", ""),
+        # other languages
+        ("3+4=7。所以答案是7。", "7", "3+4=7。"),
+        ("3+4=7\n答案：7", "7", "3+4=7"),
+        ("3+4=7，答案为7", "7", "3+4=7"),
+        ("他买了4支。答：他有7支。", "他有7支", "他买了4支。"),
+        ("3+4=7\n答えは7です。", "7", "3+4=7"),
+        ("3+4=7\nОтвет: 7.", "7", "3+4=7"),
+        ("3+4=7.\nLa respuesta correcta es 7.", "7", "3+4=7."),
+        ("3+4=7.\nDonc la réponse est 7.", "7", "3+4=7."),
+        ("3+4=7.\nDie Antwort lautet 7.", "7", "3+4=7."),
+        (
+            "3+4=7.\nDie Antwort auf die Frage ist leicht.",
+            None,
+            "3+4=7.\nDie Antwort auf die Frage ist leicht.",
+        ),
+    ],
+)
+def test_what_is_said_around_an_answer(text: str, answer: str | None, rationale: str) -> None:
+    separated = separate(text, summary=True)
+    assert (separated.answer, separated.rationale) == (answer, rationale)
+
+
+@pytest.mark.parametrize("text", ["3+4=7", "Total = 3+4 = 7", "3+4=7>>7", "3+4=7，答案为7", "Ответ: 7"])
+def test_what_holds_more_than_the_answer_is_none(text: str) -> None:
+    assert answer_defect(text) is not None
+
+
+@pytest.mark.parametrize("text", ["3x+4y=12", "y=2x+3", "x = 5", "-3", "12/25/2020", "1/2", "1, 2, 3"])
+def test_equations_that_may_be_asked_for_are_answers(text: str) -> None:
+    assert answer_defect(text) is None

@@ -125,7 +125,7 @@ def test_the_letter_at_the_end_of_a_rationale(tmp_path: Path, rationale: str, st
             r"none of the options: 'nine'. Options: A: 7; B: 8",
         ),
         ({"question": "Q?", "options": ["7", "8"], "answer": "D"}, r"none of the options: 'D'"),
-        ({"question": "Q?", "options": ["7", "8"], "answer": 2}, r"none of the options: '2'"),
+        ({"question": "Q?", "options": ["7", "8"], "answer": 3}, r"none of the options: '3'"),
         ({"question": "Q?", "options": ["0", "2", "1"], "answer": "1"}, r"could be two of the options: '1'"),
         ({"question": "Q?", "options": ["7", "7"], "answer": "7"}, r"could be two of the options: '7'"),
         ({"question": "Q?", "options": ["7", None], "answer": "A"}, r"the choices cannot be read"),
@@ -175,3 +175,68 @@ def test_letters_and_labels() -> None:
         choices_of([])
     assert shows_options("$\\textbf{(A)}\\ 5 \\qquad \\textbf{(B)}\\ 6$")
     assert not shows_options("If f(a) = 3, what is f(b)?")
+
+
+def letters(path: Path, options: Any, answers: list[Any]) -> list[str]:
+    examples, _ = load(path, *({"question": "Q?", "choices": options, "answer": key} for key in answers))
+    return [example.answer for example in examples]
+
+
+def test_whether_keys_count_from_0_or_1_is_told_by_all_rows(tmp_path: Path) -> None:
+    path, texts = tmp_path / "in.jsonl", ["x", "y", "z", "w"]
+    assert letters(path, texts, [1, 2, 3, 4]) == ["A", "B", "C", "D"]
+    assert letters(path, texts, ["1", "2", "4"]) == ["A", "B", "D"]
+    assert letters(path, texts, [3, 1, 0]) == ["D", "B", "A"]
+    # one row in many at odds with the others is refused, and is not advised to be left out
+    with pytest.raises(DataError, match=r"none of the options: '4'.*count from 0") as refused:
+        letters(path, texts, [0, 0, 1, 4])
+    assert "skip" not in str(refused.value)
+    # where no row tells, they count from 0, and that is said
+    examples, report = load(path, {"question": "Q?", "choices": texts, "answer": 2})
+    assert examples[0].answer == "C"
+    assert list(report.noted) == ["answers taken as places counted from 0: no row says whether from 0 or 1"]
+
+
+def test_columns_of_options_are_counted_by_all_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(
+        "question,opa,opb,opc,opd,cop\n" + "".join(f"Q{key}?,x,y,z,w,{key}\n" for key in (1, 2, 3, 4)),
+        encoding="utf-8",
+    )
+    from codi.data.sources import load_examples
+
+    assert [example.answer for example in load_examples(str(path))[0]] == ["A", "B", "C", "D"]
+    rows = [{"question": "Q?", "answerA": "x", "answerB": "y", "answerC": "z", "label": key} for key in "132"]
+    assert [example.answer for example in load(tmp_path / "in.jsonl", *rows)[0]] == ["A", "C", "B"]
+
+
+def test_numbers_beside_numbers_are_options_or_places_as_the_rows_tell(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    assert letters(path, [4, 2, 8, 16], [2, 16, 4]) == ["B", "D", "A"]
+    assert letters(path, ["4", "2", "8", "16"], ["2", "8"]) == ["B", "C"]
+    assert letters(path, [4, 2, 8, 16], [0, 3, 2]) == ["A", "D", "C"]
+    with pytest.raises(DataError, match=r"could be two of the options: '2'.*Write the letter") as refused:
+        letters(path, [4, 2, 8, 16], [2])
+    assert "skip" not in str(refused.value)
+
+
+def test_columns_of_numbers_are_no_options(tmp_path: Path) -> None:
+    for names in (("A", "B"), ("op1", "op2"), ("sol1", "sol2"), ("ans1", "ans2")):
+        rows = [
+            {"question": f"{left}-{right}?", names[0]: left, names[1]: right, "answer": left - right}
+            for left, right in ((5, 4), (9, 7), (8, 3))
+        ]
+        examples, report = load(tmp_path / "in.jsonl", *rows)
+        assert [(example.question, example.answer) for example in examples] == [
+            ("5-4?", "1"), ("9-7?", "2"), ("8-3?", "5"),
+        ]  # fmt: skip
+        quoted = f"'{names[0]}', '{names[1]}'"
+        assert report.noted == {f"rows whose columns {quoted} were not read as answer options": 3}
+    # what most answers name are options
+    rows = [{"question": "Q?", "A": 5, "B": 4, "answer": key} for key in "AB"]
+    assert [example.answer for example in load(tmp_path / "in.jsonl", *rows)[0]] == ["A", "B"]
+
+
+def test_options_set_apart_by_semicolons(tmp_path: Path) -> None:
+    row = {"question": "Which flies?", "options": "cow; hen; dog", "answer": "hen"}
+    assert only(tmp_path / "in.jsonl", row)[::2] == (SHOWN, "B")

@@ -62,6 +62,7 @@ LAST = {
 NO_LAST = [
     "", "none", "1/2", "18 / 20", "3,5", "(2,3)", "3:30", "05/01/2021", "12-15", "5-3", r"\frac{3}{8}",
     r"\frac38", r"\sqrt{2}", "2 and ½", "10³", "it has 5 million", "5k", "9" * 400,
+    "the 5th", "at 5 pm", "5pm", "3x", "so 2ab", "5 below zero", "5 o'clock",
 ]  # fmt: skip
 
 

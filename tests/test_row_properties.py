@@ -9,13 +9,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codi.data.answers import answer_defect, separate
+from codi.data.answers import ANSWER_PROMPT, answer_defect, separate
 from codi.data.columns import RowDefect, example_from_row, resolve_layout
 from codi.data.example import Example
 from codi.data.sources import load_examples, write_jsonl
 from codi.data.steps import split_steps
 from codi.data.written_lists import written_list
-from codi.errors import DataError
+from codi.errors import CodiError, DataError
+from codi.evaluation.scorers import AUTO, scorer_for
 
 quick = settings(
     max_examples=150,
@@ -209,6 +210,41 @@ def test_any_row_is_an_example_or_a_defect(row: dict[str, object]) -> None:
         "id": example.id,
     }
     assert read(json.loads(json.dumps(written))) == example
+
+
+kind_of_answers = st.sampled_from(
+    [
+        ["7", "-3", "$1,200", "12%", "3.5"], ["yes", "no"], ["Evelyn", "New York", "U.S.", "A and B"],
+        ["A", "C", "B"], ["true", "false"],
+    ]
+)  # fmt: skip
+
+
+@settings(quick, max_examples=40)
+@given(st.data(), kind_of_answers, ending)
+def test_what_is_accepted_its_scorer_can_read(data: st.DataObject, kind: list[str], form: str) -> None:
+    """The scorer that is chosen for a set reads every gold, and counts it right where a model writes it."""
+    golds = data.draw(st.lists(st.sampled_from(kind), min_size=3, max_size=6))
+    texts = [f"{data.draw(rationale)}\n{form.format(gold)}" for gold in golds]
+    examples = [read({"question": f"Q{place}?", "answer": text}) for place, text in enumerate(texts)]
+    scorer = scorer_for(AUTO, examples)
+    for example in examples:
+        gold = scorer.parse_gold(example.answer)
+        assert gold is not None
+        assert scorer.correct(f"{ANSWER_PROMPT} {example.answer}", example.answer)
+        assert not scorer.correct(f"{ANSWER_PROMPT} quite another", example.answer)
+
+
+@settings(quick, max_examples=250)
+@given(st.dictionaries(st.sampled_from(NAMES), value_of_any_kind, min_size=2, max_size=5))
+def test_a_row_alone_is_read_by_the_scorer_chosen_for_it_or_refused(row: dict[str, object]) -> None:
+    try:
+        example = read(row)
+        scorer = scorer_for(AUTO, [example])
+    except (CodiError, RowDefect):  # with its reason
+        return
+    if scorer.name != "math":  # each of its comparisons is a process's
+        assert scorer.correct(f"{ANSWER_PROMPT} {example.answer}", example.answer)
 
 
 @settings(quick, max_examples=40)

@@ -398,3 +398,50 @@ def test_system_messages_are_noted(tmp_path: Path) -> None:
     assert load(tmp_path / "in.jsonl", {"messages": turns})[1].noted == {
         "system messages put before the question": 1
     }
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "None", "null", "N/A", "<NA>"])
+def test_words_of_programs_for_nothing(tmp_path: Path, nothing: str) -> None:
+    path = tmp_path / "in.csv"
+    assert only(path, {"question": Q, "rationale": nothing, "context": nothing, "answer": "7"}) == (
+        Q,
+        (),
+        "7",
+    )
+    with pytest.raises(DataError, match=r"missing answer: .*Programs write that where there is no value"):
+        load(path, {"question": Q, "answer": nothing})
+    with pytest.raises(DataError, match="empty question"):
+        load(path, {"question": nothing, "answer": "7"})
+    # an option may be called so
+    row = {"question": "Which?", "options": [nothing, "two"], "answer": nothing}
+    assert only(tmp_path / "in.jsonl", row)[2] == "A"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": Q, "answer": {"value": "18"}}, r"dict.*--answer-column answer\.value"),
+        ({"question": Q, "answer": ["8"]}, r"list.*--answer-column answer\.0"),
+        ({"question": {"text": Q}, "answer": "7"}, r"without a 'stem'.*--question-column question\.text"),
+        (
+            {"question": Q, "answer": None, "label": "B"},
+            r"missing answer\. The column 'label' holds 'B'.*--answer-column label",
+        ),
+        (
+            {"question": Q, "steps": "[Add 3 and 4, then stop]", "answer": "7"},
+            r"Put each of its steps in quotes",
+        ),
+        ({"question": Q, "cot": "3+4=7。所以答案是7。", "answer": "8"}, r"ends in another answer: '7'"),
+        ({"question": Q, "answer": "It is 7.\nThe answer is 7!"}, r"may be a factorial"),
+    ],
+)
+def test_refused_with_the_way_out(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "in.jsonl", row)
+
+
+def test_columns_that_are_not_read_are_listed(tmp_path: Path) -> None:
+    row = {"question": Q, "distractor1": "6", "distractor2": "8", "correct_answer": "7", "support": "3+4."}
+    _, report = load(tmp_path / "in.jsonl", row)
+    assert report.unread == ["distractor1", "distractor2", "support"]
+    assert report.describe().endswith("columns not read: 'distractor1', 'distractor2', 'support'")

@@ -48,8 +48,8 @@ PARSED = [
     ("number", "3 + 4 = 7. The answer is:", None),
     ("number", "The answer is: 1/2", None),
     ("number", "The answer is: 3,5", None),
-    ("text", "Nora is one. The answer is: Nora is a  Sterpus.", "nora is sterpus"),
-    ("text", "The answer is: The dog and an owl", "dog and owl"),
+    ("text", "Nora is one. The answer is: Nora is a  Sterpus.", "nora is a sterpus"),
+    ("text", "The answer is: The dog and an owl", "dog and an owl"),
     ("text", "The answer is: Yes", "yes"),
     ("text", "Yes", "yes"),
     ("text", "The answer is: Vitamin A", "vitamin a"),
@@ -331,3 +331,16 @@ def test_numbers_are_equal_as_numbers_are(one: Decimal, other: Decimal) -> None:
     number: Scorer = get_scorer("number")
     assert number.correct(f"The answer is: {one:,}", str(other)) == (one == other)
     assert plain_number(f"${one:,}") == one
+
+
+def test_articles_are_folded_at_the_beginning_alone() -> None:
+    scorer = get_scorer("text")
+    for one, other in (("The bank", "bank"), ("a bank", "bank"), ("An apple.", "apple")):
+        assert scorer.correct(f"The answer is: {one}", other)
+    for one, other in (
+        ("A and B", "and B"),
+        ("vitamin a pills", "vitamin pills"),
+        ("A", "the"),
+        ("a b", "b"),
+    ):
+        assert not scorer.correct(f"The answer is: {one}", other)

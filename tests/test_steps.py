@@ -181,3 +181,25 @@ def test_layouts(text: str, steps: tuple[str, ...]) -> None:
 def test_annotations_are_left_out_of_sentences(step: str, plain: str) -> None:
     assert without_annotations(step) == plain
     assert without_annotations(plain) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. 3+4=7 2. 7*2=14 3. 14+1=15", "1、3+4=7\n2、7*2=14\n3、14+1=15",
+        "１．3+4=7\n２．7*2=14\n３．14+1=15",
+        "一、3+4=7\n二、7*2=14\n三、14+1=15", "①3+4=7 ②7*2=14 ③14+1=15",
+        "（1）3+4=7；（2）7*2=14；（3）14+1=15",
+        "第一步：3+4=7\n第二步：7*2=14\n第三步：14+1=15", "[3+4=7, 7*2=14, 14+1=15]",
+        "3+4=7\n---\n7*2=14\n***\n```python\n14+1=15\n```\n|---|---|",
+    ],
+)  # fmt: skip
+def test_numbers_brackets_and_frames_of_any_kind_are_no_part_of_a_step(text: str) -> None:
+    assert split_steps(text) == ("3+4=7", "7*2=14", "14+1=15")
+
+
+@pytest.mark.parametrize(
+    "text", ["一共有10个苹果。", "二班有3人", "（二）班有3人", "He has 2. Then 3 more.", "[0, 5]", "(2)(3)=6"]
+)
+def test_numbers_that_count_nothing_stay(text: str) -> None:
+    assert " ".join(split_steps(text)) == text

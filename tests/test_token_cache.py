@@ -427,6 +427,24 @@ def test_a_folder_and_a_pattern_go_by_all_their_files(tmp_path: Path) -> None:
     assert one != two
 
 
+def test_every_way_to_name_files_has_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ".store" / "set"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("a")
+    (folder / "dev.jsonl").write_text("b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources = [
+        str(folder), f"{folder}?split=dev", "~/.store/set", "~/.store/set/dev.jsonl", f"{folder}/*.jsonl",
+        f"hub:{folder.name}/none",
+    ]  # fmt: skip
+    before = [token_cache.source_identity(source) for source in sources]
+    assert all(before[:5])
+    assert before[5] is None  # no such set
+    (folder / "dev.jsonl").write_text("c")
+    after = [token_cache.source_identity(source) for source in sources]
+    assert all(one != other for one, other in zip(before[:5], after[:5], strict=True))
+
+
 def test_a_hub_set_goes_by_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set in a folder, which `datasets` reads as it reads one on the hub."""
     from codi.data.hub import HUB_SETS, HubSet
@@ -436,6 +454,9 @@ def test_a_hub_set_goes_by_its_version(tmp_path: Path, monkeypatch: pytest.Monke
     before = token_cache.source_identity("mine")
     assert before is not None
     assert token_cache.source_identity("mine") == before
+    other = token_cache.source_identity("mine?split=train")
+    assert other is not None
+    assert other != before  # the split is part of what is read
     monkeypatch.setitem(HUB_SETS, "gone", HubSet(str(tmp_path / "none"), {"train": 3}))
     assert token_cache.source_identity("gone") is None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from codi.data.steps import sentences
+from codi.data.steps import annotation_results, sentences
+from codi.data.thinking import holds_thinking
 
 MISSING_ANSWER = "missing answer"
 
@@ -19,7 +20,9 @@ def may_hold_marker(text: str) -> bool:
     return (
         "nswer" in text or "###" in text or "box" in text or "ption" in text or "hoice" in text
         or "NSWER" in text or "Ans" in text or "ANS" in text or "</" in text or "<|" in text
-        or "<think" in text
+        or "espuesta" in text or "ntwort" in text
+        or (not text.isascii() and ("答" in text or "твет" in text or "éponse" in text or "ÉPONSE" in text))
+        or holds_thinking(text)
     )  # fmt: skip
 
 
@@ -32,6 +35,10 @@ def answer_defect(answer: str) -> str | None:
         return "answer with a line break"
     if may_hold_marker(answer) and _MARKER_INSIDE.search(answer):
         return "answer with an answer prompt in it"
+    if _ANNOTATED.search(answer) is not None:
+        return "answer with a calculator annotation in it"
+    if _SUM.search(answer) is not None:
+        return "answer with its computation"
     if len(answer) <= SHORT:
         return None
     words = len(WORD.findall(_COMMAND.sub(" ", answer)))
@@ -47,9 +54,11 @@ def tidy(answer: str, *, full_stop: bool = False) -> str:
 
     full_stop: whether it stays: in a column of answers it is as the writer meant it.
     """
-    before, answer = None, answer.strip()
+    before, answer = None, answer.strip() if answer.isascii() else answer.strip(_INVISIBLE)
     if answer.replace(".", "").replace("-", "").isalnum() and not answer.endswith("."):
         return answer  # a number, a word: nothing is wrapped around it
+    if "<<" in answer and "=" in answer:
+        answer = annotation_results(answer).strip()
     while answer != before:
         before = answer
         for wrapping in _WRAPPINGS:
@@ -112,13 +121,21 @@ _LINE_BREAK = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 WORD = re.compile(r"[^\W\d_]{2,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 COMPUTATION = re.compile(r"\d[^=]*(?:[-+*/×÷]|\\(?:times|cdot|div)\b)[^=]*\d[^=]*=\s*[^=]*\d")
+_ANNOTATED = re.compile(r"<<[^<>]*=|=[^<>]*>>")  # "8 >> 1" is a shift
+# "3+4=7", "Total = 3+4 = 7"; "3x+4y=12" is an equation that may be asked for.
+_SUM = re.compile(
+    r"(?:^|=)[^=A-Za-z\\]*\d[^=A-Za-z\\]*[-−+*/×÷][^=A-Za-z\\]*\d[^=A-Za-z\\]*=\s*[-−]?[$€£]?\s*\.?\d[\d.,]*\W*$"
+)
+_INVISIBLE = " \t\r\n\u00a0\u200b\u200c\u200d\u200e\u200f\u2060\u3000\ufeff"
 _THOUSANDS = re.compile(r"[-−]?\$?\d{1,3}(,\d{3})+(\.\d+)?")
 _BRACE = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\]*[^\s{}$\\.,;:])|\\.|[{}]",
     re.DOTALL,
 )
 _MARKER_INSIDE = re.compile(
-    r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b|</?(?:think|answer)\b", re.IGNORECASE
+    r"\banswer\s+is\b|\banswer\s*[:：]|####|\\boxed\b|\\fbox\b|</?(?:think|answer)\b|答案\s*[是为為:：]|答えは|"
+    r"\b(?:ответ|respuesta|réponse|antwort)(?:\s+(?:es|est|ist|lautet)\b|\s*[:：])",
+    re.IGNORECASE,
 )
 _WRAPPINGS = tuple(
     re.compile(pattern, re.DOTALL)
@@ -126,8 +143,8 @@ _WRAPPINGS = tuple(
         r"(?P<inside>.*?)(?:</s>|<\|\w+\|>|\*\*|`)+",
         r"\*\*(?P<inside>.+)",
         r"(?P<mark>[*_`])(?P<inside>.+)(?P=mark)",
-        r"\$\$(?P<inside>[^$]+)\$\$",
-        r"\$(?P<inside>[^$]+)\$",
+        r"\$\$(?P<inside>(?:[^$\\]|\\.)+)\$\$",
+        r"\$(?P<inside>(?:[^$\\]|\\.)+)\$",
         r"\\\((?P<inside>(?:(?!\\\)).)*)\\\)",
         r"\\\[(?P<inside>(?:(?!\\\]).)*)\\\]",
         r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{(?P<inside>[^{}]*)\}",

@@ -8,7 +8,8 @@
 Markers are `####`, "The answer is", "Answer:", `\\boxed{}` and their like, in any decoration
 (`**Answer:** 18`, `The answer is: $\\boxed{18}$.`). What only states the answer leaves the rationale; a box
 around a result in the middle of a reasoning is opened, and its sentence stays. `<think>..</think>` is the
-rationale where the text after it holds nothing but the answer.
+rationale where the text after it holds nothing but the answer. What says goodbye after the answer, and a note
+or a check there, is no reasoning that leads to it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from codi.data.answer_text import (
     tidy,
     without_thousands_commas,
 )
+from codi.data.other_languages import statement_in
 from codi.data.rationale_lines import with_line_breaks
-from codi.data.steps import sentences, split_steps
+from codi.data.steps import sentences, split_steps, without_annotations
+from codi.data.thinking import holds_thinking, split_thinking
 
 __all__ = ["ANSWER_PROMPT", "Separated", "answer_defect", "separate", "without_statement"]
 
@@ -51,19 +54,18 @@ def separate(text: str, *, summary: bool = False) -> Separated:
     """
     if not may_hold_marker(text):
         return Separated(text.strip(), None, None)
-    thinking = _THINKING.match(text)
-    if thinking is None:
+    if not holds_thinking(text):
         return _separate(text)
-    said = _TAGS.sub("", thinking["said"]).strip()
+    said, thought = split_thinking(text)
+    said = _TAGS.sub("", said).strip()
     if not said:
-        return _separate(thinking["thought"].strip())
+        return _separate(thought)
     separated = _separate(said)
     if separated.answer is None and answer_defect(tidy(said)) is None:
         separated = Separated("", tidy(said), "</think>")
     if separated.rationale and not (summary and len(split_steps(separated.rationale)) < 2):
         return separated
-    thought = _separate(thinking["thought"].strip()).rationale
-    return separated._replace(rationale=thought or separated.rationale)
+    return separated._replace(rationale=_separate(thought).rationale or separated.rationale)
 
 
 def without_statement(step: str, *, last: bool) -> Separated:
@@ -77,12 +79,19 @@ def without_statement(step: str, *, last: bool) -> Separated:
 _DISPLAY = re.compile(r"\\\[(?:(?!\\\[).)*?\\\]|\$\$.*?\$\$", re.DOTALL)
 _TAGGED = re.compile(r"<answer>\s*(?P<answer>.*?)\s*</answer>", re.DOTALL)
 _TAGS = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?solution>")
-_THINKING = re.compile(
-    r"\s*(?:<(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>)?(?P<thought>.*)"
-    r"(?:</(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>)(?P<said>.*)",
-    re.DOTALL,
+_FAREWELL = re.compile(
+    r"(?<!\s)\s*I hope (?:it|this|that) (?:is correct|help(?:s|ed)|makes sense)\b[^.!?\n]*[.!]?\s*$"
+    # as a sentence of its own alone: "see if you have any questions left" is none
+    r"|(?<=[.!?*_}$)\d])\s+(?:hope (?:this|it|that) helps\b[^.!?\n]*[.!]?"
+    r"|(?:please )?(?:let me know|feel free to (?:ask|reach))\b[^.!?\n]*[.!?]?"
+    r"|if you have (?:any|more|further|other) (?:\w+ )?(?:questions|doubts)\b[^.!?\n]*[.!]?)\s*$",
+    re.IGNORECASE,
 )
-_FAREWELL = re.compile(r"(?<!\s)\s*I hope (?:it|this) (?:is correct|helps)[.!]?\s*$")
+_AFTERWARDS = re.compile(
+    r"(?:(?<=\n)|(?<=[.!?*}\d]\s))[*_(\s]*"
+    r"(?:note|check|checking|double[- ]check|verification|verify|remark|p\.?\s?s\.?)[*_\s]*:.*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
 
 _DECORATION = r"[\s\ufeff\u200b>#*_`•-]*(?:\\text(?:bf|it)?\{)?"
 _LEAD = (
@@ -122,8 +131,14 @@ _LETTER_AND_REASON = re.compile(
 )
 # "The answer is obtained by adding 3": tells how, not what.
 _NO_VALUE = re.compile(
-    r"(?:not|that|in|given|found|as follows|the (?:sum|product|difference|total|result|same|number)|"
+    r"(?:not|never|that|in|given|found|as follows|the (?:sum|product|difference|total|result|same|number)|"
     r"\w+ed (?:by|from|as|to|in|using|when))\b",
+    re.IGNORECASE,
+)
+# "The answer is 4 times 3.", with more behind it, says how as well.
+_TELLS_HOW = re.compile(
+    r"\b(?:times|plus|minus|than|divided|multiplied|twice|half of|double)\b|[\d%]\s+of\b|"
+    r"\d\s*[*×+÷]\s*\d|\d\s+[-−/]\s+\d",
     re.IGNORECASE,
 )
 _REASON = re.compile(r"(?<!\s)[,;]?\s+(?:because|since|as (?:it|the|we))\b.*", re.IGNORECASE | re.DOTALL)
@@ -136,7 +151,8 @@ _NEXT_STATEMENT = re.compile(
 )
 # What may stand beside a box without saying more than the box does.
 _FILLER = re.compile(
-    r"(?:[\s$.,:;*_`!]|\\[\[\]()]|\b(?:so|thus|hence|therefore|then|finally|and|we|get|have|obtain|is|the|our|"
+    r"(?:[\s$.,:;*_`!]|\\[\[\](), ;!]|\\q?quad\b|\\text\s*\{\s*(?:and|or)\s*\}|"
+    r"\b(?:or|so|thus|hence|therefore|then|finally|and|we|get|have|obtain|is|the|our|"
     r"final|answer|which|gives)\b)*",
     re.IGNORECASE,
 )
@@ -146,7 +162,7 @@ def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separate
     """`separate` without tags of thinking. last: whether nothing else follows the text."""
     answer: str | None = None
     marker: str | None = None
-    whole, text = text, _FAREWELL.sub("", with_line_breaks(text))
+    whole, text = text, _without_afterwards(with_line_breaks(text), last)
     tagged = list(_TAGGED.finditer(text))
     if tagged:
         answer, marker = _clean(tagged[-1]["answer"]), "<answer>"
@@ -178,6 +194,20 @@ def _separate(text: str, *, last: bool = True, clauses: bool = True) -> Separate
     if mended and len(rationale) < len(whole):  # what stood behind one marker may be another
         rationale = _separate(rationale, last=last, clauses=clauses).rationale
     return Separated(rationale, answer, marker)
+
+
+def _without_afterwards(text: str, last: bool) -> str:
+    """`text` without what stands behind the answer and leads to none: a farewell, a note, a check."""
+    while (shorter := _FAREWELL.sub("", text)) != text:
+        text = shorter
+    found = _AFTERWARDS.search(text) if last and ":" in text else None
+    if found is None or may_hold_marker(found[0]):
+        return text
+    before = text[: found.start()].rstrip()
+    ends = [piece.strip() for piece in _pieces(before.splitlines()[-1])] if before else []
+    judged = _judge(ends[-1], True, True) if ends else None
+    reasoned = judged is not None and judged[1] and len(before) > len(ends[-1])
+    return before if reasoned else text
 
 
 def _pieces(line: str) -> list[str]:
@@ -216,6 +246,10 @@ def _judge(piece: str, last: bool, clauses: bool) -> tuple[str, str | None, str 
     stated = _STATEMENT.match(piece)
     if stated is not None:
         return _stated(piece, stated, last)
+    foreign = statement_in(piece)
+    if foreign is not None:
+        said = _clean(foreign.answer)
+        return (foreign.before, said, "the answer is") if not said or _says(said, last) else None
     clause = next(_CLAUSE.finditer(piece), None) if clauses and "nswer" in piece else None
     boxes = boxes_in(piece) if "box" in piece else []
     if boxes:
@@ -250,12 +284,14 @@ def _stated(piece: str, stated: re.Match[str], last: bool) -> tuple[str, str | N
     reasoned = _LETTER_AND_REASON.fullmatch(content)
     if reasoned is not None:
         return reasoned["reason"], reasoned["answer"], mark
-    said = content
+    said = plain = without_annotations(content) if "<<" in content else content
     boxes = boxes_in(content) if "box" in content else []
     if boxes:
         said = _contents(content, boxes)
-    elif COMPUTATION.search(content):  # "the answer is 3 * 4 = 12."
-        return content, _clean(tidy(content).rpartition("=")[2]), mark
+    elif COMPUTATION.search(plain):  # "the answer is 3 * 4 = 12."
+        if _NO_VALUE.match(plain):
+            return None
+        return content, _clean(tidy(plain).rpartition("=")[2]), mark
     said = _clean(_REASON.sub("", said))
     if boxes or _says(said, last, label=bool(stated["label"]), sentence=content.endswith(".")):
         return "", said, mark
@@ -269,6 +305,8 @@ def _says(answer: str, last: bool, *, label: bool = False, sentence: bool = Fals
     label: it follows "Answer:", which may head a whole solution. sentence: it ends in a full stop.
     """
     if answer_defect(answer) is not None or _NO_VALUE.match(answer):
+        return False
+    if not last and _TELLS_HOW.search(answer):
         return False
     words = len(WORD.findall(answer))
     return last or words <= (1 if label and sentence else 3)

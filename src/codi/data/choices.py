@@ -12,68 +12,48 @@ become
     B: 56
 
 Labels that are no letters (1 to 4) become letters by their place. An answer may be a label, an option's text,
-or the place of an option: counted from 0 in a list, by its number where options are numbered.
+or the place of an option; `codi.data.choice_keys` says how a source counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from codi.data.answer_text import MISSING_ANSWER, tidy
 from codi.data.example import RowDefect
 from codi.data.values import is_missing, value_text
 from codi.data.written_lists import looks_like_list, written_list
 
-NO_OPTIONS = "answer letter whose options were not read"
 NO_SUCH_OPTION = "answer that is none of the options"
 UNREADABLE = "the choices cannot be read"
 
-_NAMES = (
-    "choices", "options", "answerchoices", "answeroptions", "endings", "candidates", "alternatives",
-    "mcchoices", "multiplechoices", "targetscores", "mc1targets",
-)  # fmt: skip
-SCORED = ("targetscores", "mc1targets")
-"""Options that say themselves which of them is right."""
-_FAMILY = re.compile(
-    r"(?P<family>answeroption|option|choice|opt|op|ending|sol|answer|ans)(?P<label>[a-z]|\d{1,2})"
-)
 # "A) 10", "(A) 10", "A. 10", "A: 10", "a ) 10"
 _LABEL = re.compile(
     r"\s*\(?\s*(?P<label>[A-Za-z]|\d{1,2})\s*(?:\)\s*[.:]?|[.:](?=\s|$)|[.:](?!\d))\s*(?P<text>.*)", re.DOTALL
 )
 _IN_TEXT = re.compile(r"(?:^|(?<=[\s,;|{]))\(?(?P<label>[A-Za-z])\s*[).:](?=\s|\S)")
 _LETTER = re.compile(r"[A-Z]")
+AMBIGUOUS = "answer that could be two of the options"
 
 
-def find_choice_columns(folded: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns with the options: one, or one for each option; none where there are none.
+class Keys(NamedTuple):
+    """What a bare number means as an answer.
 
-    folded: column names by their folded form.
+    values: it may be the option that is this number; places: it may be the place of an option, the first one
+    being `first`; told: whether the rows tell which is the first.
     """
-    for name in _NAMES:
-        if name in folded:
-            return (folded[name],)
-    families: dict[str, dict[str, str]] = {}
-    for name, column in folded.items():
-        found = _FAMILY.fullmatch(name)
-        if found is not None:
-            families.setdefault(found["family"], {})[found["label"]] = column
-        elif len(column) == 1 and column.isascii() and column.isupper():
-            families.setdefault("", {})[name] = column
-    for family in families.values():
-        for labels in ("abcdefghijklmnopqrstuvwxyz", "123456789", "0123456789"):
-            columns = []
-            for label in labels:
-                if label not in family:
-                    break
-                columns.append(family[label])
-            if len(columns) >= 2 and len(columns) == len(family):
-                return tuple(columns)
-    return ()
+
+    values: bool
+    places: bool
+    first: int = 0
+    told: bool = True
+
+
+UNKNOWN = Keys(values=True, places=True, told=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +78,10 @@ class Choices:
             return labels
         return tuple(ascii_uppercase[: len(self.texts)])
 
-    def letter(self, answer: Any) -> str:
+    def letter(self, answer: Any, keys: Keys = UNKNOWN) -> str:
         """The letter that `answer` means: a label, a place, or the text of an option.
+
+        keys: what the source's bare numbers mean.
 
         Raises:
             RowDefect: it means none of them, or could mean two.
@@ -107,44 +89,54 @@ class Choices:
         text = value_text(answer).strip()
         if not text:
             raise RowDefect(MISSING_ANSWER)
-        found = self._places(tidy(text), number=not isinstance(answer, str))
+        found = self._places(tidy(text), keys)
         if len(found) == 1:
             return self.letters[found.pop()]
-        reason = "answer that could be two of the options" if found else NO_SUCH_OPTION
-        raise RowDefect(
-            reason,
-            text,
-            f"Options: {'; '.join(map(': '.join, zip(self.letters, self.texts, strict=True)))}"[:300],
-        )
+        options = f"Options: {'; '.join(map(': '.join, zip(self.letters, self.texts, strict=True)))}"[:300]
+        if found:
+            advice = "Write the letter of the right one" if text.isdecimal() else "Make them differ"
+            raise RowDefect(AMBIGUOUS, text, f"{options}. {advice}", kind=text.isdecimal())
+        counted = text.isdecimal() and int(text) == len(self.texts) and keys.first == 0 and keys.told
+        if counted:
+            options += ". Other answers of this source count from 0. If this one counts from 1, write letters"
+        raise RowDefect(NO_SUCH_OPTION, text, options, kind=counted)
 
-    def meant(self, answer: str) -> str | None:
-        """`letter`, or None where that cannot be told."""
+    def meant(self, answer: str, keys: Keys = UNKNOWN) -> str | None:
+        """`letter` of an answer in a text, where a number may be an option; None where nobody can tell."""
         try:
-            return self.letter(answer)
+            return self.letter(answer, keys._replace(values=True))
         except RowDefect:
             return None
 
-    def _places(self, answer: str, number: bool) -> set[int]:
-        """The options that `answer` may mean. number: it was one in the source, not a text."""
+    def is_label(self, answer: str) -> bool:
+        """Whether `answer` is one of the labels."""
+        return _folded(answer) in [label.casefold() for label in self.labels or self.letters]
+
+    def places_of_text(self, answer: str) -> set[int]:
+        """The options that are `answer` to the letter; case, space and a full stop aside."""
+        folded = _folded(answer)
+        return {place for place, text in enumerate(self.texts) if _folded(text) == folded}
+
+    def _places(self, answer: str, keys: Keys) -> set[int]:
+        """The options that `answer` may mean."""
         labels = [label.casefold() for label in self.labels or self.letters]
         folded = _folded(answer)
         if folded in labels:
             return {labels.index(folded)}
-        texts = [_folded(text) for text in self.texts]
-        named = {place for place, text in enumerate(texts) if text == folded}
-        # With labels an integer counts all the same (MedMCQA's `cop`), if it is none of them.
-        counted = {int(answer)} if answer.isdecimal() and int(answer) < len(texts) else set[int]()
-        if number and counted:
-            return counted
-        if named or counted:
-            return named | counted
+        named = self.places_of_text(answer)
+        if answer.isdecimal():
+            place = int(answer) - keys.first
+            counted = {place} if keys.places and 0 <= place < len(self.texts) else set[int]()
+            return (named | counted) if keys.values else counted or named
+        if named:
+            return named
         if folded.upper() in self.letters:
             return {self.letters.index(folded.upper())}
         labelled = _LABEL.fullmatch(answer)
         if labelled is None or labelled["label"].casefold() not in labels:
             return set()
         place = labels.index(labelled["label"].casefold())
-        return {place} if _folded(labelled["text"]) in ("", texts[place]) else set()
+        return {place} if _folded(labelled["text"]) in ("", _folded(self.texts[place])) else set()
 
     def written_into(self, question: str) -> str:
         """`question` with the options below it, unless it shows them already."""
@@ -271,8 +263,11 @@ def _pairs_in(text: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]] | Non
                 text[one.end() : end].strip(" \t\r\n,;|") for one, end in zip(run, ends, strict=True)
             )
             return tuple(one["label"] for one in run), texts
-    lines = [line.strip() for line in re.split(r"[\r\n|]+", text) if line.strip()]
-    return (None, tuple(lines)) if len(lines) >= 2 else None
+    for between in (r"[\r\n|]+", ";"):
+        parts = [part.strip() for part in re.split(between, text) if part.strip()]
+        if len(parts) >= 2:
+            return None, tuple(parts)
+    return None
 
 
 def shows_options(question: str) -> bool:
@@ -283,45 +278,9 @@ def shows_options(question: str) -> bool:
 
 def letter_shown(answer: str, question: str) -> str:
     """The letter of an answer such as "C) 20" where the question shows lettered options; else `answer`."""
-    found = _LABEL.fullmatch(answer) if answer[:2].strip("(")[:1].isupper() else None
+    labelled = re.sub(r"^(?i:option|choice)\s+(?=\(?[A-Z]\s*[).:])", "", answer)
+    found = _LABEL.fullmatch(labelled) if labelled[:2].strip("(")[:1].isupper() else None
     return found["label"] if found is not None and found["text"] and shows_options(question) else answer
-
-
-def refuse_unread_options(
-    row: Mapping[str, Any], read: Callable[[str], bool], answer: str, question: str
-) -> None:
-    """Raise RowDefect where `answer` is a letter, and an unread column may hold what it stands for."""
-    if _LETTER.fullmatch(answer) is None or shows_options(question):
-        return
-    for column, value in row.items():
-        if not read(column) and _may_be_options(value):
-            raise RowDefect(
-                NO_OPTIONS, answer,
-                f"The column '{column}' may hold them: name it 'options', or put them into the question",
-            )  # fmt: skip
-
-
-def _may_be_options(value: Any) -> bool:
-    if isinstance(value, str):
-        if not looks_like_list(value):
-            return shows_options(value)
-        try:
-            value = written_list(value)
-        except ValueError:
-            return False
-    if isinstance(value, dict):
-        value = [part for part in value.values() if not is_missing(part)]
-        value = value[0] if value and isinstance(value[0], list) else value
-    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(ascii_uppercase):
-        return False
-    if all(isinstance(choice, dict) for choice in value):
-        return all(
-            _first(choice, "text", "value", "option") is not None and "from" not in choice for choice in value
-        )
-    return all(
-        isinstance(choice, str | int | float) and not isinstance(choice, bool) and len(str(choice)) <= 200
-        for choice in value
-    )
 
 
 def _in_order(labels: Sequence[str]) -> bool:

@@ -27,16 +27,23 @@ from codi.data.answer_text import (
     same_answer,
     tidy,
 )  # fmt: skip
-from codi.data.answers import Separated, separate, without_statement
-from codi.data.choices import Choices, choices_of, letter_shown, read_choices, refuse_unread_options
+from codi.data.answers import Separated, separate
+from codi.data.choice_columns import refuse_unread_options
+from codi.data.choices import (
+    UNKNOWN,
+    Choices,
+    Keys,
+    choices_of,
+    letter_shown,
+    read_choices,
+)
 from codi.data.conversations import UNREADABLE as UNREADABLE_TURNS
 from codi.data.conversations import is_conversation, read_conversation, reply_text
 from codi.data.example import Example, RowDefect
-from codi.data.layout import Columns, Layout, resolve_layout
-from codi.data.rationale_lines import VISIBLE
-from codi.data.steps import StepsRule, split_steps, without_annotations
-from codi.data.titles import without_titles
-from codi.data.values import is_missing, value_text
+from codi.data.layout import Columns, Layout, label_columns, resolve_layout
+from codi.data.rationales import split_rationale, steps_of
+from codi.data.steps import StepsRule, without_annotations
+from codi.data.values import first_given, is_blank, is_missing, value_text
 from codi.data.written_lists import looks_like_list, written_list
 
 __all__ = [
@@ -56,12 +63,11 @@ EMPTY_QUESTION = "empty question"
 NO_NUMBER = "answer without a number"
 OTHER_ANSWER = "rationale that ends in another answer"
 PLACEHOLDERS = "question with placeholders in place of its numbers"
-UNREADABLE_STEPS = "list of steps that cannot be read"
 
-BLANK_STEP = "blank steps left out"
-TITLE = "headings left out of lists of steps"
 SYSTEM_MESSAGE = "system messages put before the question"
 WRITTEN_OTHERWISE = "rationales that may end in another answer"
+COUNTED_FROM_0 = "answers taken as places counted from 0: no row says whether from 0 or 1"
+NO_OPTIONS_THERE = "rows whose columns {} were not read as answer options"
 
 
 # MAWPS, as some have it: "Ann has N_00 pens".
@@ -94,19 +100,29 @@ def example_from_row(
     """
     remarks: list[str] = []  # of a row that turns out a defect nothing is noted
     question, choices, reply = _usable(row, layout, remarks.append)
-    given = _first_given(row, layout.answers)
+    given = first_given(row, layout.answers)
     in_conversation = given is row.get(layout.question) and reply is not None
-    answer, solution = _answer(reply if in_conversation else given, choices)
-    rationale = _first_given(row, layout.rationales)
+    if given is None:
+        given = _option_called_so(row, layout, choices)
+    column = next(name for name in layout.answers if row.get(name) is given)
+    keys = layout.keys or UNKNOWN
+    answer, solution = _answer(reply if in_conversation else given, choices, keys, column)
+    if choices is not None and choices.right is None and keys.places and not keys.told:
+        said = value_text(given) if solution is None else solution.answer or ""
+        if said.strip().isdecimal() and not choices.is_label(said):
+            remarks.append(COUNTED_FROM_0)
+    if layout.passed_over:
+        remarks.append(NO_OPTIONS_THERE.format(", ".join(map(repr, layout.passed_over))))
+    rationale = first_given(row, layout.rationales)
     if rationale is None and reply and not in_conversation:
         rationale = reply
     if rationale is not None:
-        steps, stated = _steps(rationale, (answer, given), steps_rule, remarks.append)
-        _compare(stated, answer, choices, remarks.append)
+        steps, stated = steps_of(rationale, (answer, given), steps_rule, remarks.append)
+        _compare(stated, answer, (choices, keys), remarks.append)
     else:
         # "18\nThe answer is: 18": what another reader made of '#### 18'.
         worked = solution is not None and solution.rationale != answer
-        steps = _split(solution.rationale, steps_rule) if solution is not None and worked else ()
+        steps = split_rationale(solution.rationale, steps_rule) if solution is not None and worked else ()
     if annotations == "remove":
         steps = tuple(map(without_annotations, steps))
     if require_answer_number and not re.search(r"[0-9]", answer):
@@ -145,17 +161,6 @@ def _usable(
     return question, read_choices(row, layout.choices) if layout.choices else choices, reply
 
 
-def _first_given(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
-    """The first value that is not missing or blank; None without one."""
-    for column in columns:
-        value = row.get(column)
-        if value is None or (isinstance(value, str) and not value.strip()) or is_missing(value):
-            continue
-        if not (isinstance(value, list | tuple | dict) and not value):
-            return value
-    return None
-
-
 def _asked(
     row: Mapping[str, Any], layout: Layout, note: Callable[[str], None]
 ) -> tuple[str, Choices | None, str | None]:
@@ -166,7 +171,16 @@ def _asked(
     if isinstance(value, dict):  # CommonsenseQA as published: {"stem", "choices": [{"label", "text"}]}
         options = value.get("choices")
         choices = None if options is None else choices_of(options)
-        value = value.get("stem")
+        if not isinstance(value.get("stem"), str):
+            inner = next(
+                (f"{layout.question}.{name}" for name in value if isinstance(value[name], str)), None
+            )
+            raise RowDefect(
+                "the question is an object without a 'stem'", str(value),
+                f"A column inside it is named with a dot: --question-column {inner}",
+                kind=True,
+            )  # fmt: skip
+        value = value["stem"]
     elif not isinstance(value, str) or value.startswith("[") or layout.question in layout.answers:
         if is_conversation(value):
             value, reply, told = read_conversation(value)
@@ -178,11 +192,11 @@ def _asked(
             raise RowDefect(UNREADABLE_TURNS, value, "Give a list of turns, or name the answer's column")
         elif not isinstance(value, str):
             raise RowDefect(f"the question is not text but {type(value).__name__}", str(value))
-    question: str = value or ""
+    question: str = "" if is_blank(value) else value
     if question.strip():
         for column in reversed(layout.before):
             context = row.get(column)
-            if is_missing(context):
+            if is_blank(context):
                 continue
             if not isinstance(context, str):
                 raise RowDefect(
@@ -190,9 +204,8 @@ def _asked(
                     str(context), "Name the question's column (--question-column) to leave it out",
                 )  # fmt: skip
             question = _after(context, question, told=column.casefold() != "body")
-        if layout.after is not None:
-            given = value_text(row.get(layout.after), layout.after).strip()
-            question = f"{question}\n{given}" if given else question
+        if layout.after is not None and not is_blank(row.get(layout.after)):
+            question = f"{question}\n{value_text(row.get(layout.after), layout.after).strip()}"
     return question, choices, reply
 
 
@@ -206,7 +219,7 @@ def _after(context: str, question: str, *, told: bool) -> str:
     return f"{context} {question}".strip()
 
 
-def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]:
+def _answer(value: Any, choices: Choices | None, keys: Keys, column: str) -> tuple[str, Separated | None]:
     """The answer in a value, and what else its text held where it is a worked solution."""
     if choices is None and isinstance(value, str) and len(value) <= SHORT and value.isalnum():
         return value, None  # most of them
@@ -214,6 +227,8 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
         value = reply_text(value)
     if choices is not None and choices.right is not None and isinstance(value, dict):
         return choices.letters[choices.right], None
+    if isinstance(value, list | tuple | dict):
+        raise _not_one_value(value, column)
     text = value_text(value, "answer").strip()
     solution: Separated | None = None
     if may_hold_marker(text):
@@ -223,7 +238,9 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
         else:
             text = solution.answer
     if choices is not None:
-        return choices.letter(value if solution is None else text), solution
+        return choices.letter(value if solution is None else text, keys), solution
+    if solution is not None and re.search(r"\d!$", text):
+        raise RowDefect("answer that may be a factorial or an exclamation", text, "Write it in another way")
     answer = text if solution is not None or text.isalnum() else tidy(text, full_stop=True)
     if answer.startswith("[") and _is_list(answer):
         raise RowDefect("the answer is a list", answer, "Give one text or number")
@@ -238,6 +255,44 @@ def _answer(value: Any, choices: Choices | None) -> tuple[str, Separated | None]
     return answer, solution
 
 
+def _not_one_value(value: Any, column: str) -> RowDefect:
+    """Of an answer that is a list or an object: the column inside it that may be the answer is named."""
+    names = list(value) if isinstance(value, dict) else ["0"] if len(value) == 1 else []
+    inner = f"{column}.{names[0] if names else 'NAME'}"
+    return RowDefect(
+        f"the answer is neither text nor a number but {type(value).__name__}", str(value),
+        f"A column inside it is named with a dot: --answer-column {inner} (data.columns.answer={inner})",
+        kind=True,
+    )  # fmt: skip
+
+
+def _option_called_so(row: Mapping[str, Any], layout: Layout, choices: Choices | None) -> Any:
+    """An answer such as 'None' where an option is called so. Raises RowDefect where the answer is missing."""
+    for name in layout.answers:
+        value = row.get(name)
+        if isinstance(value, str) and choices is not None and choices.places_of_text(value):
+            return value
+    raise _missing(row, layout)
+
+
+def _missing(row: Mapping[str, Any], layout: Layout) -> RowDefect:
+    """Of a row without an answer: what else may hold it is named."""
+    values = (row.get(name) for name in layout.answers)
+    written = next((value.strip() for value in values if isinstance(value, str) and value.strip()), "")
+    if written:
+        return RowDefect(
+            MISSING_ANSWER, written, "Programs write that where there is no value. If it is the answer, "
+            "write it in another way, such as 'none'",
+        )  # fmt: skip
+    for name in label_columns(row):
+        if not layout.reads(name) and not is_blank(row[name]) and isinstance(row[name], str | int | float):
+            return RowDefect(
+                MISSING_ANSWER, None, f"The column '{name}' holds {str(row[name])[:40]!r}; to read that one: "
+                f"--answer-column {name} (data.columns.answer={name})",
+            )  # fmt: skip
+    return RowDefect(MISSING_ANSWER)
+
+
 def _is_list(text: str) -> bool:
     try:
         return looks_like_list(text) and isinstance(written_list(text), list)
@@ -245,92 +300,18 @@ def _is_list(text: str) -> bool:
         return False
 
 
-def _steps(
-    value: Any, said: tuple[str, Any], rule: StepsRule, note: Callable[[str], None]
-) -> tuple[tuple[str, ...], str | None]:
-    """The steps of a rationale, and the answer that it states at its end, if any.
-
-    said: the answer, and as it stands in its column; a "solution" that is one of them holds no reasoning.
-    """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{", "(")) and looks_like_list(value):
-        try:
-            value = written_list(value)
-        except ValueError as error:
-            raise RowDefect(UNREADABLE_STEPS, value, f"Write the list as JSON: {error}") from None
-    if not isinstance(value, str):
-        if is_conversation(value):
-            return _steps(reply_text(value), said, rule, note)
-        return _listed_steps(value, note)
-    if rule.startswith("published"):  # literal, markers and all
-        return split_steps(value, rule), None
-    if value.strip() in said:
-        return (), None
-    if not may_hold_marker(value):
-        return split_steps(value, rule), None
-    parts = separate(value, summary=True)
-    return _split(parts.rationale, rule), parts.answer
-
-
-def _split(rationale: str, rule: StepsRule) -> tuple[str, ...]:
-    """The steps of a rationale whose markers are out; what LaTeX hid until it was split goes as well."""
-    steps = split_steps(rationale, rule)
-    if rule.startswith("published") or not may_hold_marker(rationale):
-        return steps
-    return _without_statements(steps)[0]
-
-
-def _without_statements(steps: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    """Steps without what only states the answer, and the answer that they state."""
-    parts = [without_statement(step, last=place == len(steps)) for place, step in enumerate(steps, 1)]
-    stated = next((part.answer for part in reversed(parts) if part.answer), None)
-    return tuple(part.rationale for part in parts if VISIBLE.search(part.rationale)), stated
-
-
-def _listed_steps(value: Any, note: Callable[[str], None]) -> tuple[tuple[str, ...], str | None]:
-    """A list as it stands, without what is blank and what only states the answer."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list | tuple):
-        raise RowDefect(
-            f"the steps are not a list but {type(value).__name__}", str(value), "Give a list or text"
-        )
-    steps = tuple([step if isinstance(step, str) else _step_text(step) for step in value])
-    text = "\n".join(steps)
-    if not (text.isascii() and all(map(str.strip, steps))) and not all(map(VISIBLE.search, steps)):
-        for _ in range(sum(VISIBLE.search(step) is None for step in steps)):
-            note(BLANK_STEP)
-        steps = tuple(filter(VISIBLE.search, steps))
-    said = without_titles(steps)
-    for _ in range(len(steps) - len(said)):
-        note(TITLE)
-    steps = tuple(said)
-    return _without_statements(steps) if may_hold_marker(text) else (steps, None)
-
-
-_STEP_FIELDS = ("step", "text", "content", "explanation", "thought", "reasoning", "output", "result")
-
-
-def _step_text(step: Any) -> str:
-    """One step that is no text: an object with one, or with an explanation and its result."""
-    if is_missing(step):
-        return ""
-    if isinstance(step, dict):
-        texts = {name: text for name, text in step.items() if isinstance(text, str)}
-        known = [texts[name] for name in _STEP_FIELDS if name in texts]
-        if known or len(texts) == 1:
-            return " ".join(known or texts.values())
-    raise RowDefect("the steps hold something that is not text", str(step), "Give a list of texts")
-
-
-def _compare(stated: str | None, answer: str, choices: Choices | None, note: Callable[[str], None]) -> None:
+def _compare(
+    stated: str | None, answer: str, options: tuple[Choices | None, Keys], note: Callable[[str], None]
+) -> None:
     """Hold what a rationale states at its end against the answer of the row, which counts.
 
     A plain number or a letter that differs is a defect; where the texts alone do not tell, it is noted.
     """
     if not stated:
         return
+    choices, keys = options
     if choices is not None:
-        meant = choices.meant(stated)
+        meant = choices.meant(stated, keys)
         same = meant == answer if meant is not None else None
     else:
         same = same_answer(stated, answer)

@@ -25,17 +25,24 @@ class RowDefect(Exception):
 
     Attributes:
         reason: what it is counted under where bad rows are left out.
+        kind: whether the fault is most likely one of the whole source, so that leaving its rows out would
+            hide it.
     """
 
-    def __init__(self, reason: str, found: str | None = None, advice: str = "") -> None:
+    def __init__(
+        self, reason: str, found: str | None = None, advice: str = "", *, kind: bool = False
+    ) -> None:
         """found: the text at fault, of which the message shows the beginning; advice: what mends it."""
         shown = "" if found is None else f": {found[:SHOWN]!r}{'...' if len(found) > SHOWN else ''}"
         super().__init__(f"{reason}{shown}{f'. {advice}' if advice else ''}")
         self.reason = reason
+        self.kind = kind
 
 
 SHOWN = 80
 """Characters of a text that an error shows."""
+SHOWN_COLUMNS = 12
+"""Columns that were not read which a report shows."""
 
 
 @dataclass
@@ -43,7 +50,8 @@ class LoadReport:
     """How many rows of a source were read, how many were kept, and why the others were not.
 
     `noted` counts what was mended or left open in rows that were kept. `stopped_at`: the limit at which
-    reading stopped, with rows left that were not read; None where all were.
+    reading stopped, with rows left that were not read; None where all were. `unread`: columns of the source
+    that have no role.
     """
 
     source: str
@@ -52,6 +60,7 @@ class LoadReport:
     dropped: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     stopped_at: int | None = None
+    unread: list[str] = field(default_factory=list)
 
     def drop(self, reason: str) -> None:
         """Count one row left out for `reason`."""
@@ -62,9 +71,9 @@ class LoadReport:
         self.noted[remark] = self.noted.get(remark, 0) + 1
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready values; `noted` where there is something."""
+        """The report as JSON-ready values; `noted` and `unread` where there is something."""
         values = asdict(self)
-        return values if self.noted else {key: value for key, value in values.items() if key != "noted"}
+        return {key: value for key, value in values.items() if value or key not in ("noted", "unread")}
 
     def describe(self) -> str:
         """One line for the terminal."""
@@ -78,4 +87,7 @@ class LoadReport:
             )
         if self.stopped_at is not None:
             line += f"; the rest was not read (limit {self.stopped_at})"
+        if self.unread:
+            more = f" and {len(self.unread) - SHOWN_COLUMNS} more" if len(self.unread) > SHOWN_COLUMNS else ""
+            line += f"; columns not read: {', '.join(map(repr, self.unread[:SHOWN_COLUMNS]))}{more}"
         return line

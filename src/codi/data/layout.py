@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from codi.data.choices import SCORED, find_choice_columns
+from codi.data.choice_columns import SCORED, find_choice_columns
+from codi.data.choices import Keys
 from codi.errors import DataError, nearest
 
 QUESTIONS = (
@@ -74,6 +75,8 @@ class Layout:
         after: text put after it: the input of an instruction.
         choices: the answer options: one column with all, or one for each.
         id: the row's own name.
+        keys: what a bare number means as the answer of a question with options; None: each row for itself.
+        passed_over: columns that are named like options, and hold none.
     """
 
     question: str
@@ -83,6 +86,8 @@ class Layout:
     after: str | None = None
     choices: tuple[str, ...] = ()
     id: str | None = None
+    keys: Keys | None = None
+    passed_over: tuple[str, ...] = ()
 
     def reads(self, column: str) -> bool:
         """Whether `column` has a role, or holds one that has."""
@@ -166,10 +171,15 @@ def fold(name: str) -> str:
     return re.sub(r"[\s_\-./]+", "", name).casefold()
 
 
+def label_columns(found: Iterable[str]) -> tuple[str, ...]:
+    """Of the columns found those whose name may be that of an answer."""
+    return _Names(tuple(found)).every(("answer", *FINAL_ANSWERS, *LABELS))
+
+
 class _Names:
     """The columns of a source by their folded names; an exact name goes before one that folds to it."""
 
-    def __init__(self, found: Sequence[str]) -> None:
+    def __init__(self, found: Iterable[str]) -> None:
         self.exact = frozenset(found)
         self.folded: dict[str, str] = {}
         for name in found:

@@ -17,10 +17,8 @@ import html
 import re
 
 from codi.data.rationale_lines import formulas_in
-from codi.data.titles import HEADING, is_announcement, is_title
+from codi.data.titles import HEADING, is_announcement, is_frame, is_title
 
-_FENCE = re.compile(r"\s*(?:>\s*)?(?:`{3,}|~{3,})\s*[\w+#-]*\s*")
-_RULE = re.compile(r"\s*(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|={3,})\s*")
 _QUOTE = re.compile(r"\s{0,3}(?:>\s?)+(?=\s*[^\W\d_]|\s*$|.*[=*_`#-])")
 _LEADING_LABEL = re.compile(
     r"[\s*_]*(?:reasoning|rationale|solution|explanation|thought process)\s*[*_]*\s*:[\s*_]+", re.IGNORECASE
@@ -58,7 +56,7 @@ def plain_text(text: str) -> str:
     follows ("Solution:") are left out, unless nothing else would be left.
     """
     lines = _without_tables([_unquoted(line) for line in text.splitlines()])
-    lines = [line for line in lines if not _FENCE.fullmatch(line) and not _RULE.fullmatch(line)]
+    lines = [line for line in lines if not is_frame(line)]
     kept = [line for line in lines if not (is_title(line) or is_announcement(line))]
     if not any(map(str.strip, kept)):
         kept = lines

@@ -123,6 +123,9 @@ def last_number(text: str) -> Decimal | None:
     last = clusters[-1]
     if _COMMAND.search(text, 0, last.start("digits")) or _AND_MORE.match(text, last.end()):
         return None
+    glued = _SHORT_WORD.match(text, last.end())
+    if glued is not None and glued[0] not in _GLUED:  # 5th, 3x, 2ab, 5pm
+        return None
     return plain_number(last.group().strip())
 
 
@@ -161,7 +164,9 @@ _UNIT_POWER = re.compile(r"(\d\s?(?:[kcdm]?m|ft|in|yd|mi))\^?[23]\b")
 _AND_MORE = re.compile(  # what follows a number in a text, and makes it another
     rf"[{_SUPERSCRIPTS}]"
     r"|\s*-?(?:(?i:hundred|thousand|million|billion|trillion|lakh|crore|dozen)|(?:k|K|M|bn)\b)"
+    r"|\s+(?i:[ap]\.?m\b|o['’]clock|(?:below|above)\s+zero)"
 )
+_SHORT_WORD = re.compile(r"[A-Za-z]{1,2}(?![A-Za-z])")
 # '\frac38' and '\sqrt{2}' end in a number and are none; '\boxed{18}' holds one.
 _COMMAND = re.compile(r"\\(?:[dtc]?frac|sqrt|d?binom|times|div|cdot|log|ln)\s*[{\[(]?\s*-?$")
 

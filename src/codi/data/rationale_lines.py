@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from codi.data.titles import is_opening, is_title, numbered, without_titles
+from codi.data.item_numbers import in_line_items, item_number
+from codi.data.titles import is_frame, is_opening, is_title, numbered, without_titles
 
 # White space and characters of no width show nothing.
 VISIBLE = re.compile(r"[^\s\u200b\u200c\u200d\u2060\ufeff]")
@@ -44,11 +45,6 @@ _RELATION = re.compile(r"\s*(?:[=<>≤≥≈]|\\(?:leq?|geq?|approx|equiv|sim|to
 _TAG = re.compile(r"<\s*/?\s*(?:br|p|li|ul|ol|div)\s*/?\s*>", re.IGNORECASE)
 # Two characters, as a bad export leaves them; `\\neq` and `\\nabla` are commands.
 _WRITTEN_BREAK = re.compile(r"(?:\\r)?\\n(?=\s|[A-Z0-9$(*#<\\-]|$)(?!Left|Right|VDash|Vdash)")
-_NUMBERED = re.compile(
-    r"\s*(?P<mark>\*{2}|__|#+\s*)?(?:(?:step|Step|STEP)\s*(?P<step>\d{1,2})\s*(?:[.:)\]]|[-–—](?=\s)|$)"
-    r"|\(?(?P<item>\d{1,2})[.)\]:](?=\s))\s*"
-)
-_IN_LINE = re.compile(r"(?:^|(?<=\s))\(?(\d{1,2})\)\s+")
 _BULLET = re.compile(r"\s*(?P<mark>[-*•‣◦–·])\s+(?=.*(?:[^\W\d_]|=))")
 
 
@@ -57,11 +53,11 @@ def rationale_lines(text: str) -> list[str]:
     text = with_line_breaks(text)
     if "\\" in text or "$" in text:
         text = _unfolded(text)
-    lines = text.splitlines()  # U+2028 and its like as well
+    lines = [line for line in text.splitlines() if not is_frame(line)]  # U+2028 and its like as well
     if len(lines) > 1:
         lines = _untitled(lines)
-    elif ")" in text:
-        lines = _in_line(text)
+    elif lines:
+        lines = in_line_items(lines[0])
     lines = [line for line in map(str.strip, lines) if line]
     return lines if text.isascii() else [line for line in lines if VISIBLE.search(line)]
 
@@ -123,8 +119,8 @@ def _one_line(formula: str) -> str:
 
 def _items(lines: Sequence[str]) -> list[str]:
     """Numbered lines with those that carry them on, and bulleted ones; other lines as they are."""
-    labels = [_NUMBERED.match(line) for line in lines]
-    numbers = [int(label["step"] or label["item"]) for label in labels if label]
+    labels = [item_number(line) for line in lines]
+    numbers = [label.number for label in labels if label]
     if len(numbers) < 2 or numbers != list(range(1, len(numbers) + 1)):
         bullets = [_BULLET.match(line) for line in lines]
         marks = {bullet["mark"] for bullet in bullets if bullet}
@@ -138,9 +134,8 @@ def _items(lines: Sequence[str]) -> list[str]:
     for line, label in zip(lines, labels, strict=True):
         if label is not None:
             seen += 1
-            rest = line[label.end() :]
-            mark = (label["mark"] or "").strip()
-            items.append(rest.replace(mark, "", 1) if mark in ("**", "__") else rest)
+            rest = line[label.end :]
+            items.append(rest.replace(label.mark, "", 1) if label.mark in ("**", "__") else rest)
         elif not line.strip():
             after_blank = True
             continue
@@ -150,13 +145,3 @@ def _items(lines: Sequence[str]) -> list[str]:
             items.append(line)
         after_blank = False
     return items
-
-
-def _in_line(line: str) -> list[str]:
-    """The items of "1) 3+4=7 2) 7*2=14"; the line itself where there are none."""
-    labels = list(_IN_LINE.finditer(line))
-    numbers = [int(label[1]) for label in labels]
-    if len(numbers) < 2 or numbers != list(range(1, len(numbers) + 1)) or line[: labels[0].start()].strip():
-        return [line]
-    ends = [*(label.start() for label in labels[1:]), len(line)]
-    return [line[label.end() : end] for label, end in zip(labels, ends, strict=True)]

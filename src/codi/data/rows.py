@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any
 
 from codi.errors import DataError
@@ -32,22 +32,38 @@ class Rows:
 
     @classmethod
     def peeked(cls, rows: Iterable[tuple[int, Row]], unit: str) -> Rows:
-        """Rows of a form that does not say its columns: those of the first ones are taken.
+        """Rows of a form that does not say its columns: those of the first ones are taken."""
+        reader = AheadReader(rows)
+        columns = tuple(dict.fromkeys(name for _, row in reader.ahead() for name in row))
+        return cls(columns, reader, unit)
 
-        A fault met while looking ahead is raised when its row is reached, so that who stops before never
-        meets it.
-        """
-        iterator = iter(rows)
-        first: list[tuple[int, Row]] = []
-        fault: DataError | None = None
+
+class AheadReader(Iterator[tuple[int, Row]]):
+    """Rows that can be looked at before they are gone through.
+
+    A fault met while looking ahead is raised when its row is reached, so that who stops before never meets
+    it.
+    """
+
+    def __init__(self, rows: Iterable[tuple[int, Row]]) -> None:
+        self._rows = iter(rows)
+        self._seen: deque[tuple[int, Row]] = deque()
+        self._fault: DataError | None = None
+
+    def __next__(self) -> tuple[int, Row]:
+        if self._seen:
+            return self._seen.popleft()
+        if self._fault is not None:
+            raise self._fault
+        return next(self._rows)
+
+    def ahead(self) -> list[tuple[int, Row]]:
+        """The next `PEEKED` rows; they are still to come."""
         try:
-            first.extend(islice(iterator, PEEKED))
+            while self._fault is None and len(self._seen) < PEEKED:
+                self._seen.append(next(self._rows))
+        except StopIteration:
+            pass
         except DataError as error:
-            fault = error
-        columns = tuple(dict.fromkeys(name for _, row in first for name in row))
-        return cls(columns, chain(first, iterator if fault is None else _raising(fault)), unit)
-
-
-def _raising(fault: DataError) -> Iterator[tuple[int, Row]]:
-    yield from ()
-    raise fault
+            self._fault = error
+        return list(self._seen)

@@ -73,6 +73,19 @@ def files_of(path: Path, split: str) -> list[Path]:
     return _of_one_form(chosen, f"'{path}'")
 
 
+def named_files(path: Path) -> list[Path]:
+    """All files that `path` (of a file, a folder or a pattern) names, of any split and form, in order.
+
+    Hidden ones below a folder are none; the folder itself may lie in a hidden one.
+    """
+    if path.is_dir():
+        below = ((file, file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+        return sorted(file for file, inner in below if not any(part.startswith(".") for part in inner.parts))
+    if path.is_file() or not _PATTERN.search(str(path)):
+        return [path] if path.is_file() else []
+    return sorted(filter(Path.is_file, _matching(path)))
+
+
 def _of_folder(folder: Path, split: str) -> list[Path]:
     where = f"The folder '{folder}'"
     files = _with_data(filter(Path.is_file, folder.iterdir()))

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from codi.data.choice_keys import Tally, may_have_options, settled
 from codi.data.columns import (
     ANNOTATIONS,
     MISSING_ANSWER,
@@ -36,8 +37,9 @@ from codi.data.generators import GENERATORS, generated_examples
 from codi.data.hub import HUB_SETS
 from codi.data.ids import UniqueIds
 from codi.data.inner_columns import by_holder, inner_names, opened
-from codi.data.layout import INNER
+from codi.data.layout import INNER, label_columns
 from codi.data.parts import Part, has_own_columns, is_source, parts_of, source_name
+from codi.data.rows import AheadReader
 from codi.data.shards import is_data_path
 from codi.data.steps import StepsRule
 from codi.data.text_files import excerpt
@@ -117,9 +119,14 @@ def load_examples(
     else:
         examples, report = [], LoadReport(source)
         ids = UniqueIds()
+        seen: Layout | None = None
+        unread: dict[str, None] = {}
         rows = _laid_out(parts_of(source, split, limited=limit is not None), columns)
         for part, number, row, layout in rows:
             report.read += 1
+            if layout is not seen:
+                seen = layout
+                unread |= {name: None for name in row if not layout.reads(name)}
             where = f"{part.name}, {part.rows.unit} {number}"
             fallback = f"{part.stem}:{number}"
             try:
@@ -135,13 +142,14 @@ def load_examples(
             except RowDefect as defect:
                 known = part.known_nulls and defect.reason == MISSING_ANSWER
                 if not (skip_bad_rows or known):
-                    raise DataError(_defect_message(where, str(defect), row)) from None
+                    raise DataError(_defect_message(where, defect, row)) from None
                 report.drop(defect.reason)
             else:
                 examples.append(ids.named(example, row, own=example.id != fallback))
                 if len(examples) == limit:
                     report.stopped_at = limit if _has_more(rows) else None
                     break
+        report.unread = list(unread)
     report.kept = len(examples)
     if not examples:
         raise DataError(f"No example is left of '{source}' ({report.describe()}).")
@@ -173,12 +181,14 @@ def _laid_out(
     parts: Iterable[Part], columns: Columns | None, *, needs_answer: bool = True
 ) -> Iterator[tuple[Part, int, Row, Layout]]:
     """Every row with its part, its number and the columns it is read by."""
+    tally = Tally()
     for part in parts:
         wanted = columns or part.columns
         held = by_holder((*INNER, *filter(None, vars(wanted).values()))) if wanted else _USUAL_INNER
         known = dict.fromkeys(part.rows.columns)
         layout: Layout | None = None
-        for number, whole in part.rows.rows:
+        rows = AheadReader(part.rows.rows)
+        for number, whole in rows:
             row = opened(whole, held)
             if layout is None or not row.keys() <= known.keys():  # a column that the first rows did not have
                 where = f"'{part.name}'" + (f", {part.rows.unit} {number}" if layout is not None else "")
@@ -186,6 +196,9 @@ def _laid_out(
                 layout = resolve_layout(
                     tuple(known), wanted, where, inside=inner_names(row), needs_answer=needs_answer
                 )
+                if may_have_options(layout, row):
+                    looked_at = [row, *(opened(later, held) for _, later in rows.ahead())]
+                    layout = settled(layout, looked_at, tally, label_columns(known))
             yield part, number, row, layout
         if layout is None:  # no rows: the columns are told all the same
             resolve_layout(tuple(known), wanted, f"'{part.name}'", needs_answer=needs_answer)
@@ -201,12 +214,15 @@ def _has_more(rows: Iterator[object]) -> bool:
         return True
 
 
-def _defect_message(where: str, defect: str, row: Row) -> str:
-    text = defect.startswith(NO_NUMBER)
+def _defect_message(where: str, defect: RowDefect, row: Row) -> str:
+    text = defect.reason == NO_NUMBER
     scorer = " Answers that are not all numbers: scorer=text compares them." if text else ""
+    skip = (
+        " Mend or remove it, or have bad rows left out and counted: data.skip_bad_rows=true in training, "
+        "--skip-bad-rows in `codi data`."
+    )
     return (
-        f"{where}: {defect}. Mend or remove it, or have bad rows left out and counted: "
-        f"data.skip_bad_rows=true in training, --skip-bad-rows in `codi data`.{scorer} The row: "
+        f"{where}: {defect}.{'' if defect.kind else skip}{scorer} The row: "
         f"{excerpt(json.dumps(row, default=str, ensure_ascii=False))}"
     )
 

@@ -95,6 +95,7 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
         return tuple(rationale.split(" "))
     if rule == "published-sentences":
         return tuple(re.split(r"(?<=\.) ", rationale))
+    rationale = _without_brackets(rationale)
     if rule == "equations" or (rule == "auto" and _only_equations(rationale)):
         return tuple(_EQUATION.findall(rationale))
     if rule == "auto" and "=" in rationale and _PLAIN_EQUATIONS.fullmatch(rationale):
@@ -106,6 +107,16 @@ def split_steps(rationale: str, rule: StepsRule = "auto") -> tuple[str, ...]:
     return steps if rationale.isascii() else tuple(filter(VISIBLE.search, steps))
 
 
+def _without_brackets(rationale: str) -> str:
+    """What stands in "[3+4=7, 7*2=14]", a list of equations without quotes; else the text as it is."""
+    text = rationale.strip()
+    if not (text.startswith("[") and text.endswith("]") and "=" in text):
+        return rationale
+    inside = text[1:-1]
+    plain = _PLAIN_EQUATIONS.fullmatch(inside) or _PLAIN_EQUATION.fullmatch(inside)
+    return inside if plain or _only_equations(inside) else rationale
+
+
 def without_annotations(step: str) -> str:
     """GSM8K's step without its calculator annotations: "= <<48/2=24>>24 clips" is "= 24 clips".
 
@@ -115,6 +126,12 @@ def without_annotations(step: str) -> str:
     if "<<" not in step or _only_equations(step):
         return step
     return _ANNOTATION.sub(_result_where_missing, step)
+
+
+def annotation_results(text: str) -> str:
+    """`text` with the results of its annotations in place of them: '<<3+4=7>>7 pens' and '<<3+4=7>> pens' are
+    '7 pens'."""
+    return _ANNOTATION.sub(_result_where_missing, text)
 
 
 def _result_where_missing(found: re.Match[str]) -> str:
@@ -162,6 +179,8 @@ def _ends_sentence(before: str, mark: str, closing: str, following: str) -> bool
         return not opens_with.islower()
     if _LIST_MARKER.fullmatch(before.strip()):
         return False
+    if before[-1:].isspace() and before.rstrip()[-1:].isdigit() and following[:1].isdigit():
+        return False  # "3 . 5": a decimal taken apart, or two sentences
     word = before.rsplit(maxsplit=1)[-1].lstrip("\"'“‘([$") if before.strip() else ""
     # "12ft.", "3lbs.": the unit without its number.
     bare = word.lower().lstrip("0123456789.,/")

@@ -31,6 +31,18 @@ _OPENING = re.compile(
 )
 
 
+# What frames other lines in Markdown: fences of code, rules, and the line below a table's head.
+_FRAME = re.compile(
+    r"\s*(?:(?:>\s*)?(?:`{3,}|~{3,})\s*[\w+#-]*|(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|={3,}|"
+    r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?)\s*"
+)
+
+
+def is_frame(line: str) -> bool:
+    """Whether a line only frames others: `---`, three backticks, `|---|---|`."""
+    return _FRAME.fullmatch(line) is not None
+
+
 def is_title(line: str) -> bool:
     """Whether a line only says what the next ones are about. One with an equation says more."""
     heading = HEADING.fullmatch(line)
@@ -64,6 +76,6 @@ def numbered(title: str) -> str:
 
 def without_titles(steps: Sequence[str]) -> list[str]:
     """Steps, or lines, without titles and openings; where nothing else stands, the titles are kept."""
-    steps = [step for step in steps if not is_opening(step)]
+    steps = [step for step in steps if not (is_opening(step) or is_frame(step))]
     kept = [step for step in steps if not is_title(step)]
     return kept if any(map(str.strip, kept)) else steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -37,6 +38,28 @@ def is_missing(value: Any) -> bool:
     if value is None:
         return True
     return (isinstance(value, float) and math.isnan(value)) or (isinstance(value, Decimal) and value.is_nan())
+
+
+NOTHING = frozenset(
+    ("nan", "NaN", "NAN", "null", "NULL", "None", "N/A", "n/a", "#N/A", "<NA>", "NaT", "undefined")
+)
+"""Words that programs write into a table where there is no value. 'none' is a word that people write."""
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a value says nothing: missing, white space, an empty list, or a word of `NOTHING`."""
+    if isinstance(value, str):
+        return not value or value.isspace() or (len(value) < 16 and value.strip() in NOTHING)
+    return is_missing(value) or (isinstance(value, list | tuple | dict) and not value)
+
+
+def first_given(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
+    """The first value that is not blank; None without one."""
+    for column in columns:
+        value = row.get(column)
+        if value is not None and not is_blank(value):
+            return value
+    return None
 
 
 def _decimal_text(value: Decimal) -> str:

@@ -14,6 +14,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from codi.data.thinking import split_thinking
+
 _REASONING_FIELDS = (
     "reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought"
 )  # fmt: skip
@@ -136,45 +138,6 @@ def read_reply(body: Any) -> Reply:
         bool(message.get("tool_calls") or message.get("function_call")),
         **tokens,
     )
-
-
-_NAME = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection)\s*>"
-_OPEN = rf"<\s*{_NAME}|◁think▷|\[THINK\]|<\|begin_of_thought\|>|<\|channel\|>\s*analysis\s*<\|message\|>"
-_CLOSE = (
-    rf"<\s*/\s*{_NAME}|◁/think▷|\[/THINK\]|<\|end_of_thought\|>|"
-    r"(?:<\|end\|>\s*)?(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*final\s*<\|message\|>"
-)
-_THINK_MARK = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})", re.IGNORECASE)
-_END_TOKEN = re.compile(
-    r"(?:\s*(?:<\|(?:im_end|eot_id|end|endoftext|return|end_of_text|eom_id|end_of_solution|user|assistant)\|>|</s>|"
-    r"<end_of_turn>|<｜end▁of▁sentence｜>))+\s*$"
-)
-
-
-def split_thinking(text: str) -> tuple[str, str]:
-    """What a text says, and what it thinks in tags.
-
-    A tag that is never closed holds all that follows, and one that was never opened (the chat template had
-    opened it) all that stands before.
-    """
-    said: list[str] = []
-    thought: list[str] = []
-    depth, at = 0, 0
-    for mark in _THINK_MARK.finditer(text):
-        piece = text[at : mark.start()]
-        at = mark.end()
-        if mark["open"]:
-            (thought if depth else said).append(piece)
-            depth += 1
-        elif depth:
-            thought.append(piece)
-            depth -= 1
-        else:
-            thought += [*said, piece]
-            said = []
-    (thought if depth else said).append(text[at:])
-    join = "".join
-    return _END_TOKEN.sub("", join(said).strip().lstrip("\ufeff\u200b")).strip(), join(thought).strip()
 
 
 class _Parts(NamedTuple):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from codi.data.collation import Encoded, Nested
 from codi.data.encoded_rows import EncodedRows
 from codi.data.encoding import TextEncoder
+from codi.data.example import SHOWN_COLUMNS
 from codi.errors import DataError
 from codi.methods.method import Method
 from codi.training.tokenisation import TokenisedSet
@@ -145,8 +146,10 @@ def overview(
     )
 
 
-def check_rationales(seen: Overview, method: Method, source: str) -> list[str]:
+def check_rationales(seen: Overview, method: Method, source: str, columns: Sequence[str] = ()) -> list[str]:
     """What a person should know of a set's rationales before training.
+
+    columns: those of the source that were not read, for the message.
 
     Raises DataError where the method needs them and (nearly) no row has one.
     """
@@ -154,9 +157,11 @@ def check_rationales(seen: Overview, method: Method, source: str) -> list[str]:
         return []
     without = seen.steps.get(0, 0)
     if seen.rows - without < NEARLY_NONE * seen.rows:
+        quoted = ", ".join(map(repr, columns[:SHOWN_COLUMNS]))
         raise DataError(
             f"{method.name} learns from rationales, but {without:,} of the {seen.rows:,} rows of '{source}' "
-            "have none. If they stand in a column that was not recognised, name it "
+            f"have none. {f'Columns not read: {quoted}. ' if quoted else ''}If they stand in a column that "
+            "was not recognised, name it "
             "(data.columns.rationale=NAME, or data.columns.steps=NAME for a list; --rationale-column and "
             "--steps-column in `codi data`). If there are none, have them written (`codi data annotate`), or "
             "train a method that needs none (method.name=no-cot-sft)."

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from codi.data.collation import Encoded
-from codi.data.columns import BLANK_STEP
 from codi.data.example import Example, LoadReport
 from codi.data.numbers import plain_number
+from codi.data.rationales import BLANK_STEP
 from codi.data.sources import Columns, has_own_columns, load_examples
 from codi.errors import DataError
 from codi.evaluation.scorers import AUTO, Scorer, check_training_answers, get_scorer, scorer_for
@@ -93,7 +93,7 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     if not len(tokens):
         raise DataError(f"No training example is left. {' '.join(report.describe() for report in reports)}")
     seen = overview(tokens, reasoner.method, reasoner.text)
-    notes = check_rationales(seen, reasoner.method, config.train)
+    notes = check_rationales(seen, reasoner.method, config.train, tokens.reports[0].unread)
     _check_room(reasoner, tokens)
     notes += _check_words(reasoner, tokens)
     notes += check_text(tokens.sample, reasoner.method, reasoner.text, config.train)

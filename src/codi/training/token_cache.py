@@ -33,9 +33,10 @@ import codi.data
 from codi.data.encoded_rows import EncodedRows
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example, LoadReport
-from codi.data.hub import find_hub_set
+from codi.data.hub import HubSource, find_hub_set, parse_hub_source
+from codi.data.shards import is_data_path, named_files, path_of
 from codi.data.sources import GENERATORS
-from codi.errors import CodiError
+from codi.errors import CodiError, DataError
 from codi.methods.method import Method
 from codi.storage import write_whole
 from codi.training.tokenisation import TokenisedSet
@@ -106,22 +107,28 @@ def source_identity(source: str) -> list[str] | None:
     """
     if source.partition("?")[0] in GENERATORS:
         return ["generated", source]
-    hub_set = find_hub_set(source)
-    if hub_set is not None:
-        return _hub_identity(hub_set.hub_id, hub_set.config)
-    path = Path(source)
     if not source:
         return None
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file))
-    else:
-        files = [path] if path.is_file() else _matching(source)
+    base, _, options = source.partition("?")
+    known = find_hub_set(base)
+    if known is not None:
+        asked = dict(pair.split("=", 1) for pair in options.split("&") if "=" in pair)
+        config = asked.get("config", known.config)
+        return _hub_identity(HubSource(known.hub_id, asked.get("split"), config, asked.get("revision")))
+    if is_data_path(source):
+        path = path_of(source)
+        try:
+            return [
+                f"{file.relative_to(path) if path.is_dir() else file.name} {_sha256(file)}"
+                for file in named_files(path)
+            ] or None
+        except OSError:
+            return None  # the reader of the rows says what is wrong
     try:
-        return [
-            f"{file.relative_to(path) if path.is_dir() else file.name} {_sha256(file)}" for file in files
-        ] or None
-    except OSError:
-        return None  # the reader of the rows says what is wrong
+        unknown = parse_hub_source(source)
+    except DataError:  # likewise
+        return None
+    return None if unknown is None else _hub_identity(unknown)
 
 
 def identity_of_rows(examples: Iterable[Example]) -> list[str]:
@@ -238,24 +245,15 @@ def _code(method: Method) -> str:
     return _digest("".join(sorted(f"{file.name} {_sha256(file)}\n" for file in files)).encode())
 
 
-def _hub_identity(hub_id: str, config: str | None) -> list[str] | None:
+def _hub_identity(asked: HubSource) -> list[str] | None:
     import datasets
 
     try:
-        builder = datasets.load_dataset_builder(hub_id, config)
+        builder = datasets.load_dataset_builder(asked.hub_id, asked.config, revision=asked.revision)
     except Exception:  # noqa: BLE001 (three libraries' kinds; the reader of the rows says what is wrong)
         return None
-    return ["hub", hub_id, str(builder.config_id), str(builder.hash), str(builder.info.version)]
-
-
-def _hidden(file: Path) -> bool:
-    return any(part.startswith(".") and part not in (".", "..") for part in file.parts)
-
-
-def _matching(pattern: str) -> list[Path]:
-    """The files of a pattern such as `shards/*.jsonl`, in order."""
-    root = Path(pattern).anchor
-    return sorted(file for file in Path(root).glob(str(Path(pattern).relative_to(root))) if file.is_file())
+    version = [str(builder.config_id), str(builder.hash), str(builder.info.version)]
+    return ["hub", asked.hub_id, *version, str(asked.split), str(asked.revision)]
 
 
 def _sweep(root: Path) -> None:

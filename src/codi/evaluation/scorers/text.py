@@ -11,7 +11,8 @@ from typing import Self
 from codi.data.example import Example
 from codi.evaluation.scorers.scorer import Scorer
 
-_ARTICLE = re.compile(r"\b(?:an?|the)\s+(?=\w)")
+# At the beginning alone, and "a" only before a word: in "A and B" it is a label, in "a + b" a name.
+_ARTICLE = re.compile(r"(?:(?:the|an)\s+(?=\w)|a\s+(?=\w{2})(?!(?:and|or|nor|is|to)\b))+")
 _TRUTH = {
     **dict.fromkeys(("yes", "true", "y", "t"), "yes"), **dict.fromkeys(("no", "false", "n", "f"), "no"),
 }  # fmt: skip
@@ -19,16 +20,15 @@ _SPACE_INSIDE = re.compile(r"\s+(?=[,.;:!?)\]])|(?<=[(\[])\s+")
 
 
 def folded(text: str) -> str:
-    """`text` without what does not matter: case, white space, the final full stop, articles, Unicode's forms.
+    """`text` without what does not matter: case, white space, the final full stop, an article at the
+    beginning, Unicode's forms.
 
     'yes' and 'true' stay two answers here.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = _SPACE_INSIDE.sub("", " ".join(text.split()))
     text = text.rstrip(" .。")
-    while (without := _ARTICLE.sub("", text)) != text:  # "the a" would leave one
-        text = without
-    return text
+    return text[article.end() :] if (article := _ARTICLE.match(text)) else text
 
 
 def are_truth_words(answers: Iterable[str]) -> bool:
@@ -53,9 +53,9 @@ class TextScorer(Scorer):
 
     name = "text"
     describe = (
-        "all that stands after the answer prompt; case, white space, the final full stop, articles and "
-        "Unicode forms folded; compared as strings; yes and true are one in a set of nothing else; without a "
-        "prompt unreadable"
+        "all that stands after the answer prompt; case, white space, the final full stop, an article "
+        "before it and Unicode forms folded; compared as strings; yes and true are one in a set of nothing "
+        "else; without a prompt unreadable"
     )
     needs = "a text"
 
