@@ -123,13 +123,13 @@ def test_thoughts_and_passes() -> None:
 def test_prompt_in_one_pass_and_nothing_for_finished_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = reasoner(Codi(latents=4), tiny_model())
     shapes: list[tuple[int, int]] = []
-    extend = type(asked.model)._extend
+    feed = type(asked.model).feed
 
-    def recorded(self, inputs, mask, after, hidden_states):  # type: ignore[no-untyped-def]
+    def recorded(self, inputs, *others):  # type: ignore[no-untyped-def]
         shapes.append(tuple(inputs.shape[:2]))
-        return extend(self, inputs, mask, after, hidden_states)
+        return feed(self, inputs, *others)
 
-    monkeypatch.setattr(type(asked.model), "_extend", recorded)
+    monkeypatch.setattr(type(asked.model), "feed", recorded)
     answers = asked.answer(QUESTIONS, max_new_tokens=6)
     thinking = 1 + 4
     assert [length for _, length in shapes[1:thinking]] == [1] * 4

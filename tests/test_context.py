@@ -109,14 +109,14 @@ def test_read_two_equals_two_readings(family: str, monkeypatch: pytest.MonkeyPat
     begun = model.read(bot, after=asked).context
 
     passes = 0
-    extend = ThoughtModel._extend
+    extend = ThoughtModel.feed
 
     def counted(*args: Any, **keywords: Any) -> Any:
         nonlocal passes
         passes += 1
         return extend(*args, **keywords)
 
-    monkeypatch.setattr(ThoughtModel, "_extend", counted)
+    monkeypatch.setattr(ThoughtModel, "feed", counted)
     first, both = model.read_two(QUESTION, bot)
     slides = family == "mistral"
     assert passes == (2 if slides else 1)  # a sliding window forgets the oldest positions

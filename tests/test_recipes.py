@@ -41,6 +41,14 @@ OTHERS = {
     "small-static-teacher": "codi-static-teacher",
     "gpt2-gsm8k-aug-coconut": "coconut",
     "gpt2-gsm8k-aug-icot": "icot",
+    "gpt2-gsm8k-aug-pccot": "pccot",
+    "llama1b-gsm8k-aug-pccot": "pccot",
+    "gpt2-gsm8k-aug-kava": "kava",
+    "llama1b-gsm8k-aug-kava": "kava",
+    "gpt2-gsm8k-aug-sim-cot": "sim-cot",
+    "llama1b-gsm8k-aug-sim-cot": "sim-cot",
+    "gpt2-gsm8k-aug-lotus": "lotus",
+    "llama1b-gsm8k-aug-lotus": "lotus",
 }
 
 

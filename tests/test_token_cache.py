@@ -217,6 +217,8 @@ def test_options_named_by_a_method_are_those_that_its_tokens_depend_on() -> None
     build_method({"name": "codi"})  # imports all
     others: dict[str, Any] = {
         "distance": "l2", "layers": "blocks", "mix": None, "mix_share": None, "stage": 1, "teacher": "x",
+        "std": "all", "step_loss": "own-loop", "feedback": "replace", "spare": "none", "slot_mean": "tokens",
+        "kv_distance": "l2", "selection": "crop", "importance": 0.5, "keys": "unrotated",
     }  # fmt: skip
     text, tried = word_encoder(), 0
     for kind in METHODS.values():

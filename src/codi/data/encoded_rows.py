@@ -3,8 +3,9 @@
     teacher.npy       31 18 2 | 31 7 | ...        the ids of all rows, one after the other
     teacher.ends.npy   0      3      5 ...        where each row begins, and where the last one ends
     teacher_distillation.npy    4 4 ...           a number of each row
+    steps.npy  steps.lengths.npy                  a list of lists: their ids joined, and how long each is
 
-A row is what the method made of its example: lists of ids and whole numbers by name.
+A row is what the method made of its example: lists of ids, `Nested` ones, and whole numbers by name.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codi.data.collation import Encoded
+from codi.data.collation import Encoded, Nested
 
 Numbers = NDArray[np.integer[Any]]
 
 _NAMES = "names.json"
+_LENGTHS = ".lengths"
+"""What the list of its steps' lengths is called after a nested one."""
 
 
 class EncodedRows(Sequence[Encoded]):
@@ -54,10 +58,11 @@ class EncodedRows(Sequence[Encoded]):
                 for name, value in row.items():
                     if isinstance(value, int):
                         numbers[name] = array("q")
-                    else:
-                        ids[name], ends[name] = array("i"), array("q", [0])
+                        continue
+                    for part in (name, name + _LENGTHS)[: 2 if isinstance(value, Nested) else 1]:
+                        ids[part], ends[part] = array("i"), array("q", [0])
             for name in ids:
-                ids[name].extend(row[name])
+                ids[name].extend(_flat(row, name))
                 ends[name].append(len(ids[name]))
             for name in numbers:
                 numbers[name].append(row[name])
@@ -75,17 +80,18 @@ class EncodedRows(Sequence[Encoded]):
             np.save(folder / f"{name}.ends.npy", ends)
         for name, values in whole._numbers.items():
             np.save(folder / f"{name}.npy", values)
-        kinds = {name: "list" if name in whole._lists else "number" for name in whole.names}
+        kinds = {name: whole._kind(name) for name in whole.names}
         (folder / _NAMES).write_text(json.dumps(kinds), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> EncodedRows:
         """Map what `save` wrote; nothing is read before a row is."""
         kinds: dict[str, str] = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
-        lists = [name for name, kind in kinds.items() if kind == "list"]
+        lists = [name for name, kind in kinds.items() if kind != "number"]
+        lists += [name + _LENGTHS for name, kind in kinds.items() if kind == "nested"]
         return cls(
             {name: (_mapped(folder / f"{name}.npy"), _mapped(folder / f"{name}.ends.npy")) for name in lists},
-            {name: _mapped(folder / f"{name}.npy") for name in kinds if name not in lists},
+            {name: _mapped(folder / f"{name}.npy") for name, kind in kinds.items() if kind == "number"},
             tuple(kinds),
         )
 
@@ -112,8 +118,8 @@ class EncodedRows(Sequence[Encoded]):
         )
 
     def lists(self) -> list[str]:
-        """Names of what is a list in every row."""
-        return [name for name in self.names if name in self._lists]
+        """Names of what is a list of ids in every row."""
+        return [name for name in self.names if self._kind(name) == "list"]
 
     def lengths(self, name: str) -> NDArray[np.int64]:
         """[rows] How long the list of that name is in each row."""
@@ -136,12 +142,35 @@ class EncodedRows(Sequence[Encoded]):
     def _row(self, row: int) -> Encoded:
         found: Encoded = {}
         for name in self.names:
-            if name in self._lists:
-                ids, ends = self._lists[name]
-                found[name] = ids[ends[row] : ends[row + 1]].tolist()
-            else:
+            kind = self._kind(name)
+            if kind == "number":
                 found[name] = int(self._numbers[name][row])
+                continue
+            found[name] = self._list(name, row)
+            if kind == "nested":
+                joined = iter(found[name])
+                found[name] = Nested(
+                    list(islice(joined, length)) for length in self._list(name + _LENGTHS, row)
+                )
         return found
+
+    def _list(self, name: str, row: int) -> list[int]:
+        ids, ends = self._lists[name]
+        part: list[int] = ids[ends[row] : ends[row + 1]].tolist()
+        return part
+
+    def _kind(self, name: str) -> str:
+        if name not in self._lists:
+            return "number"
+        return "nested" if name + _LENGTHS in self._lists else "list"
+
+
+def _flat(row: Encoded, name: str) -> Iterable[int]:
+    """What a list of the arrays takes in of a row."""
+    if name.endswith(_LENGTHS):
+        return [len(step) for step in row[name.removesuffix(_LENGTHS)]]
+    value = row[name]
+    return chain.from_iterable(value) if isinstance(value, Nested) else value
 
 
 def _mapped(file: Path) -> Numbers:

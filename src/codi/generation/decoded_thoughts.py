@@ -118,8 +118,8 @@ def token_text(model: ThoughtModel, text: TextEncoder, token: int) -> str:
 
     A row of the base's embedding that the tokenizer has no token for goes by its number, as `<50300>`.
     """
-    if token in (model.bot_id, model.eot_id):
-        return "<bot>" if token == model.bot_id else "<eot>"
+    if token >= model.bot_id:
+        return model.row_names[token - model.bot_id]
     shown = text.decode([token])
     if shown.strip() and "�" not in shown:
         return shown.strip()

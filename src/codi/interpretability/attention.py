@@ -125,7 +125,15 @@ def attended(
     latents: int | None = None,
     watcher: ThoughtWatcher | None = None,
 ) -> tuple[Thinking, AttentionMap]:
-    """Think over one question and record what every pass attends to."""
+    """Think over one question and record what every pass attends to.
+
+    Raises UsageError where a pass makes more than one thought.
+    """
+    if reasoner.method.refines:
+        raise UsageError(
+            f"A {reasoner.method.name} model makes all thoughts in every pass, and what is shown here is one "
+            "pass for each. Its decoded thoughts and interventions can be had."
+        )
     with recorded_attention(reasoner.model) as passes:
         thinking = think_through(reasoner, [question], latents=latents, watcher=watcher)
     model, text = reasoner.model, reasoner.text

@@ -113,7 +113,7 @@ def cot_shift(
         CheckpointError: a static teacher cannot be loaded.
     """
     method = reasoner.method
-    if not isinstance(method, Codi):
+    if not isinstance(method, Codi) or method.refines:
         raise UsageError(
             f"A {method.name} model has no teacher and student to compare, so no CoT shift can be measured. "
             "Give a model trained with method.name=codi or codi-static-teacher."

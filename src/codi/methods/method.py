@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
@@ -53,13 +53,20 @@ class Method(ABC):
     """Names of the loss terms that `loss` returns beside `loss`."""
     needs_rationales: ClassVar[bool] = False
     """Whether there is nothing to learn for it from rows without steps."""
+    rows: ClassVar[tuple[str, ...]] = ()
+    """Learned embedding rows that it reads beside <bot> and <eot>: `model.row_id` gives their ids."""
+    refines: ClassVar[bool] = False
+    """Whether its thoughts are refined together in rounds, not thought one after the other."""
+    resets_optimizer: ClassVar[bool] = True
+    """Whether each stage of its curriculum begins with a fresh optimiser."""
     encoded_by: ClassVar[tuple[str, ...] | None] = None
     """The options that `encode` reads, named beside it; None counts them all, which is never wrong. Only a
     change of these makes kept tokens useless."""
 
     @abstractmethod
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
-        """The example's segments: lists of ids by name (`question` is padded left), ints for positions."""
+        """The example's segments: lists of ids by name (`question` is padded left), ints for positions,
+        `Nested` for a list of steps, each with its own ids."""
 
     @abstractmethod
     def divisors(self, batch: Batch) -> dict[str, Tensor]:
@@ -88,7 +95,7 @@ class Method(ABC):
         return 0
 
     def at_stage(self, stage: int) -> Method:
-        """The method as it answers at that stage. A checkpoint remembers it."""
+        """The method as it learns and answers at that stage. A checkpoint remembers it."""
         return self
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
@@ -109,6 +116,13 @@ class Method(ABC):
     def reads_last_step(self) -> bool:
         """Whether the last step of a rationale is read, as `encode` leaves it out in CODI's teacher."""
         return bool(getattr(self, "keep_last_step", True))
+
+    def training_parts(self, model: ThoughtModel) -> dict[str, nn.Module]:
+        """Modules that only training needs, by name: made once, then found in `model.training_parts`.
+
+        They are optimised and kept for resuming, and are no part of the model that is saved.
+        """
+        return {}
 
     def check_start(self, model: ThoughtModel, text: TextEncoder) -> None:
         """Raise CodiError where something that the method brings does not fit; before any data is read."""

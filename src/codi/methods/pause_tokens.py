@@ -4,7 +4,8 @@
 
 The control that separates "more positions to compute at" from "a thought that is fed back": as many inputs
 as CODI has latents, none of which depends on the state before it, so all of them are read in one pass.
-The constant is the row of `<bot>`; the loss covers the answer alone, as in the paper's baseline.
+The constant is a learned row of its own, `<pause>`; the loss covers the answer alone, as in the paper's
+baseline. Checkpoints from before it had one use the row of `<bot>`, and still do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from codi.methods.no_cot_sft import NoCotSft
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
+PAUSE = "<pause>"
+
 
 @register
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class PauseTokens(NoCotSft):
     """No-CoT-SFT (same segments, same loss) with constant inputs between question and answer."""
 
     name: ClassVar[str] = "pause-tokens"
+    rows: ClassVar[tuple[str, ...]] = (PAUSE,)
 
     pauses: int = 6
     """Constant inputs between <bot> and <eot>; 0 leaves <bot><eot> alone."""
@@ -62,4 +66,5 @@ class PauseTokens(NoCotSft):
 
     def _pauses(self, model: ThoughtModel) -> list[int]:
         """<bot> p_1..p_n <eot>."""
-        return [model.bot_id] * (1 + self.pauses) + [model.eot_id]
+        pause = model.row_id(PAUSE) if PAUSE in model.row_names else model.bot_id
+        return [model.bot_id, *[pause] * self.pauses, model.eot_id]

@@ -1,7 +1,7 @@
 """Checkpoints on disk: written whole or not at all, loaded strictly.
 
     codi.json                  method, model, text format, vocabulary identity, package version
-    thoughts.safetensors       projection and the <bot>/<eot> rows
+    thoughts.safetensors       projection, the <bot>/<eot> rows and the method's own
     adapter_model.safetensors  with LoRA: the adapter alone (peft's format)
     model.safetensors          without LoRA: the whole causal LM (transformers' format)
     tokenizer files
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
 from codi.version import installed_version
 
 CONFIGURATION, THOUGHTS, ADAPTER = CODI_CONFIG, "thoughts.safetensors", "adapter_model.safetensors"
+TRAINING_PARTS = "training_parts.safetensors"
+"""What only training needs, in the checkpoints of a run that another can go on from."""
 
 
 class BaseMoved(CheckpointError):
@@ -126,7 +129,7 @@ def save(
             "method": method,
             "model": model.config.as_dict(),
             "text": {key: getattr(text, key) for key in text.__dataclass_fields__},
-            "special_tokens": {"<bot>": model.bot_id, "<eot>": model.eot_id},
+            "special_tokens": {name: model.row_id(name) for name in model.row_names},
             "vocabulary": vocabulary,
         }
         (scratch / CONFIGURATION).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
@@ -156,8 +159,9 @@ def _remove_other_weights(path: Path, written: set[str]) -> None:
 
 
 def thought_weights(model: ThoughtModel) -> dict[str, Tensor]:
-    """Projection and thought tokens by name."""
-    return {"thought_tokens": model.thought_tokens.detach(), **_prefixed(model)}
+    """Projection and the rows of our own by name."""
+    rows = {f"rows.{name}": row.detach() for name, row in model.rows.items()}
+    return {"thought_tokens": model.thought_tokens.detach(), **rows, **_prefixed(model)}
 
 
 def _prefixed(model: ThoughtModel) -> dict[str, Tensor]:
@@ -232,15 +236,22 @@ def check_base(path: Path, recorded: ModelConfig, found: ModelConfig) -> None:
 
 
 def load_weights(
-    path: Path, model: ThoughtModel, *, thoughts: bool = True, of_another_run: bool = False
+    path: Path,
+    model: ThoughtModel,
+    *,
+    thoughts: bool = True,
+    rows: Sequence[str] | None = None,
+    of_another_run: bool = False,
 ) -> None:
-    """Load projection, thought tokens and adapter (or whole base) into an existing model, strictly.
+    """Load projection, rows of our own and adapter (or whole base) into an existing model, strictly.
 
-    thoughts: False leaves projection and thought tokens as they are; of_another_run: the model was configured
-    anew, so that what it computes is compared with what the saved one does.
+    thoughts: False leaves projection and rows as they are; rows: what the checkpoint has of the rows beside
+    <bot> and <eot>, where that may be others than the model has: then those of both are loaded;
+    of_another_run: the model was configured anew, so that what it computes is compared with what the saved
+    one does.
     """
     if thoughts:
-        _load_thoughts(path, model)
+        _load_thoughts(path, model, rows)
     if model.config.lora is not None:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -283,11 +294,16 @@ _NEUTRAL = {
 """Of a configuration, what has no part in what a model computes."""
 
 
-def _load_thoughts(path: Path, model: ThoughtModel) -> None:
-    thoughts = read_tensors(path / THOUGHTS)
-    _compare(path / THOUGHTS, thought_weights(model), thoughts)
+def _load_thoughts(path: Path, model: ThoughtModel, rows: Sequence[str] | None = None) -> None:
+    thoughts, wanted = read_tensors(path / THOUGHTS), thought_weights(model)
+    if rows is not None:  # theirs alone is left, ours alone is kept
+        for name in set(rows) ^ set(model.rows):
+            (thoughts if name in rows else wanted).pop(f"rows.{name}", None)
+    _compare(path / THOUGHTS, wanted, thoughts)
     with torch.no_grad():
         model.thought_tokens.copy_(thoughts.pop("thought_tokens"))
+        for name in [name for name in thoughts if name.startswith("rows.")]:
+            model.rows[name.removeprefix("rows.")].copy_(thoughts.pop(name))
     model.projection.load_state_dict({name.removeprefix("projection."): t for name, t in thoughts.items()})
 
 
@@ -307,6 +323,32 @@ def _whole_base(path: Path, config: ModelConfig) -> Any:
     fuse_activations(causal)
     check_head(causal)
     return causal
+
+
+def save_training_parts(path: Path, model: ThoughtModel) -> None:
+    """Beside a checkpoint that training goes on from: what the model itself is saved without."""
+    if len(model.training_parts):
+        tensors = {name: t.contiguous() for name, t in _untied(model.training_parts).items()}
+        save_file(tensors, path / TRAINING_PARTS)
+
+
+def load_training_parts(path: Path, model: ThoughtModel) -> None:
+    """The reverse. Raises CheckpointError where they are missing, damaged, or another model's."""
+    if len(model.training_parts):
+        given = read_tensors(path / TRAINING_PARTS)
+        _compare(path / TRAINING_PARTS, _untied(model.training_parts), given)
+        model.training_parts.load_state_dict(given, strict=False)  # a tied weight was saved once
+
+
+def _untied(parts: Any) -> dict[str, Tensor]:
+    """Weights and buffers by name; one that has two names is given under the first."""
+    found: dict[str, Tensor] = {}
+    seen = set[int]()
+    for name, tensor in parts.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -349,9 +391,11 @@ __all__ = [
     "load_base_tokenizer",
     "load_model",
     "load_tokenizer",
+    "load_training_parts",
     "load_weights",
     "locate",
     "read_configuration",
     "read_tensors",
     "save",
+    "save_training_parts",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -58,12 +58,17 @@ class ModelConfig:
     """Share of projection inputs dropped in training."""
     train_thought_tokens: bool = True
     """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (its code, under LoRA)."""
-    thought_tokens_from: str | None = None
-    """A token (`<<`) whose row <bot> and <eot> start from; None draws two rows like the vocabulary's own."""
+    thought_tokens_from: str | dict[str, str] | None = None
+    """A token (`<<`) whose row <bot>, <eot> and the method's own rows start from, or one for each by name
+    (`{"<latent>": "<<"}`); what is not named is drawn like the vocabulary's own."""
+    train_rows: bool = True
+    """Whether the rows that a method has beside <bot> and <eot> (<latent>, <pause>) learn."""
+    rows: list[str] = field(default_factory=list)
+    """Filled in from the method: names of its rows, which have the ids after <bot> and <eot>."""
     base_fingerprint: str | None = None
     """Filled in on saving: identifies the base's weights, so that another base is refused on loading."""
     base_vocabulary_rows: int | None = None
-    """Filled in on saving: rows of the base's embedding. <bot> and <eot> take the two ids after them."""
+    """Filled in on saving: rows of the base's embedding. Our own take the ids after them."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""

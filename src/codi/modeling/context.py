@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from codi.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -50,6 +52,7 @@ class Context:
     next_position: [b], the position id of each row's next token
     last_hidden:   [b, d], final hidden state (after the last norm) of each row's last real token
     thoughts:      [b, n, d], the hidden states that became continuous thoughts, *before* the projection
+    latents:       [b, n, d], what was fed back for them
     """
 
     cache: DynamicCache
@@ -57,6 +60,7 @@ class Context:
     next_position: Tensor
     last_hidden: Tensor
     thoughts: Tensor | None = None
+    latents: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -78,6 +82,7 @@ class Context:
             next_position=self.next_position[rows],
             last_hidden=self.last_hidden[rows],
             thoughts=None if self.thoughts is None else self.thoughts[rows],
+            latents=None if self.latents is None else self.latents[rows],
         )
 
     @property
@@ -118,23 +123,50 @@ class Context:
             _narrow(layer, width)
         return replace(self, cache=cache, mask=self.mask[:, -width:])
 
-    def step_back(self, last_hidden: Tensor) -> Context:
-        """The context one position earlier, where the last hidden state was `last_hidden` [b, d].
+    def cut(self, positions: int, last_hidden: Tensor) -> Context:
+        """The context `positions` earlier, where the last hidden state was `last_hidden` [b, d].
 
-        Only views are made, so gradients flow as if the last token had never been read.
-        Needs a cache that `remembers_all` and a real (unpadded) last position in every row.
+        Only views are made, so gradients flow as if what is cut off had never been read. Raises UsageError
+        where the cache does not hold all that came before (sliding windows).
         """
-        cache = _fork(self.cache)
+        if not positions:
+            return replace(self, last_hidden=last_hidden)
+        if not remembers_all(self.cache):
+            raise UsageError(
+                "A context was to be cut back, but this base has a sliding window and has forgotten what "
+                "came before it. Take a base that attends to everything."
+            )
+        cache, kept = _fork(self.cache), self.width - positions
         layer: Any
         for layer in cache.layers:
-            layer.keys, layer.values = layer.keys[..., :-1, :], layer.values[..., :-1, :]
+            if layer.is_initialized:  # a layer may share another's keys and values, and hold none
+                layer.keys, layer.values = layer.keys[..., :kept, :], layer.values[..., :kept, :]
         return replace(
             self,
             cache=cache,
-            mask=self.mask[:, :-1],
-            next_position=self.next_position - 1,
+            mask=self.mask[:, :kept],
+            next_position=self.next_position - self.mask[:, kept:].sum(1),
             last_hidden=last_hidden,
         )
+
+    def keys_values(self, places: slice, layers: Sequence[int] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of some positions, [b, kv_heads, n, head_dim] each, with their gradient.
+
+        places: of the `width` positions; layers: from 0, None for all that hold any. Keys are as they are
+        attended to: with RoPE, turned to their position. Raises UsageError under a sliding window.
+        """
+        if not remembers_all(self.cache):
+            raise UsageError(
+                "Keys and values of given positions were asked for, but this base has a sliding window and "
+                "keeps only the last. Take a base that attends to everything."
+            )
+        every: list[Any] = self.cache.layers
+        chosen = every if layers is None else [every[number] for number in layers]
+        return [
+            (layer.keys[..., places, :], layer.values[..., places, :])
+            for layer in chosen
+            if layer.is_initialized
+        ]
 
 
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:

@@ -6,6 +6,8 @@ import copy
 from dataclasses import replace
 from typing import Any, cast
 
+from torch import nn
+
 from codi.errors import UsageError
 from codi.modeling.model import ThoughtModel
 
@@ -15,6 +17,7 @@ def merged(model: ThoughtModel) -> ThoughtModel:
     if model.config.lora is None:
         raise UsageError("This model has no LoRA adapters: all its weights are its own already.")
     alone = copy.deepcopy(model)
+    alone.training_parts = nn.ModuleDict()
     alone.backbone = cast("Any", alone.backbone).merge_and_unload()
     alone.config = replace(model.config, lora=None, base_rounded_to=None, base_fingerprint=None)
     return alone

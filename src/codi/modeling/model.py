@@ -1,18 +1,22 @@
-"""The thought model and its two primitives: `read` tokens, `think` continuous thoughts.
+"""The thought model and its primitives: `read` tokens, `think` thoughts, `refine` them together.
 
-    context  = model.read(question)                 tokens in, context out
+    context  = model.read(question).context         tokens in, context out
     context  = model.think(after=context, steps=6)  each thought: projection(last hidden state), fed back
+    rounds   = model.refine(places, context, 3, update)   all thoughts at once, again and again
     logits   = model.logits(context.last_hidden)    the LM head, only where it is asked for
 
-Every method of `codi.methods` is a few lines of these. Mask and position ids go with every call; without
-them left padding changes answers (measured: logits off by 0.4 to 1.9).
+Every method of `codi.methods` is a few lines of these, and these are written with `feed`, one pass of the
+body over inputs [b, t, d]. Mask and position ids go with every call; without them left padding changes
+answers (measured: logits off by 0.4 to 1.9).
 
-`<bot>` and `<eot>` are two embedding rows of our own, with the two ids after the base's vocabulary. They are
-only ever read, never predicted, so neither the base's embedding nor its (often tied) head is resized.
+`<bot>`, `<eot>` and what else a method declares are embedding rows of our own, with the ids after the base's
+vocabulary. They are only ever read, never predicted, so neither the base's embedding nor its (often tied)
+head is resized.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,28 +27,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from codi.errors import RecipeError, TrainingError
+from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
 from codi.modeling.adapters import check_once, multiplied_once
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
-from codi.modeling.packing import Packing, allow_packing, read_packed
+from codi.modeling.packing import ATTENTION, Asked, Packing, allow_packing, read_packed
 from codi.modeling.projection import Projection
+from codi.modeling.watching import ThoughtWatcher
 
+__all__ = ["BOT", "EOT", "Reading", "ThoughtModel", "ThoughtWatcher"]
 
-class ThoughtWatcher:
-    """Sees every thought as it is fed back, and may change it. This one looks on; subclasses do the rest."""
-
-    def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
-        """Before thought `number` (from 0) is fed back. Returns what is fed: latent [b, d], or another.
-
-        context: up to here; its last hidden state [b, d] is the thought before the projection.
-        """
-        return latent
-
-    def fed(self, number: int, context: Context) -> Context:
-        """After it was fed back: the context with it, or another."""
-        return context
+BOT, EOT = "<bot>", "<eot>"
+"""The rows that every thought model has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +48,14 @@ class Reading:
 
     context: after the last of them; final: [b, t, d], states after the final norm (what the head sees);
     hidden_states: one [b, t, d] per layer, embeddings first, the last after the final norm; None unless
-    asked for.
+    asked for; attention: per layer [b, kv_heads, group, q, t], the logits of the asked queries to the keys of
+    these tokens, not masked and without gradient; None unless asked for.
     """
 
     context: Context
     final: Tensor
     hidden_states: tuple[Tensor, ...] | None
+    attention: tuple[Tensor, ...] | None = None
 
 
 class ThoughtModel(nn.Module):
@@ -76,6 +73,8 @@ class ThoughtModel(nn.Module):
         )
         self.hidden_size: int = hidden_size
         self.bot_id, self.eot_id = rows, rows + 1
+        self.row_names: tuple[str, ...] = (BOT, EOT, *config.rows)
+        """Names of the rows of our own, in the order of their ids."""
         limit = getattr(causal.config.get_text_config(), "max_position_embeddings", None)
         self.longest_sequence: int | None = int(limit) if limit else None
         """Most positions the base can take in; None when it states no limit."""
@@ -106,7 +105,18 @@ class ThoughtModel(nn.Module):
                 hidden_size, config.projection_width or hidden_size, config.projection_dropout
             )
             self.projection.to(embedding.dtype)
-        self.thought_tokens = nn.Parameter(_new_rows(embedding), requires_grad=config.train_thought_tokens)
+        self.thought_tokens = nn.Parameter(_new_rows(embedding, 2), requires_grad=config.train_thought_tokens)
+        """[2, d], <bot> and <eot>."""
+        self.rows = nn.ParameterDict(
+            {
+                name: nn.Parameter(_new_rows(embedding, 1)[0], requires_grad=config.train_rows)
+                for name in config.rows
+            }
+        )
+        """[d] each, what the method has declared beside them."""
+        self.training_parts = nn.ModuleDict()
+        """What only training needs (`Method.training_parts`): optimised and kept for resuming, never saved
+        with the model."""
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Inside, adapters are multiplied in once, where the configuration asks for it."""
@@ -128,34 +138,126 @@ class ThoughtModel(nn.Module):
         return int(self.causal.config.get_text_config().num_hidden_layers)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids: [b, t]; `<bot>` and `<eot>` have the two ids after the vocabulary. Returns [b, t, d]."""
+        """ids: [b, t]; rows of our own have the ids after the vocabulary. Returns [b, t, d]."""
         is_thought_token = ids >= self.bot_id
         embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(is_thought_token, 0))
-        rows = self.thought_tokens[(ids - self.bot_id).clamp(min=0)]
+        table: Tensor = self.thought_tokens
+        if self.rows:
+            table = torch.cat([table, torch.stack(list(self.rows.values()))])
+        rows = table[(ids - self.bot_id).clamp(min=0)]
         return torch.where(is_thought_token.unsqueeze(-1), rows.to(embedded.dtype), embedded)
 
-    @torch.no_grad()
-    def copy_thought_tokens(self, token: int) -> None:
-        """Let <bot> and <eot> start from the row of a token of the vocabulary."""
-        row = self.causal.get_input_embeddings().weight[token]
-        self.thought_tokens.copy_(row.expand_as(self.thought_tokens))
+    def row_id(self, name: str) -> int:
+        """The id of a row of our own. Raises CheckpointError where the model has none of that name."""
+        if name not in self.row_names:
+            raise CheckpointError(
+                f"The method reads a learned row '{name}', but this model has only "
+                f"{', '.join(self.row_names)}. It was trained with another method: answer with that one, or "
+                "train with this one (start=FOLDER begins from its weights)."
+            )
+        return self.bot_id + self.row_names.index(name)
 
-    def read(self, tokens: Tokens, after: Context | None = None, hidden_states: bool = False) -> Reading:
-        """Run tokens through the body (not the head), after a context or from nothing."""
-        return self._extend(self.embed(tokens.ids), tokens.mask, after, hidden_states)
+    @torch.no_grad()
+    def copy_row(self, name: str, token: int) -> None:
+        """Let a row of our own start from that of a token of the vocabulary."""
+        number = self.row_id(name) - self.bot_id
+        own = self.thought_tokens[number] if number < 2 else self.rows[name]
+        own.copy_(self.causal.get_input_embeddings().weight[token])
+
+    def feed(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        after: Context | None = None,
+        hidden_states: bool = False,
+        attention_of: Tensor | None = None,
+    ) -> Reading:
+        """One pass of the body (not the head) over inputs [b, t, d], after a context or from nothing.
+
+        mask: [b, t], 1 at what is real; None where all is. attention_of: [b, q], places among the t whose
+        attention is wanted (`Reading.attention`). Raises UsageError where the base does not give it.
+        """
+        body = self.causal.base_model
+        if self.training and getattr(body, "gradient_checkpointing", False):
+            raise TrainingError(CHECKPOINTING_REFUSED)
+        if mask is None:
+            mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        start = 0 if after is None else after.next_position.unsqueeze(1)
+        positions = (start + mask.cumsum(1) - 1).clamp(min=0)
+        whole_mask = mask if after is None else torch.cat([after.mask, mask], dim=1)
+        cache = empty_cache(self.causal.config) if after is None else after.forked_cache()
+        asked = None if attention_of is None else self._asked(attention_of)
+        states: tuple[Tensor, ...] | None
+        if self.packs and mask.shape[1] > 1 and 0 < int(mask.sum()) < mask.numel():
+            packing = Packing.of(mask, whole_mask, cache)
+            final, states = read_packed(body, packing, inputs, positions, hidden_states, asked)
+        else:
+            output = body(
+                inputs_embeds=inputs,
+                attention_mask=whole_mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                output_hidden_states=hidden_states,
+                **({} if asked is None else {"asked": asked}),
+            )
+            final, states, cache = output.last_hidden_state, output.hidden_states, output.past_key_values
+        context = Context(
+            cache=cache,
+            mask=whole_mask,
+            next_position=(start if isinstance(start, int) else start.squeeze(1)) + mask.sum(1),
+            last_hidden=_last_real(final, mask, after),
+            thoughts=None if after is None else after.thoughts,
+            latents=None if after is None else after.latents,
+        )
+        found = None if asked is None else tuple(asked.found)
+        return Reading(context, final, states if hidden_states else None, found)
+
+    def _asked(self, places: Tensor) -> Asked:
+        """Raises UsageError where the base does not attend through our function."""
+        if self.causal.config._attn_implementation != ATTENTION:
+            raise UsageError(
+                f"The attention of single tokens was asked for, but {type(self.causal).__name__} attends in "
+                "a way of its own (sliding windows, or another implementation than sdpa), which does not "
+                "give it. Take another base, or a method that needs no attention."
+            )
+        return Asked(places)
+
+    def read(
+        self,
+        tokens: Tokens,
+        after: Context | None = None,
+        hidden_states: bool = False,
+        attention_of: Tensor | None = None,
+    ) -> Reading:
+        """Run tokens through the body (not the head), after a context or from nothing; see `feed`."""
+        return self.feed(self.embed(tokens.ids), tokens.mask, after, hidden_states, attention_of)
+
+    def read_parts(self, parts: Sequence[Tokens], after: Context | None = None) -> list[Reading]:
+        """Several parts, each after the one before it, in one pass: the reading of each as if read alone.
+
+        Where the cache cannot be cut back (sliding windows) each takes a pass.
+        """
+        readings = list[Reading]()
+        if not remembers_all(empty_cache(self.causal.config)):
+            for part in parts:
+                readings.append(self.read(part, after))
+                after = readings[-1].context
+            return readings
+        ids, mask = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("ids", "mask"))
+        whole, left = self.read(Tokens(ids, mask), after), ids.shape[1]
+        for part in parts:
+            first, left = ids.shape[1] - left, left - part.ids.shape[1]
+            final = whole.final[:, first : ids.shape[1] - left]
+            context = whole.context.cut(left, _last_real(final, part.mask, after))
+            readings.append(Reading(context, final, None))
+            after = context
+        return readings
 
     def read_two(self, first: Tokens, last: Tokens, after: Context | None = None) -> tuple[Context, Context]:
-        """The contexts after `first` and after `first + last`, where `last` is one token [b, 1]: one pass.
-
-        `first` must end in a real token in every row (left padding). Where the cache cannot step back
-        (sliding windows) two passes are made.
-        """
-        if not remembers_all(empty_cache(self.causal.config)):
-            context = self.read(first, after).context
-            return context, self.read(last, context).context
-        joined = Tokens(torch.cat([first.ids, last.ids], 1), torch.cat([first.mask, last.mask], 1))
-        reading = self.read(joined, after)
-        return reading.context.step_back(reading.final[:, -2]), reading.context
+        """The contexts after `first` and after `first + last`: one pass, see `read_parts`."""
+        one, two = self.read_parts([first, last], after)
+        return one.context, two.context
 
     def think(self, after: Context, steps: int | Tensor) -> Context:
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.
@@ -164,17 +266,60 @@ class ThoughtModel(nn.Module):
         steps: one number, or one for each row [b]; a row that has done its own waits, masked, for the others.
         """
         each = torch.as_tensor(steps, device=self.device).expand(after.rows)
-        context, thoughts = after, []
+        context, thoughts, latents = after, list[Tensor](), list[Tensor]()
         for done in range(int(each.max())):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden)
             if self.watcher is not None:
                 latent = self.watcher.feed(done, context, latent)
+            latents.append(latent)
             waiting = (each > done).long().unsqueeze(1)
-            context = self._extend(latent.unsqueeze(1), waiting, context, False).context
+            context = self.feed(latent.unsqueeze(1), waiting, context).context
             if self.watcher is not None:
                 context = self.watcher.fed(done, context)
-        return replace(context, thoughts=torch.stack(thoughts, 1)) if thoughts else context
+        if not thoughts:
+            return context
+        return replace(context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1))
+
+    def refine(
+        self,
+        places: Reading,
+        after: Context,
+        rounds: int,
+        update: Callable[[Tensor], Tensor],
+        shift: int = 1,
+    ) -> list[Reading]:
+        """`rounds` passes over the same m places, every one from `after`: thoughts are refined together.
+
+        places: the first pass over them, after `after` (`read_parts`); update: from thoughts [b, m, d],
+        states of the pass before, to the inputs of the next; shift: 1 where the thought of a place is the
+        state just before it (as in `think`; the first is what `after` ends in), 0 where it is its own.
+
+        Returns the reading of every pass, the first included. Of the last one, the thoughts and what was fed.
+        Raises UsageError when a watcher would put something else in the place of what was fed.
+        """
+        readings, number = [places], places.final.shape[1]
+        for done in range(rounds):
+            states = torch.cat([after.last_hidden.unsqueeze(1), readings[-1].final], 1)
+            thoughts = states[:, 1 - shift : 1 - shift + number]
+            latents = update(thoughts)
+            if self.watcher is not None:
+                before = readings[-1].context
+                contexts = [before.cut(number - 1 + shift - i, thoughts[:, i]) for i in range(number)]
+                latents = self.watcher.refine(done, rounds, contexts, latents)
+            reading = self.feed(latents, None, after)
+            context = replace(reading.context, thoughts=thoughts, latents=latents)
+            readings.append(replace(reading, context=context))
+        if self.watcher is not None and rounds:
+            whole, final = readings[-1].context, readings[-1].final
+            for i in range(number):
+                fed = whole.cut(number - 1 - i, final[:, i])
+                if self.watcher.fed(i, fed) is not fed:
+                    raise UsageError(
+                        "The keys and values of a single thought cannot be replaced where thoughts are "
+                        "refined together: the others were computed with it. Replace what is fed instead."
+                    )
+        return readings
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The LM head. hidden: [.., d] after the final norm. Returns [.., vocabulary]."""
@@ -188,38 +333,6 @@ class ThoughtModel(nn.Module):
         """
         wanted = mask.bool()
         return F.cross_entropy(self.logits(hidden[wanted]).float(), targets[wanted], reduction="sum")
-
-    def _extend(self, inputs: Tensor, mask: Tensor, after: Context | None, hidden_states: bool) -> Reading:
-        """One pass of the body. inputs: [b, t, d]; mask: [b, t]."""
-        body = self.causal.base_model
-        if self.training and getattr(body, "gradient_checkpointing", False):
-            raise TrainingError(CHECKPOINTING_REFUSED)
-        start = 0 if after is None else after.next_position.unsqueeze(1)
-        positions = (start + mask.cumsum(1) - 1).clamp(min=0)
-        whole_mask = mask if after is None else torch.cat([after.mask, mask], dim=1)
-        cache = empty_cache(self.causal.config) if after is None else after.forked_cache()
-        states: tuple[Tensor, ...] | None
-        if self.packs and mask.shape[1] > 1 and 0 < int(mask.sum()) < mask.numel():
-            packing = Packing.of(mask, whole_mask, cache)
-            final, states = read_packed(body, packing, inputs, positions, hidden_states)
-        else:
-            output = body(
-                inputs_embeds=inputs,
-                attention_mask=whole_mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                output_hidden_states=hidden_states,
-            )
-            final, states, cache = output.last_hidden_state, output.hidden_states, output.past_key_values
-        context = Context(
-            cache=cache,
-            mask=whole_mask,
-            next_position=(start if isinstance(start, int) else start.squeeze(1)) + mask.sum(1),
-            last_hidden=_last_real(final, mask, after),
-            thoughts=None if after is None else after.thoughts,
-        )
-        return Reading(context, final, states if hidden_states else None)
 
 
 CHECKPOINTING_REFUSED = (
@@ -244,11 +357,10 @@ def _last_real(final: Tensor, mask: Tensor, after: Context | None) -> Tensor:
 
 
 @torch.no_grad()
-def _new_rows(embedding: Tensor) -> Tensor:
-    """Two rows drawn like the base's own: per-dimension mean and spread of its embedding. [2, d]"""
+def _new_rows(embedding: Tensor, number: int) -> Tensor:
+    """Rows drawn like the base's own: per-dimension mean and spread of its embedding. [number, d]"""
     if embedding.device.type == "meta":
-        return torch.empty(2, embedding.shape[1], device="meta", dtype=embedding.dtype)
+        return torch.empty(number, embedding.shape[1], device="meta", dtype=embedding.dtype)
     table = embedding.float()
-    return (table.mean(0) + table.std(0) * torch.randn(2, table.shape[1], device=table.device)).to(
-        embedding.dtype
-    )
+    drawn = torch.randn(number, table.shape[1], device=table.device)
+    return (table.mean(0) + table.std(0) * drawn).to(embedding.dtype)

@@ -11,7 +11,7 @@ decoder works token by token. A model of which that is not true is found out by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -59,6 +59,23 @@ class Packing:
         return filled.view(self.rows, self.width, *packed.shape[2:])
 
 
+@dataclass
+class Asked:
+    """Whose attention is wanted. places: [b, q], among the t tokens that are read; found: see `Reading`."""
+
+    places: Tensor
+    found: list[Tensor] = field(default_factory=list)
+
+    @torch.no_grad()
+    def note(self, query: Tensor, key: Tensor, scaling: float | None) -> None:
+        """One layer's. query: [b, heads, t, head_dim]; key: [b, kv_heads, s + t, head_dim]."""
+        (rows, heads, length, width), kv_heads = query.shape, key.shape[1]
+        place = self.places[:, None, :, None].expand(rows, heads, -1, width)
+        chosen = query.detach().gather(2, place).float().view(rows, kv_heads, heads // kv_heads, -1, width)
+        keys = key.detach()[..., -length:, :].float().unsqueeze(2)
+        self.found.append(chosen @ keys.transpose(-1, -2) * (width**-0.5 if scaling is None else scaling))
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -67,20 +84,25 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     packing: Packing | None = None,
+    asked: Asked | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Called by transformers; without `packing`, its own `sdpa`.
+    """Called by transformers; without `packing`, its own `sdpa`. `asked` is told of queries and keys.
 
     query, key, value: [1, heads, n, head_dim], of packed rows; returns [1, n, heads, ..].
     """
     if packing is None:
+        if asked is not None:
+            asked.note(query, key, scaling)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     query, key, value = (packing.unpack(part.transpose(1, 2)).transpose(1, 2) for part in (query, key, value))
     key, value = packing.cache.update(key, value, cast(int, module.layer_idx))
+    if asked is not None:
+        asked.note(query, key, scaling)
     attended, _none = sdpa_attention_forward(module, query, key, value, packing.may_attend, dropout, scaling)
     return packing.pack(attended), None
 
@@ -92,7 +114,12 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def read_packed(
-    body: Any, packing: Packing, inputs: Tensor, positions: Tensor, hidden_states: bool
+    body: Any,
+    packing: Packing,
+    inputs: Tensor,
+    positions: Tensor,
+    hidden_states: bool,
+    asked: Asked | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """Run padded inputs [b, t, d] through the body, packed. Returns final and, if asked, all states, padded.
 
@@ -105,6 +132,7 @@ def read_packed(
         use_cache=False,
         output_hidden_states=hidden_states,
         packing=packing,
+        **({} if asked is None else {"asked": asked}),
     )
     states = tuple(packing.unpack(state) for state in output.hidden_states) if hidden_states else None
     return packing.unpack(output.last_hidden_state), states

@@ -56,21 +56,22 @@ def prompt_embeddings(
     for first in range(0, len(encoded), batch_size):
         with _inputs_of(reasoner) as passes:
             reasoner.start(encoded[first : first + batch_size], latents=latents)
-        inputs = torch.cat([inputs for inputs, _ in passes], 1)
-        real = torch.cat([mask for _, mask in passes], 1).bool()
-        prompts += [row[kept].cpu() for row, kept in zip(inputs, real, strict=True)]
+        inputs, real = passes[0]
+        for later, real in passes[1:]:  # a round stands in the place of the round before
+            inputs = torch.cat([inputs[:, : real.shape[1] - later.shape[1]], later], 1)
+        prompts += [row[kept].cpu() for row, kept in zip(inputs, real.bool(), strict=True)]
         done(len(prompts), len(encoded))
     return prompts
 
 
 @contextmanager
 def _inputs_of(reasoner: LatentReasoner) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What the body is given in each pass, whatever the method: inputs [b, s, d] and their mask [b, s]."""
+    """What the body is given in each pass, whatever the method: inputs [b, t, d], and the mask [b, s + t] of
+    what came before and these."""
     passes: list[tuple[Tensor, Tensor]] = []
 
     def note(_: Any, __: Any, named: dict[str, Any]) -> None:
-        inputs = named["inputs_embeds"]
-        passes.append((inputs, named["attention_mask"][:, -inputs.shape[1] :]))
+        passes.append((named["inputs_embeds"], named["attention_mask"]))
 
     model = reasoner.model
     packs, model.packs = model.packs, False  # packed rows would have to be told apart again

@@ -44,6 +44,12 @@ def write_folder(
             f"This is a {reasoner.method.name} model, which has no continuous thoughts: share it as any "
             "transformers model. The folder that is published here is for models that think."
         )
+    if reasoner.method.refines:
+        raise UsageError(
+            f"A {reasoner.method.name} model refines its thoughts together, and the generate that is "
+            "published here thinks one after the other: it would give other answers. Share the run's own "
+            "folder, which this package loads, or export prompts (`codi export`)."
+        )
     card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
     alone = reasoner.without_adapters()
     model = copy.copy(alone.model)  # its weights are in the folder: a path of this machine says nothing there

@@ -67,7 +67,8 @@ class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Curriculum(TrainerCallback):
-    """Follows the method's stages: each begins with a fresh optimiser and picks its best checkpoint anew.
+    """Follows the method's stages: each picks its best checkpoint anew, and begins with a fresh optimiser
+    where the method's do.
 
     (An earlier stage still writes steps out, so its accuracy must not win over that of the last.)
     """
@@ -86,6 +87,7 @@ class Curriculum(TrainerCallback):
         self.reasoner.method = self.method.at_stage(stage)
         if update == 0 or stage == self.stage(update - 1):
             return
-        optimizer = kwargs["optimizer"]
-        getattr(optimizer, "optimizer", optimizer).state = defaultdict(dict)  # moments only: weights stay
+        if self.method.resets_optimizer:
+            optimizer = kwargs["optimizer"]
+            getattr(optimizer, "optimizer", optimizer).state = defaultdict(dict)  # moments only: weights stay
         state.best_metric = state.best_model_checkpoint = state.best_global_step = None

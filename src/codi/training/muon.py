@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon
+from transformers import PreTrainedModel
 
 from codi.modeling.model import ThoughtModel
 
@@ -57,7 +58,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
 def matrices_and_rest(model: ThoughtModel) -> tuple[list[Tensor], list[Tensor]]:
     """The trained weights: those of linear layers but for the LM head, and all others."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    tables |= {id(model.causal.get_output_embeddings().weight), id(model.thought_tokens)}
+    causals: list[Any] = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    heads = [module.get_output_embeddings() for module in causals]
+    tables |= {id(head.weight) for head in heads if head is not None} | {id(model.thought_tokens)}
     matrices, rest = list[Tensor](), list[Tensor]()
     for weight in model.parameters():
         if weight.requires_grad:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codi.data.collation import Encoded
+from codi.data.collation import Encoded, Nested
 from codi.data.encoded_rows import EncodedRows
 from codi.data.encoding import TextEncoder
 from codi.data.example import SHOWN_COLUMNS
@@ -198,8 +198,14 @@ def longest_segment(encoded: EncodedRows) -> NDArray[np.int64]:
 
 def token_segments(encoded: EncodedRows, method: Method) -> list[str]:
     """Names of the lists that hold tokens to be read; other lists say where something stands."""
-    row = method.staged(encoded[0], 0, random.Random(0))
-    return [name for name, value in row.items() if isinstance(value, list)]
+    return _read_lists(method.staged(encoded[0], 0, random.Random(0)))
+
+
+def _read_lists(staged: Encoded) -> list[str]:
+    """The same of one row; nested lists are what thoughts are to say, not what is read."""
+    return [
+        name for name, value in staged.items() if isinstance(value, list) and not isinstance(value, Nested)
+    ]
 
 
 def readings(row: Encoded, method: Method, text: TextEncoder) -> dict[str, str]:
@@ -209,7 +215,7 @@ def readings(row: Encoded, method: Method, text: TextEncoder) -> dict[str, str]:
     stages = {first: ", first stage", last: ", last stage"} if first != last else {first: ""}
     for stage, name in stages.items():
         staged = method.staged(row, stage, random.Random(0))
-        segments = [key for key, value in staged.items() if isinstance(value, list) and key != "question"]
+        segments = [name for name in _read_lists(staged) if name != "question"]
         for segment in segments:
             who = segment if len(segments) > 1 else method.name
             read[f"{who}{name}"] = _reading(staged, segment, method.at_stage(stage), text)

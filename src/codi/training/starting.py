@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codi.errors import CheckpointError, TrainingError
+from codi.errors import CheckpointError, RecipeError, TrainingError, nearest
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.bases import CODI_CONFIG, find_file, look_at
@@ -19,7 +21,7 @@ from codi.modeling.checkpoint import (
     read_configuration,
 )
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.model import ThoughtModel
+from codi.modeling.model import BOT, EOT, ThoughtModel
 from codi.modeling.pretrained import check_world
 from codi.modeling.tokenizer_pipeline import difference
 from codi.training.recipes import RunConfig
@@ -50,10 +52,12 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
         model = ModelConfig.from_dict(
             model.as_dict() | {"base_config": {"vocab_size": len(tokenizer), **special, **model.base_config}}
         )
-    reasoner = LatentReasoner(ThoughtModel(model), build_method(config.method), tokenizer, config.text)
-    has_thoughts = config.start is not None and start_from(config.start, reasoner)
-    if config.model.thought_tokens_from is not None and not has_thoughts:
-        reasoner.model.copy_thought_tokens(reasoner.text.single_token(config.model.thought_tokens_from))
+    method = build_method(config.method)
+    model = replace(model, rows=list(method.rows))
+    reasoner = LatentReasoner(ThoughtModel(model), method, tokenizer, config.text)
+    begun = start_from(config.start, reasoner) if config.start is not None else []
+    _begin_rows(reasoner, without=begun)
+    reasoner.model.training_parts.update(method.training_parts(reasoner.model))
     return reasoner
 
 
@@ -62,6 +66,22 @@ def _check_tokenizer(config: ModelConfig, tokenizer: Any) -> None:
     assert config.base is not None
     base = look_at(config.base, config.base_revision, config.gguf_file)
     check_world(Path(base.where), tokenizer)
+
+
+def _begin_rows(reasoner: LatentReasoner, without: Sequence[str]) -> None:
+    """Let the rows start from tokens of the vocabulary, as configured; `without` those that are there."""
+    origins = reasoner.model.config.thought_tokens_from
+    names = reasoner.model.row_names
+    if isinstance(origins, str):
+        origins = dict.fromkeys(names, origins)
+    for name, token in (origins or {}).items():
+        if name not in names:
+            raise RecipeError(
+                f"model.thought_tokens_from names '{name}', but {reasoner.method.name} has no such row."
+                f"{nearest(name, names)} It has {', '.join(names)}."
+            )
+        if name not in without:
+            reasoner.model.copy_row(name, reasoner.text.single_token(token))
 
 
 def _refuse_thoughts(base: str, revision: str | None) -> None:
@@ -81,10 +101,10 @@ def _refuse_thoughts(base: str, revision: str | None) -> None:
     )
 
 
-def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
+def start_from(checkpoint: str, reasoner: LatentReasoner) -> list[str]:
     """Give a reasoner the weights of a checkpoint, whatever method that was trained with.
 
-    Returns whether projection and thought tokens came with them.
+    Returns the names of the rows of our own that came with them (<bot>, ...), and the projection with these.
 
     The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
     method thinks (or is the run's own) and both have them. Raises CheckpointError where the two do not fit.
@@ -119,5 +139,5 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> bool:
             "%s, so its thoughts begin anew.", checkpoint, *(str(has).lower() for has in
             (found.projection, model.config.projection)),
         )  # fmt: skip
-    load_weights(path, model, thoughts=both, of_another_run=True)
-    return both
+    load_weights(path, model, thoughts=both, rows=found.rows, of_another_run=True)
+    return [BOT, EOT, *(name for name in found.rows if name in model.rows)] if both else []

@@ -279,6 +279,12 @@ class CodiTrainer(Trainer):
     ) -> dict[str, float]:
         return self.evaluate()
 
+    def _save_training_parts(self, folder: Path) -> None:
+        """What only training needs, for resuming. All processes call it; process 0 writes."""
+        with sharding.writing(self.model):
+            if self.args.should_save:
+                checkpoint.save_training_parts(folder, self.reasoner.model)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the reasoner. All processes call it; process 0 writes."""
         with sharding.writing(self.model):
@@ -312,6 +318,7 @@ class CodiTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
+            self._save_training_parts(folder)
             processes.everyones(None)  # complete once all have written theirs
             if self.args.should_save:
                 keep_through_power_cut(folder)
@@ -351,6 +358,7 @@ class CodiTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with sharding.loading(self.model):
             checkpoint.load_weights(Path(resume_from_checkpoint), self.reasoner.model)
+            checkpoint.load_training_parts(Path(resume_from_checkpoint), self.reasoner.model)
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
