@@ -97,9 +97,10 @@ GENERATORS = {
         version=2,
     ),
     "two-branches": Generator(
-        ("seed", "count", "largest"),
+        ("largest",),
         _two_branches,
         "the small scale's: two people with a step each, then their sum or difference",
+        version=1,
     ),
 }
 """The generated sources by name. A new generator is one new entry.

@@ -34,7 +34,7 @@ from functools import cache
 from itertools import product
 
 from codi.data.example import Example
-from codi.data.word_problems import Chain
+from codi.data.word_problem_chains import Chain
 from codi.errors import DataError, nearest
 
 VERSION = 1
@@ -177,9 +177,8 @@ def _drawn_for(split: str, rng: random.Random, style: BranchStyle, sizes: tuple[
     if split != "larger_numbers":
         return _draw(rng, _usual(style), *sizes)
     while True:
-        branches = [rng.choice(_above(style)), _world(style).draw(rng, 1)]
-        rng.shuffle(branches)
-        problem = Problem(*branches, rng.choice(list(ASKED)))
+        first, second = rng.sample([rng.choice(_above(style)), _world(style).draw(rng, 1)], 2)
+        problem = Problem(first, second, rng.choice(list(ASKED)))
         if problem.answer > 0:
             return problem
 
