@@ -74,12 +74,13 @@ def bench_data(
         first = _in_fresh_process(asked, Path(folder) / "cache")
         again = _in_fresh_process(asked, Path(folder) / "cache") if rows >= CACHE_ROWS else None
         size = file.stat().st_size
+    named = tokenizer and (Path(tokenizer).name if Path(tokenizer).exists() else tokenizer)
     return {
         "bench": "data",
         "environment": environment(torch.device("cpu"), bf16=False) | {"cores": os.cpu_count()},
         "settings": {
             "rows": rows, "format": form, "file_bytes": size, "seed": seed, "method": method,
-            "tokenizer": tokenizer or f"BPE of at most {BPE_SIZE} tokens, learnt from the rows",
+            "tokenizer": named or f"BPE of at most {BPE_SIZE} tokens, learnt from the rows",
             "rows_of": None if rows_of is None else rows_of.name,
         },
         "tokens": first.pop("tokens"),
