@@ -11,6 +11,7 @@ from answered_problems import ending_in
 from codi.data.example import Example
 from codi.data.sources import load_examples
 from codi.errors import DataError, UsageError
+from codi.evaluation.scorers import get_scorer
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.intermediate_results import intermediate_results, matches, table3
 from codi.interpretability.interventions import (
@@ -35,9 +36,9 @@ def own_answers(thinker: LatentReasoner, count: int) -> list[Example]:
     answers = thinker.answer([example.question for example in examples], max_new_tokens=32)
     right = []
     for example, answer in zip(examples, answers, strict=True):
-        number = "".join(c if c.isdigit() else " " for c in answer.text).split()
+        number = get_scorer("codi").parse(answer.text)
         if number:
-            right.append(ending_in(example, number[-1]))
+            right.append(ending_in(example, number))
     return right
 
 

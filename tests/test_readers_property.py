@@ -21,6 +21,7 @@ from codi.commands.questions import questions_of
 from codi.data.example import Example
 from codi.data.files import read_file
 from codi.data.sources import load_examples, write_jsonl
+from codi.data.values import NOTHING
 
 # Half surrogates have no UTF-8 form.
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
@@ -136,7 +137,10 @@ def test_questions_in_lines(questions: list[str]) -> None:
 @quick
 @given(
     st.lists(
-        st.tuples(st.text(min_size=1).filter(str.strip), st.lists(TEXT.filter(str.strip), max_size=3)),
+        st.tuples(
+            st.text(min_size=1).filter(str.strip).filter(lambda text: text.strip() not in NOTHING),
+            st.lists(TEXT.filter(str.strip), max_size=3),
+        ),
         min_size=1,
     )
 )

@@ -159,7 +159,8 @@ def test_a_replica_that_is_killed_loses_its_own_rows_alone(server: tuple[str, su
     assert len(replicas) == 2
     enough = threading.Event()
     with ThreadPoolExecutor(1) as watching:
-        watched = watching.submit(watch, address, enough, 8)
+        # Few enough for one replica, beside the places that it keeps for those whom the test before had refused.
+        watched = watching.submit(watch, address, enough, 4)
         time.sleep(1.5)
         replicas[0].kill()
         time.sleep(1.5)
@@ -168,7 +169,7 @@ def test_a_replica_that_is_killed_loses_its_own_rows_alone(server: tuple[str, su
     statuses = Counter(one.status_code for one in answers)
     assert statuses.keys() <= {200, 503}, statuses
     assert statuses[200] > 0
-    assert 0 < statuses[503] <= 8  # those that it had
+    assert 0 < statuses[503] <= 4  # those that it had
     for one in answers:
         if one.status_code == 503:
             assert int(one.headers["retry-after"]) >= 1
@@ -180,7 +181,7 @@ def test_taking_it_down_answers_503_until_nobody_is_there(server: tuple[str, sub
     address, process = server
     gone = threading.Event()
     with ThreadPoolExecutor(1) as watching:
-        watched = watching.submit(watch, address, gone, 6)
+        watched = watching.submit(watch, address, gone, 4)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         process.wait(90)
