@@ -159,7 +159,7 @@ def test_a_replica_that_is_killed_loses_its_own_rows_alone(server: tuple[str, su
     assert len(replicas) == 2
     enough = threading.Event()
     with ThreadPoolExecutor(1) as watching:
-        # Few enough for one replica, beside the places that it keeps for those whom the test before had refused.
+        # Few enough for one replica, beside the places kept for those whom the test before had refused.
         watched = watching.submit(watch, address, enough, 4)
         time.sleep(1.5)
         replicas[0].kill()
