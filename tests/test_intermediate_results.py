@@ -36,8 +36,8 @@ def own_answers(thinker: LatentReasoner, count: int) -> list[Example]:
     answers = thinker.answer([example.question for example in examples], max_new_tokens=32)
     right = []
     for example, answer in zip(examples, answers, strict=True):
-        number = get_scorer("codi").parse(answer.text)
-        if number:
+        number = (get_scorer("codi").parse(answer.text) or "").rstrip(".")  # the published rule reads "14."
+        if number.isdecimal():
             right.append(ending_in(example, number))
     return right
 
