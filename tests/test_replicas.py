@@ -33,6 +33,11 @@ QUESTIONS = [
     for more in (3, 4, 8)
 ]
 KEY = "a key"
+PATIENT = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+"""Beside other tests Ray's proxy may need more than the 5 seconds that it is given."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def server(checkpoint: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     )  # fmt: skip
     server = subprocess.Popen(
         words,
-        env={**os.environ, "CODI_API_KEY": KEY},
+        env={**os.environ, "CODI_API_KEY": KEY, **PATIENT},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
