@@ -65,6 +65,7 @@ def evaluate(
     ] = None,
     mode: options.Mode = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     batch_size: options.BatchSize = 64,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each set.")] = None,
     temperature: options.Temperature = 0.0,
@@ -119,7 +120,7 @@ def evaluate(
 
     processes.join()
     with processes.together():
-        reasoner = load_reasoner(checkpoint, device, base)
+        reasoner = load_reasoner(checkpoint, device, base, stop)
     if processes.count() > 1:
         from codi.evaluation.spread import require_same
 
