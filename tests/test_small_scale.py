@@ -63,7 +63,7 @@ def test_the_base_writes_one_step_and_does_not_know_the_task() -> None:
 def test_all_systems_start_with_the_same_care() -> None:
     """Base, adapters, problems, optimiser and schedule are one; updates are equal, start included."""
     wanted = load_recipe("small-codi")
-    starts = {"runs/small-start": "small-start", "runs/small-cot-sft": "small-cot-sft"}
+    starts = {f"runs/{name}": name for name in ("small-start", "small-cot-sft-start")}
     for name in SMALL:
         config = load_recipe(name)
         assert (config.model.base, config.model.lora) == (wanted.model.base, wanted.model.lora)
