@@ -163,9 +163,6 @@ def test_over_a_set_what_can_be_measured_is(system: System) -> None:
     assert found.benchmark.table3 is not None
     assert found.benchmark.interventions is not None
     assert found.benchmark.interventions.rows
-    if system.method.refines:
-        with pytest.raises(UsageError, match="all thoughts in every pass"):
-            probe(asked, benchmark=EXAMPLES, parts=["probes"])
 
 
 def test_lm_eval_gets_the_same_texts(system: System) -> None:

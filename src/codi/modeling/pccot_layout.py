@@ -1,6 +1,6 @@
 """A published PCCoT folder's own computation, to hold a converted model against.
 
-peft loads the folder as its authors' code does, over the base with a longer vocabulary, and nothing of
+peft's model stands over the base with a longer vocabulary, as in its authors' code, and nothing of
 `ThoughtModel` takes part; every pass reads all that came before it anew, without a cache. One question, so no
 padding.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -30,17 +30,18 @@ class PccotLayout(nn.Module):
         self.vocabulary: int = causal.get_input_embeddings().weight.shape[0]
         rows = max(*published.trained, *published.rows.values(), self.vocabulary - 1) + 1
         causal.resize_token_embeddings(rows, mean_resizing=False)
-        self.model: Any = PeftModel.from_pretrained(causal, str(published.folder))
+        self.model: Any = get_peft_model(causal, LoraConfig.from_pretrained(str(published.folder)))
         self.ids = published.rows
+        weights = read_weights(find_weights(str(published.folder), ADAPTERS))  # peft itself reads no shards
+        own = {name: weights.pop(name) for name in list(weights) if name.startswith(f"{PREFIX}prj.")}
+        set_peft_model_state_dict(self.model, weights)
         self.prj: nn.Module = nn.Identity()
         if published.projection:
             width = causal.config.hidden_size
-            layers = (nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
-            self.prj, named = nn.Sequential(*layers), f"{PREFIX}prj."
-            weights = read_weights(find_weights(str(published.folder), ADAPTERS))
-            self.prj.load_state_dict(
-                {name.removeprefix(named): w for name, w in weights.items() if name.startswith(named)}
+            self.prj = nn.Sequential(
+                nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)
             )
+            self.prj.load_state_dict({name.removeprefix(f"{PREFIX}prj."): w for name, w in own.items()})
         self.eval()
 
     @torch.no_grad()
