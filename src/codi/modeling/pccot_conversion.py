@@ -97,7 +97,9 @@ class PccotFolder:
                 f"'{self.folder / CONFIG}' does not say num_iterations, the rounds that it was trained with. "
                 "Say it with --rounds (the published runs: 3)."
             )
-        given = {LOSS[name]: float(self.loss[name]) for name in LOSS if name in self.loss and LOSS[name]}
+        given: dict[str, Any] = {
+            ours: float(self.loss[theirs]) for theirs, ours in LOSS.items() if ours and theirs in self.loss
+        }
         if "use_layerwise_std" in self.loss:
             given["std"] = "layer" if self.loss["use_layerwise_std"] else "all"
         return {**given, "latents": self.latents if latents is None else latents, "rounds": rounds}

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
-from codi.modeling.pccot_conversion import ADAPTERS, LATENT, PREFIX, PccotFolder
-from codi.modeling.published_files import find_weights, read_weights
+from codi.modeling.pccot_conversion import LATENT, PREFIX, PccotFolder
+from codi.modeling.published_files import ADAPTERS, find_weights, read_weights
 
 
 class PccotLayout(nn.Module):

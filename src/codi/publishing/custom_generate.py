@@ -165,12 +165,14 @@ def _stops(thoughts: _Thoughts, model: Any, before: Tensor, hidden: Tensor) -> T
     """Which rows [b] answer after this thought, by the final states before and after it, [b, d]."""
     rule, threshold = thoughts.settings["stop"], thoughts.settings["threshold"]
     if rule == "learned":
-        head = torch.stack([thoughts.rows[name] for name in ("<continue>", "<stop>")])
-        return (hidden @ head.T).float().softmax(-1)[:, 1] >= threshold
+        ends = torch.stack([thoughts.rows[name] for name in ("<continue>", "<stop>")])
+        sure: Tensor = (hidden @ ends.T).float().softmax(-1)[:, 1] >= threshold
+        return sure
     if rule == "confident":
         head = model.get_output_embeddings()
         said, says = (head(states).float().softmax(-1) for states in (before, hidden))
-        return (says - said).abs().sum(-1) / 2 < threshold
+        small: Tensor = (says - said).abs().sum(-1) / 2 < threshold
+        return small
     return torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
 
 
