@@ -25,6 +25,7 @@ from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 from codi.publishing.prompt_embeddings import prompt_embeddings
 from codi.serving.engine import Engine, Question
+from codi.training.run import train
 from family_literal import embedded, whole_pass
 from test_engine import Asked
 from tiny_models import (
@@ -194,6 +195,21 @@ def test_saved_and_loaded_it_stops_as_before(tmp_path: Path) -> None:
     loaded = LatentReasoner.from_pretrained(tmp_path / "model", device="cpu")
     assert loaded.method == one.method
     assert loaded.answer(QUESTIONS, max_new_tokens=4) == one.answer(QUESTIONS, max_new_tokens=4)
+
+
+def test_it_goes_on_from_a_codi_checkpoint_and_learns_its_head(tmp_path: Path) -> None:
+    short = {
+        "training.max_steps": 2, "data.train": "two-branches?count=64", "data.validation_limit": 2,
+        "training.eval_steps": 2, "training.disable_tqdm": True,
+    }  # fmt: skip
+    train("small-codi", tmp_path / "codi", {**short, "start": None}, say=lambda _: None)
+    went_on = {**short, "start": str(tmp_path / "codi"), "training.learning_rate": 1e-6}
+    train("small-codi-adaptive", tmp_path / "adaptive", went_on, say=lambda _: None)
+    before, after = (LatentReasoner.from_pretrained(tmp_path / name) for name in ("codi", "adaptive"))
+    for name, weight in before.model.projection.state_dict().items():
+        torch.testing.assert_close(after.model.projection.state_dict()[name], weight, atol=1e-4, rtol=0)
+    assert set(HEAD) <= set(after.model.row_names)
+    assert after.stopping("learned:0").answer(["Ben gets 4."], max_new_tokens=2)[0].thoughts == 3
 
 
 def test_a_trained_codi_stops_when_it_is_confident() -> None:

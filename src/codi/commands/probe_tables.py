@@ -27,7 +27,7 @@ LONGEST_SHOWN = 40
 
 def print_question(report: QuestionReport) -> None:
     """Each thought, and the answer."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             thought.name,
             "  ".join(
@@ -40,7 +40,7 @@ def print_question(report: QuestionReport) -> None:
         )
         for thought in report.thoughts
     ]
-    headings = ("", "decodes to", "attends to", "answer if silenced")
+    headings: tuple[str, ...] = ("", "decodes to", "attends to", "answer if silenced")
     if not report.attention:  # every pass made all thoughts
         headings, rows = (*headings[:2], headings[3]), [(*row[:2], row[3]) for row in rows]
     print_table("What each thought says", headings, rows)
