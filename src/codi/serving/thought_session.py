@@ -229,7 +229,7 @@ class ThoughtSession:
                 seconds += time.perf_counter() - held
                 self._turn.pause()
                 held = time.perf_counter()
-        answer = reasoner.answer_of(question, start.written, start.thoughts, row.written)
+        answer = reasoner.answer_of(question, start.written, start.spent()[0][0], row.written)
         return answer, seconds + time.perf_counter() - held
 
     def _words(self, question: str) -> list[QuestionToken]:
