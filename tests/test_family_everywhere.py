@@ -24,6 +24,7 @@ from codi.methods.sim_cot_coconut import SimCotCoconut
 from codi.publishing.prompt_embeddings import export, prompt_embeddings
 from codi.publishing.published_folder import how_it_thinks, write_folder
 from codi.serving.engine import Engine, Question
+from codi.serving.thought_session import ThoughtSession
 from test_engine import Asked
 from tiny_models import EXAMPLES, reasoner, tiny_model
 
@@ -163,6 +164,12 @@ def test_over_a_set_what_can_be_measured_is(system: System) -> None:
     assert found.benchmark.table3 is not None
     assert found.benchmark.interventions is not None
     assert found.benchmark.interventions.rows
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_page_says_that_it_shows_one_pass_a_thought(name: str) -> None:
+    with pytest.raises(UsageError, match="the page shows one pass for each"):
+        ThoughtSession(SYSTEMS[name].reasoner())
 
 
 def test_lm_eval_gets_the_same_texts(system: System) -> None:
