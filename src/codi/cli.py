@@ -26,6 +26,7 @@ from codi.commands.reproduce import reproduce
 from codi.commands.serve import serve
 from codi.commands.train import quickstart, train
 from codi.commands.ui import ui
+from codi.commands.why import why
 from codi.errors import CodiError, Interrupted
 from codi.version import installed_version
 
@@ -91,6 +92,7 @@ app.command("pretrain")(pretrain)
 app.command("eval")(evaluate)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)
+app.command("why")(why)
 app.command("generate")(generate)
 app.command("probe")(probe)
 app.command("convert")(convert)

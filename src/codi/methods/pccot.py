@@ -87,9 +87,7 @@ class Pccot(Codi):
         loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
 
         student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )
+        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
 
         loss_kd = self.distill(teacher, student, batch) / n["rows"]
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher

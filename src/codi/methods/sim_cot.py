@@ -124,9 +124,7 @@ class SimCot(Codi):
         loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
         z = model.think(after=begun, steps=self.latents)
         student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )
+        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
         loss_kd = self.distill(teacher, student, batch) / n["rows"]
 
         explain = torch.zeros_like(loss_kd)
