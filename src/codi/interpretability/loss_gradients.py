@@ -1,6 +1,6 @@
 """Which way the terms of a loss pull: their gradients' sizes and cosines, on fixed problems.
 
-    L = L_student + beta L_distance + gamma L_teacher   g_student, g_distance, g_teacher on problems trained on
+    L = L_student + beta L_distance + gamma L_teacher   g_student, g_distance, g_teacher on seen problems
     L_student on problems that are never trained on     g_unseen
 
     cosine(g_distance, g_student) > 0       a step against the distance also lowers the student's answer loss

@@ -47,7 +47,11 @@ def render_page(output: Path, page: Path) -> str:
     contents = _table(
         ("figure", "seeds", "measured in"),
         (
-            (f"[{SECTIONS[name]}](#{_anchor(SECTIONS[name])})", _seeds(found), f"{found['seconds']:.0f} s")
+            (
+                f"[{SECTIONS[name]}](#{_anchor(SECTIONS[name])})",
+                ", ".join(map(str, found["seeds"])),
+                f"{found['seconds']:.0f} s",
+            )
             for name, found in measured.items()
         ),
     )
@@ -76,12 +80,13 @@ def _anchor(title: str) -> str:
     return "".join(mark for mark in title.lower().replace(" ", "-") if mark.isalnum() or mark == "-")
 
 
-def _seeds(found: dict[str, Any]) -> str:
-    return ", ".join(map(str, found["seeds"]))
+def _seeds(seeds: Sequence[int]) -> str:
+    """`seed 1`, `seeds 1, 2, 3`."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _seeds_of(runs: Iterable[dict[str, Any]]) -> str:
-    return ", ".join(str(run["seed"]) for run in runs)
+    return _seeds([run["seed"] for run in runs])
 
 
 def _mean(values: Iterable[float], form: str = "{:.2f}") -> str:
@@ -154,7 +159,7 @@ def _gradients(measured: Measured) -> dict[str, str]:
         "updates": str(marks[-1]),
         "every": str(marks[1] - marks[0]),
         "seeds": _seeds_of(warm),
-        "all_seeds": _seeds(found),
+        "all_seeds": _seeds(found["seeds"]),
         "n": str(found["n"]),
         "cosines": _table(("mean cosine", "first half", "second half"), rows),
         "ends": "; ".join(ends),
@@ -201,7 +206,7 @@ def _distilled_token(measured: Measured) -> dict[str, str]:
     found = measured["distilled-token"]
     sizes = sorted({one["n_test"] for one in found["probes"]})
     return {
-        "seeds": _seeds(found),
+        "seeds": _seeds(found["seeds"]),
         "n": f"{found['n']:,}",
         "held_out": f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}",
         "probes": _probe_table(found["probes"], (CODI, WITHOUT_L1)),
@@ -225,7 +230,7 @@ def _last_step(measured: Measured) -> dict[str, str]:
         )
         attended.append((TITLES[variant], *looked, f"{fmean(one['uniform'] for one in mine):.3f}"))
     return {
-        "seeds": _seeds(found),
+        "seeds": _seeds(found["seeds"]),
         "n": f"{found['changed'][0]['n']:,}",
         "in_grey": " (in grey: CODI's, from the figure above)" if "distilled-token" in measured else "",
         "probes": _probe_table(found["probes"], (LAST_STEP,)),
@@ -251,14 +256,16 @@ def _forgetting(measured: Measured) -> dict[str, str]:
         for name, stage, row in zip(names, stages, shares, strict=True)
     ]
     falls = [
-        f"form {k}: {shares[k][k]} after {names[k]}, {shares[k + 1][k]} after {names[k + 1]}" for k in forms
+        f"form {k} {shares[k][k]} after {names[k]} and {shares[k + 1][k]} after {names[k + 1]}"
+        for k in forms[:-1]
     ]
+    last = forms[-1]  # the last stage goes on with the form of the one before it
     known = [run for run in found["codi"] if run["written_before"] is not None]
     codi = (
         "CODI's teacher, writing its steps itself, answers "
         f"{_percent(run['written_before'] for run in known)} before and "
         f"{_percent(run['written_after'] for run in known)} after the run; the thoughts then "
-        f"answer {_percent(run['latent'] for run in known)} (seeds {_seeds_of(known)})."
+        f"answer {_percent(run['latent'] for run in known)} ({_seeds_of(known)})."
     )
     return {
         "coconut_seeds": _seeds_of(runs),
@@ -267,7 +274,8 @@ def _forgetting(measured: Measured) -> dict[str, str]:
             ("Coconut after", "updates", "form 0, all written", *(f"form {form}" for form in forms[1:])),
             table,
         ),
-        "falls": f"Each form at the end of its own stage and of the next one: {'; '.join(falls)}.",
+        "falls": f"At the end of its own stage and of the next one: {'; '.join(falls)}. Form {last} goes on "
+        f"to the end: {shares[-2][last]} after {names[-2]}, {shares[-1][last]} after {names[-1]}.",
         "codi": codi if known else "",
     }
 
@@ -290,7 +298,7 @@ def _projection(measured: Measured) -> dict[str, str]:
             curves.append(f"{TITLES[variant]} {', '.join(said)}")
     one = found["geometry"][0]
     return {
-        "seeds": _seeds(found),
+        "seeds": _seeds(found["seeds"]),
         "n": f"{found['n']:,}",
         "validation_n": str(found["validation_n"]),
         "table": _table(
