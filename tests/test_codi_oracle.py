@@ -42,6 +42,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name -> options o
     "wide projection": ({}, {"projection_width": 80}),
     "lora": ({}, {"lora": LORA}),
     "lora, frozen thought tokens": ({}, {"lora": LORA, "train_thought_tokens": False}),
+    "softmax over the added rows": ({}, {"softmax": "added-rows"}),
+    "softmax over frozen added rows": (
+        {},
+        {"softmax": "added-rows", "lora": LORA, "train_thought_tokens": False},
+    ),
+    "softmax over the added rows, untied": (
+        {},
+        {"softmax": "added-rows", "family": "llama", "tied": False},
+    ),
     "llama": ({}, {"family": "llama"}),
     "llama, lora, untied": ({}, {"family": "llama", "lora": LORA, "tied": False}),
     "qwen2": ({}, {"family": "qwen2"}),

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from codi.errors import CheckpointError, RecipeError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.coconut import Coconut
+from codi.methods.icot import ICot
 from codi.methods.method import build_method
 from codi.training.curriculum import Clock
 from codi.training.run import build_reasoner, train
@@ -63,6 +64,60 @@ def test_every_stage_begins_with_a_fresh_optimiser(
     assert changes == resets
     saved = json.loads((tmp_path / "run/codi.json").read_text())["method"]
     assert saved["stage"] == made.stage_at(17, 5)
+
+
+def test_coconut_resets_its_optimiser_with_every_epoch_that_has_thoughts(tmp_path: Path) -> None:
+    """Five steps an epoch: stage 0 for two epochs, stage 1 for two, then the last."""
+    method = COCONUT | {"explicit_epochs": 2, "epochs_per_stage": 2, "reset_optimizer": "epoch"}
+    watch = Watch()
+    run(settings_of(tmp_path, method, max_steps=28), tmp_path / "run", callbacks=[watch])
+    assert [step for step in range(1, 28) if watch.remembered[step] == 0] == [10, 15, 20, 25]
+    paper = build_method(method | {"reset_optimizer": "stage"})
+    stages = [paper.stage_at(step, 5) for step in range(28)]
+    assert [step for step in range(1, 28) if stages[step] != stages[step - 1]] == [10, 20]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_icot_keeps_its_optimiser_once_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: int
+) -> None:
+    """Counted up as the published trainer does it, from the batches that the loss was given."""
+    seen: list[list[list[int]]] = []
+    plain = ICot.loss
+
+    def watched(method: ICot, model: Any, batch: dict[str, torch.Tensor], divisors: Any = None) -> Any:
+        seen.append([ids[mask.bool()].tolist() for ids, mask in zip(
+            batch["teacher_ids"], batch["teacher_mask"], strict=True
+        )])  # fmt: skip
+        return plain(method, model, batch, divisors)
+
+    monkeypatch.setattr(ICot, "loss", watched)
+    # one token every step; rationales have 7 to 21, the extra removal takes up to 9 more of them
+    method = {
+        "name": "icot", "remove_per_epoch": 5 // accumulation, "remove_all_beyond": 18, "extra_lambda": 0.2,
+        "extra_support": 10, "remove_all_when": "reached", "extra_from": "start",
+        "reset_optimizer": "while-any-left",
+    }  # fmt: skip
+    watch, updates = Watch(), 22 if accumulation == 1 else 27
+    settings = settings_of(tmp_path, method, max_steps=updates, gradient_accumulation_steps=accumulation)
+    settings["start"] = cot_checkpoint(tmp_path)
+    run(settings, tmp_path / "run", callbacks=[watch])
+
+    clock, made = Clock(5, accumulation), build_method(method)
+    closes = LatentReasoner.from_pretrained(tmp_path / "run").text.single_token(">>")
+    resets, kept = set(), 0
+    for update in range(1, updates):
+        first, last = clock.micro_batch(update - 1), clock.micro_batch(update)
+        stages = [made.stage_at(step, 5) for step in (first, last)]
+        if stages[0] == stages[1]:
+            continue
+        if any(closes in ids for batch in seen[first:last] for ids in batch):
+            resets.add(update)
+        else:
+            kept += 1
+    assert kept
+    assert resets
+    assert {step for step in range(1, updates) if watch.remembered[step] == 0} == resets
 
 
 @pytest.mark.parametrize("stopped", [7, 8, 10])
@@ -131,6 +186,11 @@ def test_a_curriculum_refuses_batches_of_another_size(tmp_path: Path, method: di
         run(settings, tmp_path / "run")
     fixed = settings_of(tmp_path, method | {"stage": 1}, max_steps=1, auto_find_batch_size=True)
     assert run(fixed, tmp_path / "run")["steps"] == 1  # no stage begins
+
+
+def cot_checkpoint(folder: Path) -> str:
+    run(settings_of(folder, {"name": "cot-sft"}, max_steps=1), folder / "cot")
+    return str(folder / "cot")
 
 
 # --- starting from a checkpoint -----------------------------------------------------------------------------

@@ -21,26 +21,77 @@ from tiny_models import EXAMPLES, encoded_batch, reasoner, tiny_model, word_enco
 QUIET = {"extra_support": 1}  # no random extra removal
 
 
-def literal_schedule(steps: int, epoch_steps: int, per_epoch: int, beyond: int) -> list[int]:
-    """Counted up step by step, as the published trainer does it."""
+PUBLISHED = {"remove_all_when": "reached", "extra_from": "start", "reset_optimizer": "while-any-left"}
+
+
+def literal_schedule(steps: int, epoch_steps: int, per_epoch: int, limit: int) -> list[int]:
+    """Counted up step by step, as the published trainer does it: all goes once the limit is reached."""
     every = round(epoch_steps / per_epoch)
     removed, since, table = 0, 0, []
     for _ in range(steps):
         if since == every:
             removed, since = removed + 1, 0
         since += 1
-        table.append(ALL_REMOVED if removed > beyond else removed)
+        if removed >= limit:
+            removed = ALL_REMOVED
+        table.append(removed if removed < ALL_REMOVED else ALL_REMOVED)
     return table
 
 
 @pytest.mark.parametrize(
-    ("epoch_steps", "per_epoch", "beyond"), [(16, 8, 39), (100, 8, 5), (50, 4, 12), (3, 1, 2)]
+    ("epoch_steps", "per_epoch", "limit"), [(16, 8, 39), (100, 8, 5), (50, 4, 12), (3, 1, 2)]
 )
-def test_schedule_table(epoch_steps: int, per_epoch: int, beyond: int) -> None:
-    method = ICot(remove_per_epoch=per_epoch, remove_all_beyond=beyond)
+def test_schedule_table(epoch_steps: int, per_epoch: int, limit: int) -> None:
+    method = ICot(remove_per_epoch=per_epoch, remove_all_beyond=limit, **PUBLISHED)
     table = [method.stage_at(step, epoch_steps) for step in range(300)]
-    assert table == literal_schedule(300, epoch_steps, per_epoch, beyond)
+    assert table == literal_schedule(300, epoch_steps, per_epoch, limit)
     assert table[-1] == ALL_REMOVED
+
+
+def test_the_limit_is_passed_or_reached() -> None:
+    """Every second step one more token, limit 3: with `reached` nothing is ever trained with 3 removed."""
+    passed = ICot(remove_per_epoch=5, remove_all_beyond=3)
+    reached = ICot(remove_per_epoch=5, remove_all_beyond=3, remove_all_when="reached")
+    assert [passed.stage_at(step, 10) for step in range(0, 12, 2)] == [0, 1, 2, 3, ALL_REMOVED, ALL_REMOVED]
+    assert [reached.stage_at(step, 10) for step in range(0, 10, 2)] == [0, 1, 2, ALL_REMOVED, ALL_REMOVED]
+    assert "after about 0.6 of" in reached.check_run(ModelConfig(base="gpt2"), True, 2)[0]
+    assert "after about 0.8 of" in passed.check_run(ModelConfig(base="gpt2"), True, 2)[0]
+
+
+def test_extra_removal_begins_when_it_is_told_to() -> None:
+    """lambda ln 2, support 2: a token more with probability 1/3; epochs of 10 steps, the first explicit."""
+    text, options = word_encoder(), {"explicit_epochs": 1.0, "extra_lambda": math.log(2), "extra_support": 2}
+    with_removal, from_start = ICot(**options), ICot(**options, extra_from="start")
+    row = with_removal.encode(EXAMPLES[0], text)
+
+    def lost(method: ICot, step: int) -> Counter[int]:
+        rng, stage = random.Random(5), method.stage_at(step, 10)
+        seen = [len(method.staged(row, stage, rng)["teacher"]) for _ in range(3_000)]
+        return Counter(len(row["teacher"]) - length for length in seen)
+
+    assert lost(with_removal, 9) == lost(from_start, 9) == {0: 3_000}  # explicit: the whole rationale
+    assert lost(with_removal, 10) == {0: 3_000}  # nothing is scheduled yet
+    assert lost(from_start, 10)[1] == pytest.approx(1_000, abs=100)
+    assert set(lost(from_start, 10)) == {0, 1}
+    for method in (with_removal, from_start):  # one token is scheduled
+        assert set(lost(method, 11)) == {1, 2}
+    endless = ICot(**options | {"extra_lambda": math.inf}, extra_from="start")
+    assert lost(endless, 10) == {0: 3_000}
+
+
+def test_a_removal_keeps_the_optimiser_where_nothing_was_left() -> None:
+    text, method = word_encoder(), ICot(**PUBLISHED, **QUIET)
+    rows = [method.encode(example, text) for example in EXAMPLES]
+    longest = max(row["rationale"] for row in rows)
+
+    def begins(removed: int, method: ICot = method, new_stage: bool = True) -> bool:
+        seen = [(row, method.staged(row, removed, random.Random(0))) for row in rows]
+        return method.begins_afresh(removed + 1, new_stage, False, lambda: seen)
+
+    assert begins(longest - 1)
+    assert not begins(longest)
+    assert not begins(longest - 1, new_stage=False)
+    assert begins(longest, ICot(**QUIET))  # at every removal
 
 
 def test_schedule_waits_for_the_explicit_epochs() -> None:
@@ -103,7 +154,17 @@ def test_runs_that_cannot_work_are_refused(
         ICot().check_run(config, started, epochs)
 
 
-@pytest.mark.parametrize("options", [{"remove_per_epoch": 0}, {"extra_support": 0}, {"stage": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"remove_per_epoch": 0},
+        {"extra_support": 0},
+        {"stage": -1},
+        {"remove_all_when": "beyond"},
+        {"extra_from": "end"},
+        {"reset_optimizer": "epoch"},
+    ],
+)
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="must be"):
         ICot(**options)

@@ -115,7 +115,7 @@ def test_stages_move_steps_into_blocks() -> None:
         assert text.decode(staged["student"]).count("<<") == len(steps) - moved
     assert method.thought_positions() == 2 + 18
     assert method.at_stage(1).thought_positions() == 2 + 9
-    assert not Lotus.resets_optimizer
+    assert not method.begins_afresh(1, new_stage=True, new_epoch=True, before=list)
 
 
 class Moments(TrainerCallback):

@@ -29,6 +29,7 @@ OTHERS = {
     "word-problems-small": "codi",
     "small-base": "language-model",
     "small-codi": "codi",
+    "small-codi-adaptive": "codi-adaptive",
     "small-codi-with-last-step": "codi",
     "small-codi-without-l1": "codi",
     "small-codi-without-projection": "codi",
@@ -36,8 +37,13 @@ OTHERS = {
     "small-cot-sft": "cot-sft",
     "small-cot-sft-start": "cot-sft",
     "small-icot": "icot",
+    "small-kava": "kava",
+    "small-lotus": "lotus",
     "small-no-cot-sft": "no-cot-sft",
     "small-pause-tokens": "pause-tokens",
+    "small-pccot": "pccot",
+    "small-sim-cot": "sim-cot",
+    "small-sim-cot-coconut": "sim-cot-coconut",
     "small-start": "cot-sft",
     "small-static-teacher": "codi-static-teacher",
     "gpt2-gsm8k-aug-coconut": "coconut",
@@ -84,6 +90,8 @@ def test_paper_recipe_has_the_published_settings(name: str) -> None:
     assert common.items() <= training.items()
     assert training["bf16"] is True
     assert training["seed"] == 11
+    rows = (config.model.train_thought_tokens, config.model.new_rows, config.model.softmax)
+    assert rows == (False, "mean", "added-rows")
     assert f"codi train {name} " in recipe_text(name)
 
 
@@ -133,13 +141,18 @@ def test_baselines_are_one_override_away(name: str, method: str) -> None:
 def test_published_settings_of_coconut_and_icot() -> None:
     coconut = load_recipe("gpt2-gsm8k-aug-coconut")
     assert coconut.method == {
-        "name": "coconut", "c_thought": 2, "max_stage": 3, "explicit_epochs": 25, "epochs_per_stage": 3
+        "name": "coconut", "c_thought": 2, "max_stage": 3, "explicit_epochs": 25, "epochs_per_stage": 3,
+        "reset_optimizer": "epoch",
     }  # fmt: skip
+    assert coconut.training["bf16"] is False
     assert (coconut.training["learning_rate"], coconut.training["num_train_epochs"]) == (1e-4, 50)
     assert (coconut.model.lora, coconut.model.projection) == (None, False)
     assert (coconut.text.question_suffix, coconut.text.step_suffix) == ("\n", "\n")
     icot = load_recipe("gpt2-gsm8k-aug-icot")
-    assert icot.method == {"name": "icot", "remove_per_epoch": 8, "remove_all_beyond": 39}
+    assert icot.method == {
+        "name": "icot", "remove_per_epoch": 8, "remove_all_beyond": 39,
+        "remove_all_when": "reached", "extra_from": "start", "reset_optimizer": "while-any-left",
+    }  # fmt: skip
     assert (icot.training["learning_rate"], icot.training["num_train_epochs"]) == (5e-5, 100)
     for config in (coconut, icot):
         batch = config.training["per_device_train_batch_size"]
@@ -147,6 +160,21 @@ def test_published_settings_of_coconut_and_icot() -> None:
             128 if config is coconut else 32
         )
         build_method(config.method).check_run(config.model, True, config.training["num_train_epochs"])
+
+
+def test_paper_scale_recipes_mix_lengths_in_a_batch_and_the_small_ones_keep_their_protocol() -> None:
+    names = [name for name in recipe_names() if name.startswith(("gpt2-", "llama1b-"))]
+    assert len(names) == 16
+    assert not any(load_recipe(name).data.group_by_length for name in names)
+    for name in recipe_names():
+        if name.startswith("small-"):
+            model, method = load_recipe(name).model, build_method(load_recipe(name).method)
+            assert (model.new_rows, model.softmax) == ("drawn", "vocabulary")
+            if method.name == "icot":
+                kept = (method.remove_all_when, method.extra_from, method.reset_optimizer)  # type: ignore[attr-defined]
+                assert kept == ("passed", "removal", "removal")
+            elif "coconut" in method.name:
+                assert method.reset_optimizer == "stage"  # type: ignore[attr-defined]
 
 
 def test_options_given_with_another_method_are_kept_and_checked() -> None:

@@ -35,7 +35,7 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
     x_cot_y = wte(ids)
     seen = {"attention_mask": teacher_mask, "position_ids": positions_of(teacher_mask)}
     learning = llm(inputs_embeds=x_cot_y, **seen, output_hidden_states=True, use_cache=False)
-    loss_teacher = mean_cross_entropy(learning.logits, labels)
+    loss_teacher = mean_cross_entropy(scores_of(model, learning), labels)
     with torch.no_grad():
         teacher = llm(inputs_embeds=x_cot_y, **seen, output_hidden_states=True, use_cache=False)
 
@@ -52,7 +52,8 @@ def literal_step(model: ThoughtModel, method: Codi, batch: Batch) -> dict[str, T
     mask = torch.cat([mask, one, y_mask], 1)
     student = student_pass(llm, torch.cat([eot, y], 1), mask, cache)
     loss_student = mean_cross_entropy(
-        student.logits, torch.cat([torch.full_like(one, IGNORED), labels_of(batch, "student")], 1)
+        scores_of(model, student),
+        torch.cat([torch.full_like(one, IGNORED), labels_of(batch, "student")], 1),
     )
 
     # Knowledge distillation (Eq. 5), at the token before the answer
@@ -98,6 +99,18 @@ class Output:
 
     logits: Tensor
     hidden_states: tuple[Tensor, ...]
+
+
+def scores_of(model: ThoughtModel, output: Output) -> Tensor:
+    """What the head says at every position [b, t, ..]: of the vocabulary, and with `softmax: added-rows` of a
+    head that is longer by padding, <bot> and <eot>, as the published one is."""
+    if model.config.softmax == "vocabulary":
+        return output.logits
+    head = model.causal.get_output_embeddings().weight
+    padding = head.detach().mean(0, keepdim=True)
+    tied = head is model.causal.get_input_embeddings().weight
+    longer = torch.cat([head, padding, model.thought_tokens if tied else padding.repeat(2, 1)])
+    return output.hidden_states[-1] @ longer.T
 
 
 def question_and_rationale(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

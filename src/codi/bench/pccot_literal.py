@@ -26,6 +26,7 @@ from codi.bench.paper_literal import (
     mean_cross_entropy,
     positions_of,
     question_and_rationale,
+    scores_of,
     student_pass,
 )
 from codi.methods.method import Batch
@@ -48,7 +49,7 @@ def literal_pccot_step(model: ThoughtModel, method: Pccot, batch: Batch) -> dict
         inputs_embeds=wte(ids), attention_mask=teacher_mask, position_ids=positions_of(teacher_mask),
         output_hidden_states=True, use_cache=False,
     )  # fmt: skip
-    loss_teacher = mean_cross_entropy(teacher.logits, labels)
+    loss_teacher = mean_cross_entropy(scores_of(model, teacher), labels)
 
     begun_mask = torch.cat([question_mask, one], 1)
     begun, mask = begun_mask.shape[1], torch.cat([begun_mask, reading], 1)
@@ -68,7 +69,7 @@ def literal_pccot_step(model: ThoughtModel, method: Pccot, batch: Batch) -> dict
     student = student_pass(llm, torch.cat([eot, wte(batch["student_ids"])], 1), mask, cache)
     ignored = torch.full_like(one, IGNORED)
     loss_student = mean_cross_entropy(
-        student.logits, torch.cat([ignored, labels_of(batch, "student")], 1)
+        scores_of(model, student), torch.cat([ignored, labels_of(batch, "student")], 1)
     )
     loss_kd = _distillation(method, teacher, student, at_teacher, batch["student_distillation"])
     loss = method.alpha * loss_student + method.beta * loss_kd + method.gamma * loss_teacher

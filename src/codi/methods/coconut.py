@@ -7,12 +7,14 @@
     last       the same thoughts; no step is left, however many there were
 
 z_{i+1} = last hidden state at z_i, fed back as it is (no projection). The loss covers what follows <eot>.
-Each stage lasts `epochs_per_stage` epochs and begins with a fresh optimiser.
+Each stage lasts `epochs_per_stage` epochs and begins with a fresh optimiser;
+in the published code every epoch does (`reset_optimizer: epoch`).
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,7 +24,7 @@ from codi.data.collation import Encoded
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
-from codi.methods.method import Batch, Method, Start, append, prepend, register
+from codi.methods.method import Batch, Method, Start, Trained, append, prepend, register
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens
 from codi.modeling.model import ThoughtModel
@@ -56,6 +58,9 @@ class Coconut(Method):
     (every row draws stage i up to the current one with probability proportional to i + 1)."""
     mix_share: float = 0.0
     """Share of the rows that draw another stage, with `mix: uniform`."""
+    reset_optimizer: str = "stage"
+    """A fresh optimiser at the start of every `stage` (paper), or of every `epoch` after stage 0 (published
+    code; stage 0 stands for its CoT training, which keeps one optimiser)."""
     stage: int | None = None
     """A stage to stay at; None follows the curriculum in training and answers as in the last stage."""
 
@@ -75,6 +80,10 @@ class Coconut(Method):
             )
         if not 0 <= self.mix_share <= 1:
             raise RecipeError(f"method.mix_share is {self.mix_share}; it must lie between 0 and 1.")
+        if self.reset_optimizer not in ("stage", "epoch"):
+            raise RecipeError(
+                f"method.reset_optimizer is '{self.reset_optimizer}'; it must be 'stage' or 'epoch'."
+            )
 
     def loss(
         self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
@@ -115,6 +124,12 @@ class Coconut(Method):
     def at_stage(self, stage: int) -> Coconut:
         """With `stage` set."""
         return replace(self, stage=stage)
+
+    def begins_afresh(
+        self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]
+    ) -> bool:
+        """With every stage; `reset_optimizer: epoch` also with every epoch that has thoughts."""
+        return new_stage or (self.reset_optimizer == "epoch" and new_epoch and stage > 0)
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
         """The first steps cut off, and as many thoughts as stand for them."""

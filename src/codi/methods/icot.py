@@ -5,14 +5,18 @@
     all removed    Q                           The answer is : 12 eos
 
 The rationale's tokens go from the left, `remove_per_epoch` of them spread evenly over an epoch, and each row
-loses a few more at random. The optimiser is created anew at every removal until nothing is left. At inference
-the model answers directly: what the rationale did has moved into its layers.
+loses a few more at random. The optimiser is created anew at every removal. At inference the model answers
+directly: what the rationale did has moved into its layers.
+
+The published code goes a little further than the paper says: `remove_all_when: reached`, `extra_from: start`
+and `reset_optimizer: while-any-left`.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,13 +25,15 @@ from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError
 from codi.methods.cot_sft import CotSft
-from codi.methods.method import Start, append, register, start_writing
+from codi.methods.method import Start, Trained, append, register, start_writing
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
 ALL_REMOVED = 1_000_000
 """The stage in which no token of any rationale is left."""
+WHOLE = -1
+"""The stage of the explicit epochs where the extra removal begins after them, before the scheduled one."""
 
 
 @register
@@ -44,7 +50,15 @@ class ICot(CotSft):
     remove_per_epoch: float = 8.0
     """Tokens removed from the left in an epoch, spread evenly over it."""
     remove_all_beyond: int = 39
-    """Once more tokens than this are due, all are removed."""
+    """A limit for the tokens due; see `remove_all_when`."""
+    remove_all_when: str = "passed"
+    """All are removed once the tokens due have `passed` the limit, or have `reached` it (published)."""
+    extra_from: str = "removal"
+    """When the extra removal begins: with the first scheduled `removal`, or at the `start`, as soon as the
+    explicit epochs are over (published)."""
+    reset_optimizer: str = "removal"
+    """A fresh optimiser at every `removal`, or `while-any-left`: not where the rows of the step before had
+    nothing of their rationales left (published)."""
     extra_lambda: float = 4.0
     """Of the random extra removal: k more tokens with probability proportional to exp(-lambda k)."""
     extra_support: int = 100
@@ -59,6 +73,14 @@ class ICot(CotSft):
             raise RecipeError(f"method.extra_support is {self.extra_support}; it must be 1 or more.")
         if min(self.explicit_epochs, self.extra_lambda, self.remove_all_beyond, self.stage or 0) < 0:
             raise RecipeError("iCoT's epochs, lambda, limit and stage must be 0 or more.")
+        for name, known in (
+            ("remove_all_when", ("passed", "reached")),
+            ("extra_from", ("removal", "start")),
+            ("reset_optimizer", ("removal", "while-any-left")),
+        ):
+            if getattr(self, name) not in known:
+                value = getattr(self, name)
+                raise RecipeError(f"method.{name} is '{value}'; it must be {' or '.join(known)}.")
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """CoT-SFT's segments, and how many tokens of `teacher` are the rationale's."""
@@ -71,18 +93,34 @@ class ICot(CotSft):
             return self.stage
         since = step - round(self.explicit_epochs * epoch_steps)
         if since < 0:
-            return 0
+            return 0 if self.extra_from == "removal" else WHOLE
         due = since // max(1, round(epoch_steps / self.remove_per_epoch))
-        return ALL_REMOVED if due > self.remove_all_beyond else due
+        return ALL_REMOVED if due >= self._all_from else due
 
     def at_stage(self, stage: int) -> ICot:
         """With `stage` set."""
-        return replace(self, stage=stage)
+        return replace(self, stage=max(stage, 0))
+
+    def begins_afresh(
+        self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]
+    ) -> bool:
+        """At every removal; `while-any-left`: unless the step before had nothing left to remove."""
+        if not new_stage or (stage == 0 and self.extra_from == "start"):  # the explicit epochs have ended
+            return False
+        if self.reset_optimizer == "removal":
+            return True
+        return any(len(seen["teacher"]) > len(row["teacher"]) - row["rationale"] for row, seen in before())
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
         """The row without the first `stage` tokens of its rationale, and a few more."""
-        removed = min(row["rationale"], stage + (self._extra(rng) if stage else 0))
+        begun = stage > 0 or (stage == 0 and self.extra_from == "start")
+        removed = min(row["rationale"], max(stage, 0) + (self._extra(rng) if begun else 0))
         return {"question": row["question"], "teacher": row["teacher"][removed:]}
+
+    @property
+    def _all_from(self) -> int:
+        """The number of tokens due from which all are removed."""
+        return self.remove_all_beyond + (self.remove_all_when == "passed")
 
     def _extra(self, rng: random.Random) -> int:
         """Drawn by inverting the truncated geometric distribution that exp(-lambda k) is."""
@@ -102,7 +140,7 @@ class ICot(CotSft):
                 "iCoT removes the rationale of a model that can write it, but this one starts from random "
                 "weights. Give a checkpoint (start=FOLDER), or method.explicit_epochs=N."
             )
-        needed = self.explicit_epochs + (self.remove_all_beyond + 1) / self.remove_per_epoch
+        needed = self.explicit_epochs + self._all_from / self.remove_per_epoch
         if self.stage_at(round(epochs * epoch_steps) - 1, epoch_steps) != ALL_REMOVED:
             raise RecipeError(
                 f"iCoT's rationale is all removed after about {needed:g} epochs, but the run has {epochs:g}. "

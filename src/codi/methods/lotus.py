@@ -19,6 +19,7 @@ Left out: the auxiliary decoder (see sim_cot), CODI's term from a frozen teacher
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ from codi.data.collation import Encoded, Nested
 from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
-from codi.methods.method import Batch, Method, Start, append, prepend, register
+from codi.methods.method import Batch, Method, Start, Trained, append, prepend, register
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens
 from codi.modeling.model import ThoughtModel
@@ -49,7 +50,6 @@ class Lotus(Method):
     rows: ClassVar[tuple[str, ...]] = (LATENT,)
     refines: ClassVar[bool] = True
     needs_rationales: ClassVar[bool] = True
-    resets_optimizer: ClassVar[bool] = False
     encoded_by: ClassVar[tuple[str, ...]] = ()
 
     blocks: int = 6
@@ -153,6 +153,12 @@ class Lotus(Method):
         if self.stage is not None:
             return self.stage
         return min(step // max(1, round(self.epochs_per_stage * epoch_steps)), self.blocks)
+
+    def begins_afresh(
+        self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]
+    ) -> bool:
+        """Never: one optimiser for all stages."""
+        return False
 
     def at_stage(self, stage: int) -> Lotus:
         """With `stage` set."""

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -25,6 +26,8 @@ from codi.modeling.context import Context, Tokens
 from codi.modeling.model import ThoughtModel
 
 Batch = dict[str, Tensor]
+Trained = tuple[Encoded, Encoded]
+"""An encoded example, and what of it was trained on (`staged`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,6 @@ class Method(ABC):
     """Learned embedding rows that it reads beside <bot> and <eot>: `model.row_id` gives their ids."""
     refines: ClassVar[bool] = False
     """Whether its thoughts are refined together in rounds, not thought one after the other."""
-    resets_optimizer: ClassVar[bool] = True
-    """Whether each stage of its curriculum begins with a fresh optimiser."""
     encoded_by: ClassVar[tuple[str, ...] | None] = None
     """The options that `encode` reads, named beside it; None counts them all, which is never wrong. Only a
     change of these makes kept tokens useless."""
@@ -106,6 +107,15 @@ class Method(ABC):
     def at_stage(self, stage: int) -> Method:
         """The method as it learns and answers at that stage. A checkpoint remembers it."""
         return self
+
+    def begins_afresh(
+        self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]
+    ) -> bool:
+        """Whether an optimiser step, in `stage`, begins with a fresh optimiser.
+
+        new_stage, new_epoch: whether it is the first of one; before: the rows of the step before it.
+        """
+        return new_stage
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
         """An encoded example as it is trained on at that stage. rng: fixed by seed, micro-batch and row."""

@@ -60,7 +60,13 @@ class ModelConfig:
     """Whether the <bot> and <eot> rows learn (as the paper says) or stay frozen (its code, under LoRA)."""
     thought_tokens_from: str | dict[str, str] | None = None
     """A token (`<<`) whose row <bot>, <eot> and the method's own rows start from, or one for each by name
-    (`{"<latent>": "<<"}`); what is not named is drawn like the vocabulary's own."""
+    (`{"<latent>": "<<"}`); what is not named starts as `new_rows` says."""
+    new_rows: str = "drawn"
+    """Where rows start that `thought_tokens_from` does not name: `drawn` like the vocabulary's own, with its
+    spread, or at its `mean`, where transformers puts the rows of a longer embedding (published code)."""
+    softmax: str = "vocabulary"
+    """What the softmax of the losses on tokens runs over: the `vocabulary`, or `added-rows` too: padding,
+    <bot> and <eot>, which the published head scores. (SIM-CoT's decoder: the vocabulary.)"""
     train_rows: bool = True
     """Whether the rows that a method has beside <bot> and <eot> (<latent>, <pause>) learn."""
     rows: list[str] = field(default_factory=list)

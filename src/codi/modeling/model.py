@@ -11,7 +11,7 @@ answers (measured: logits off by 0.4 to 1.9).
 
 `<bot>`, `<eot>` and what else a method declares are embedding rows of our own, with the ids after the base's
 vocabulary. They are only ever read, never predicted, so neither the base's embedding nor its (often tied)
-head is resized.
+head is resized; a loss can count them all the same (`model.softmax`), as published code does.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
 from codi.modeling.adapters import check_once, multiplied_once
+from codi.modeling.added_rows import added_scores, check_choices, start_at_mean
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
@@ -63,6 +64,7 @@ class ThoughtModel(nn.Module):
 
     def __init__(self, config: ModelConfig, base: PreTrainedModel | None = None) -> None:
         super().__init__()
+        check_choices(config.new_rows, config.softmax)
         causal = build_base(config) if base is None else base
         if any(getattr(module, "gradient_checkpointing", False) for module in causal.modules()):
             raise TrainingError(CHECKPOINTING_REFUSED)
@@ -114,6 +116,8 @@ class ThoughtModel(nn.Module):
             }
         )
         """[d] each, what the method has declared beside them."""
+        if config.new_rows == "mean":
+            start_at_mean([self.thought_tokens, *self.rows.values()], embedding)
         self.training_parts = nn.ModuleDict()
         """What only training needs (`Method.training_parts`): optimised and kept for resuming, never saved
         with the model."""
@@ -337,13 +341,21 @@ class ThoughtModel(nn.Module):
         scores: Tensor = self.causal.get_output_embeddings()(hidden)
         return scores
 
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """What the softmax of a loss runs over, as `model.softmax` says: [.., vocabulary] or 3 more."""
+        scores = self.logits(hidden)
+        if self.config.softmax == "vocabulary":
+            return scores
+        added = added_scores(self.causal, self.thought_tokens, hidden)
+        return torch.cat([scores, added.to(scores.dtype)], -1)
+
     def cross_entropy(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Summed -log P(target) where mask is 1; the head runs on those positions only.
 
         hidden: [b, t, d], the state *before* each target; targets, mask: [b, t]. Returns a scalar.
         """
         wanted = mask.bool()
-        return F.cross_entropy(self.logits(hidden[wanted]).float(), targets[wanted], reduction="sum")
+        return F.cross_entropy(self._scores(hidden[wanted]).float(), targets[wanted], reduction="sum")
 
 
 CHECKPOINTING_REFUSED = (

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
 from codi.generation.latent_reasoner import LatentReasoner
-from codi.methods.method import Method
+from codi.methods.method import Method, Trained
+from codi.training.batches import LengthGroupedBatches
 from codi.training.preparation import PreparedData
 
 
@@ -57,6 +61,15 @@ class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.data.lengths)
 
+    def trained_on(self, batches: LengthGroupedBatches, update: int) -> Iterator[Trained]:
+        """The rows of an optimiser step. batches: of the run, those of all processes."""
+        epoch, within = divmod(update, self.clock.epoch_updates)
+        batches.set_epoch(epoch)
+        first = within * self.clock.update_steps
+        for batch in islice(batches, first, first + self.clock.update_steps):
+            for number, step in batch:
+                yield self.data.encoded[number], self[number, step]
+
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         number, step = key
         # A stage lasts whole optimiser steps, so that rows, loss and optimiser are in the same one.
@@ -67,14 +80,18 @@ class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Curriculum(TrainerCallback):
-    """Follows the method's stages: each picks its best checkpoint anew, and begins with a fresh optimiser
-    where the method's do.
+    """Follows the method's stages: each picks its best checkpoint anew, and the optimiser begins afresh where
+    the method says so.
 
     (An earlier stage still writes steps out, so its accuracy must not win over that of the last.)
     """
 
-    def __init__(self, reasoner: LatentReasoner, clock: Clock) -> None:
+    def __init__(
+        self, reasoner: LatentReasoner, clock: Clock, trained_on: Callable[[int], Iterable[Trained]]
+    ) -> None:
+        """trained_on: the rows of an optimiser step, by its number from 0."""
         self.reasoner, self.method, self.clock = reasoner, reasoner.method, clock
+        self.trained_on = trained_on
 
     def stage(self, update: int) -> int:
         """The stage that an optimiser step begins in."""
@@ -85,9 +102,11 @@ class Curriculum(TrainerCallback):
         update = state.global_step
         stage = self.stage(update)
         self.reasoner.method = self.method.at_stage(stage)
-        if update == 0 or stage == self.stage(update - 1):
+        if update == 0:
             return
-        if self.method.resets_optimizer:
+        new_stage, new_epoch = stage != self.stage(update - 1), update % self.clock.epoch_updates == 0
+        if self.method.begins_afresh(stage, new_stage, new_epoch, partial(self.trained_on, update - 1)):
             optimizer = kwargs["optimizer"]
             getattr(optimizer, "optimizer", optimizer).state = defaultdict(dict)  # moments only: weights stay
-        state.best_metric = state.best_model_checkpoint = state.best_global_step = None
+        if new_stage:
+            state.best_metric = state.best_model_checkpoint = state.best_global_step = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from codi import processes
 from codi.data.collation import collate
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.methods.method import Trained
 from codi.modeling import checkpoint
 from codi.storage import keep_through_power_cut
 from codi.training import sharding
@@ -109,7 +110,7 @@ class CodiTrainer(Trainer):
         )
         sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
-        self.add_callback(Curriculum(reasoner, self.clock))
+        self.add_callback(Curriculum(reasoner, self.clock, self._trained_on))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
@@ -167,10 +168,9 @@ class CodiTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order fixed by seed and epoch, of similar lengths unless the recipe mixes them."""
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         # A process alone may have been told to try smaller batches (auto_find_batch_size).
         share = self.share if self.share.processes > 1 else Share(self._train_batch_size)
-        batches = LengthGroupedBatches(self.data.lengths, share.batch, seed, self.data.group_by_length, share)
+        batches = self._batches(share)
         batches.set_epoch(self.first_epoch)
         loader: DataLoader[Any] = DataLoader(
             cast("StagedRows", self.train_dataset),
@@ -184,6 +184,14 @@ class CodiTrainer(Trainer):
                 loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
             )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def _batches(self, share: Share) -> LengthGroupedBatches:
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedBatches(self.data.lengths, share.batch, seed, self.data.group_by_length, share)
+
+    def _trained_on(self, update: int) -> Iterator[Trained]:
+        rows = cast("StagedRows", self.train_dataset)
+        return rows.trained_on(self._batches(Share(self.share.batch)), update)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         return collate(rows, self.reasoner.text.pad_id)
