@@ -10,16 +10,18 @@ import hashlib
 import logging
 import pickle
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, nearest
 from codi.modeling.bases import Base, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNREADABLE = (
     OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError, EOFError,
@@ -35,6 +37,8 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
 
     Raises RecipeError when the configuration names no base or two, CheckpointError when it cannot be loaded.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM  # here and below: slow to import
+
     if config.dtype not in DTYPES:
         raise RecipeError(f"dtype is '{config.dtype}', but it must be one of {', '.join(DTYPES)}.")
     if config.base_rounded_to is not None and config.base_rounded_to not in DTYPES:
@@ -81,6 +85,8 @@ def load_causal(
 
     gguf_file: name of the file in `path` to read; its weights are held dequantised. Raises UNREADABLE.
     """
+    from transformers import AutoModelForCausalLM
+
     automatic: Any = AutoModelForCausalLM  # its annotations leave out what output_loading_info returns
     options: dict[str, Any] = {}
     if gguf_file is not None:

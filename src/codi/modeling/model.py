@@ -19,13 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
 from codi.modeling.adapters import check_once, multiplied_once
@@ -35,6 +33,9 @@ from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
 from codi.modeling.packing import ATTENTION, Asked, Packing, allow_packing, read_packed
 from codi.modeling.projection import Projection
 from codi.modeling.watching import ThoughtWatcher
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["BOT", "EOT", "Reading", "ThoughtModel", "ThoughtWatcher"]
 
@@ -86,6 +87,8 @@ class ThoughtModel(nn.Module):
         if config.lora is not None:
             if config.lora.multiply_once:
                 check_once(config.lora.dropout)
+            from peft import LoraConfig, get_peft_model  # slow to import, and not every command loads a model
+
             settings = LoraConfig(
                 r=config.lora.rank,
                 lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
