@@ -119,8 +119,7 @@ def test_as_many_rounds_as_latents_are_codi(projection: bool) -> None:
     assert not torch.allclose(early[:, 2:], one_by_one.latents[:, 2:], atol=1e-2)
 
     losses = [
-        method.loss(model, batch)
-        for method in (Codi(latents=4, layers="blocks"), Pccot(latents=4, rounds=4))
+        method.loss(model, batch) for method in (Codi(latents=4, layers="blocks"), Pccot(latents=4, rounds=4))
     ]
     for term, value in losses[0].items():
         torch.testing.assert_close(losses[1][term], value, rtol=1e-5, atol=0)

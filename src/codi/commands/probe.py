@@ -82,9 +82,7 @@ def probe(
         loaded = loaded._replace(examples=rest)
     found = Report(None, None)
     if question is not None:
-        found = codi.probe(
-            reasoner, question, latents=latents, layer=layer, head=head, lens=tuned, seed=seed
-        )
+        found = codi.probe(reasoner, question, latents=latents, layer=layer, head=head, lens=tuned, seed=seed)
     if found.question is not None:  # before a long measurement begins
         print_question(found.question)
     if loaded is not None:

@@ -196,9 +196,7 @@ def model_card(
             example=json.dumps("Your question" + form.question_suffix, ensure_ascii=False),
             chat_template=form.chat_template,
             system=_system_turn(form.system_prompt),
-            question_suffix=repr(form.question_suffix)
-            if form.question_suffix
-            else "",
+            question_suffix=repr(form.question_suffix) if form.question_suffix else "",
         )
     )
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
