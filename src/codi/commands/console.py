@@ -97,11 +97,13 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_reasoner(checkpoint: str, device: str | None = None, base: str | None = None) -> LatentReasoner:
-    """The checkpoint as a reasoner on `device`.
+def load_reasoner(
+    checkpoint: str, device: str | None = None, base: str | None = None, dtype: str | None = None
+) -> LatentReasoner:
+    """The checkpoint as a reasoner on `device`, its weights held in `dtype`.
 
     Raises:
-        UsageError: the device does not exist.
+        UsageError: the device or the type does not exist.
         CheckpointError: no such checkpoint, or one that does not fit what it recorded.
     """
     from transformers.utils import logging
@@ -110,7 +112,7 @@ def load_reasoner(checkpoint: str, device: str | None = None, base: str | None =
 
     # Again, for a process that had transformers imported already.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return LatentReasoner.from_pretrained(checkpoint, device=find_device(device), base=base)
+    return LatentReasoner.from_pretrained(checkpoint, device=find_device(device), base=base, dtype=dtype)
 
 
 def find_device(name: str | None) -> torch.device | None:

@@ -97,6 +97,7 @@ def evaluate(
     ] = "bfloat16",
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
     overwrite: options.Overwrite = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
 ) -> None:
@@ -119,7 +120,7 @@ def evaluate(
 
     processes.join()
     with processes.together():
-        reasoner = load_reasoner(checkpoint, device, base)
+        reasoner = load_reasoner(checkpoint, device, base, dtype)
     if processes.count() > 1:
         from codi.evaluation.spread import require_same
 
@@ -136,11 +137,11 @@ def evaluate(
         "seed": seed,
     }
     found = Found()
-    kept = settings
+    kept = {**settings, **({} if dtype is None else {"dtype": dtype})}
     asking: dict[int, Reasoner] = dict.fromkeys(range(runs), reasoner)
     if published_behaviour:
         asking[AS_PUBLISHED] = _as_published(reasoner, checkpoint, published_dtype)
-        kept = {**settings, "published_dtype": published_dtype}
+        kept = {**kept, "published_dtype": published_dtype}
     try:
         for name, run in asked:
             measured = _measure(

@@ -27,10 +27,10 @@ from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling, Written
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
-from codi.modeling.backbone import DTYPES
 from codi.modeling.context import Tokens, empty_cache
 from codi.modeling.conversion import PublishedRows
 from codi.modeling.model import ThoughtModel
+from codi.modeling.precision import DTYPES
 
 
 class PublishedBehaviour:
@@ -51,7 +51,7 @@ class PublishedBehaviour:
             raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
         self.reasoner, self.method, self.text = reasoner, reasoner.method, reasoner.text
         self.model: ThoughtModel = reasoner.model
-        if reasoner.model.thought_tokens.dtype != DTYPES[dtype]:
+        if any(weight.dtype != DTYPES[dtype] for weight in reasoner.model.parameters()):
             self.model = copy.deepcopy(reasoner.model).to(DTYPES[dtype])
         self.model.eval()
         embedding: Tensor = self.model.causal.get_input_embeddings().weight

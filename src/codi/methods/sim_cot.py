@@ -18,7 +18,7 @@ against 50.4 and 50.0). Over Coconut: `sim_cot_coconut.py`.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +41,8 @@ DECODER = "decoder"
 def decoder_of(model: ThoughtModel) -> dict[str, nn.Module]:
     """A second base, without adapters: the pretrained one, or a copy where it began from random weights."""
     config = model.config
-    return {DECODER: copy.deepcopy(model.causal) if config.base is None else build_base(config)}
+    trained = replace(config, base_dtype=None)  # all its weights learn
+    return {DECODER: copy.deepcopy(model.causal) if config.base is None else build_base(trained)}
 
 
 def explained(model: ThoughtModel, z: Tensor, batch: Batch, first_position: int) -> Tensor:

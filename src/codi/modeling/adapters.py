@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import RecipeError
+from codi.modeling.precision import computed_in
 
 
 @contextmanager
@@ -28,6 +29,8 @@ def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     for layer in adapted:
         base = layer.get_base_layer()
         weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
+        # Cast once here, where autocast would do it in every pass.
+        weight = weight.to(computed_in(weight.device) or base.weight.dtype)
         if isinstance(base, nn.Linear):
             layer.forward = partial(_linear, weight=weight, bias=base.bias)
         else:  # GPT-2's Conv1D holds its weight the other way round

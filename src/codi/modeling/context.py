@@ -22,6 +22,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from codi.errors import UsageError
+from codi.modeling.precision import computed_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,26 @@ class Context:
         ]
 
 
+class ThoughtCache(DynamicCache):
+    """Keeps keys and values in the type of the computation.
+
+    RoPE turns keys in float32 under autocast: kept so, they take twice the memory of their values, and are
+    cast again by every pass that attends to them.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """transformers' own, for keys and values [b, heads, t, head_dim] as they are to be kept."""
+        dtype = computed_in(key_states.device)
+        if dtype is not None:
+            key_states, value_states = key_states.to(dtype), value_states.to(dtype)
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache with nothing in it, laid out for the base's layer types."""
-    return DynamicCache(config=config)
+    return ThoughtCache(config=config)
 
 
 def remembers_all(cache: DynamicCache) -> bool:

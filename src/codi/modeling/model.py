@@ -33,6 +33,7 @@ from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
 from codi.modeling.packing import ATTENTION, Asked, Packing, allow_packing, read_packed
+from codi.modeling.precision import DTYPES
 from codi.modeling.projection import Projection
 from codi.modeling.watching import ThoughtWatcher
 
@@ -99,17 +100,20 @@ class ThoughtModel(nn.Module):
                 raise RecipeError(
                     f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"
                 ) from error
+        own = embedding.dtype if config.base_dtype is None else DTYPES[config.dtype]
         self.projection: nn.Module = nn.Identity()
         if config.projection:
             self.projection = Projection(
                 hidden_size, config.projection_width or hidden_size, config.projection_dropout
             )
-            self.projection.to(embedding.dtype)
-        self.thought_tokens = nn.Parameter(_new_rows(embedding, 2), requires_grad=config.train_thought_tokens)
+            self.projection.to(own)
+        self.thought_tokens = nn.Parameter(
+            _new_rows(embedding, 2, own), requires_grad=config.train_thought_tokens
+        )
         """[2, d], <bot> and <eot>."""
         self.rows = nn.ParameterDict(
             {
-                name: nn.Parameter(_new_rows(embedding, 1)[0], requires_grad=config.train_rows)
+                name: nn.Parameter(_new_rows(embedding, 1, own)[0], requires_grad=config.train_rows)
                 for name in config.rows
             }
         )
@@ -182,6 +186,7 @@ class ThoughtModel(nn.Module):
             raise TrainingError(CHECKPOINTING_REFUSED)
         if mask is None:
             mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        inputs = inputs.to(self.causal.get_input_embeddings().weight.dtype)  # what learns may be held wider
         start = 0 if after is None else after.next_position.unsqueeze(1)
         positions = (start + mask.cumsum(1) - 1).clamp(min=0)
         whole_mask = mask if after is None else torch.cat([after.mask, mask], dim=1)
@@ -357,10 +362,10 @@ def _last_real(final: Tensor, mask: Tensor, after: Context | None) -> Tensor:
 
 
 @torch.no_grad()
-def _new_rows(embedding: Tensor, number: int) -> Tensor:
+def _new_rows(embedding: Tensor, number: int, dtype: torch.dtype) -> Tensor:
     """Rows drawn like the base's own: per-dimension mean and spread of its embedding. [number, d]"""
     if embedding.device.type == "meta":
-        return torch.empty(number, embedding.shape[1], device="meta", dtype=embedding.dtype)
+        return torch.empty(number, embedding.shape[1], device="meta", dtype=dtype)
     table = embedding.float()
     drawn = torch.randn(number, table.shape[1], device=table.device)
-    return (table.mean(0) + table.std(0) * drawn).to(embedding.dtype)
+    return (table.mean(0) + table.std(0) * drawn).to(dtype)
