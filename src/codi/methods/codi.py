@@ -78,8 +78,7 @@ class Codi(Method):
         n = divisors or self.divisors(batch)
         question, rows = Tokens.of(batch, "question"), batch["question_ids"].shape[0]
         bot = Tokens.repeated([model.bot_id], rows, model.device)
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        r = Tokens.of(batch, "teacher")
+        y, r = Tokens.of(batch, "student"), Tokens.of(batch, "teacher")
 
         if self.share_question:
             asked, begun = model.read_two(question, bot)
@@ -88,13 +87,11 @@ class Codi(Method):
 
         teacher = model.read(r, after=asked, hidden_states=True)
         before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]  # Eq. 2
+        loss_teacher = model.cross_entropy(before_r, r) / n["teacher"]  # Eq. 2
 
         z = model.think(after=begun, steps=self.latents)
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )  # Eq. 3
+        student = model.read(prepend(model.eot_id, y), after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final, y) / n["student"]  # Eq. 3
 
         loss_kd = self.distill(teacher, student, batch) / n["rows"]  # Eq. 5
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher

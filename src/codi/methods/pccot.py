@@ -77,19 +77,17 @@ class Pccot(Codi):
     ) -> tuple[dict[str, Tensor], Reading, Context]:
         """The terms, the reading of the teacher (`attention_of`: see `feed`), and the thoughts' context."""
         question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
+        y = Tokens.of(batch, "student")
         asked, z = self.think(model, question, self.latents)
         if not self.share_question:
             asked = model.read(question).context
 
         teacher = model.read(r, after=asked, hidden_states=True, attention_of=attention_of)
         before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
+        loss_teacher = model.cross_entropy(before_r, r) / n["teacher"]
 
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )
+        student = model.read(prepend(model.eot_id, y), after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final, y) / n["student"]
 
         loss_kd = self.distill(teacher, student, batch) / n["rows"]
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher

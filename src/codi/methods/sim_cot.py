@@ -32,8 +32,9 @@ from codi.errors import RecipeError
 from codi.methods.codi import Codi
 from codi.methods.method import Batch, prepend, register
 from codi.modeling.backbone import build_base
-from codi.modeling.context import Tokens
-from codi.modeling.model import ThoughtModel
+from codi.modeling.context import Tokens, laid_out
+from codi.modeling.model import NOT_LEARNED, ThoughtModel
+from codi.modeling.packing import may_attend
 
 DECODER = "decoder"
 
@@ -51,24 +52,29 @@ def explained(model: ThoughtModel, z: Tensor, batch: Batch, first_position: int)
     z: [b, s, c, d], the c latents of each slot; batch: `steps` [b, s, t], eos included.
     """
     decoder: Any = model.training_parts[DECODER]
+    (rows, slots), width = z.shape[:2], batch["steps_ids"].shape[2]
     ids, mask = batch["steps_ids"].flatten(0, 1), batch["steps_mask"].flatten(0, 1)
-    chosen = mask.any(1).nonzero().squeeze(1)
-    if not len(chosen):  # the decoder takes part in every step: processes that share it wait for one another
-        chosen = chosen.new_zeros(1)
-    ids, mask, z_k = ids[chosen], mask[chosen], z.flatten(0, 1)[chosen]
-    inputs = torch.cat([z_k, model.embed(ids).to(z_k.dtype)], 1)
-    seen = torch.cat([mask.new_ones(z_k.shape[:2]), mask], 1)
-    positions = torch.arange(inputs.shape[1], device=ids.device).expand(seen.shape) + first_position
+    # Only slots that say something. There is always one: processes that share a decoder wait for one another.
+    chosen = batch.get("steps_slots", torch.arange(rows * slots, device=z.device))
+    places = batch.get("steps_places", torch.arange(ids.numel(), device=z.device))
+    t, real, z_k = (part.index_select(0, chosen) for part in (ids, mask, z.flatten(0, 1)))
+    inputs = torch.cat([z_k, model.embed(t).to(z_k.dtype)], 1)
+    seen = torch.cat([real.new_ones(z_k.shape[:2]), real], 1)
+    positions = torch.arange(inputs.shape[1], device=z.device).expand(seen.shape) + first_position
     final = decoder.base_model(
-        inputs_embeds=inputs, attention_mask=seen, position_ids=positions, use_cache=False
+        inputs_embeds=inputs,
+        attention_mask=may_attend(seen, inputs.shape[1]) if model.own_masks else seen,
+        position_ids=positions,
+        use_cache=False,
     ).last_hidden_state
     says = final[:, z_k.shape[1] - 1 : -1]  # the last latent says the first token
-    wanted = mask.bool()
+    among_chosen = torch.searchsorted(chosen, places // width) * width + places % width
+    before = says.flatten(0, 1).index_select(0, among_chosen)
+    targets = ids.masked_fill(mask == 0, NOT_LEARNED).flatten().index_select(0, places)
     losses = F.cross_entropy(
-        decoder.get_output_embeddings()(says[wanted]).float(), ids[wanted], reduction="none"
+        decoder.get_output_embeddings()(before).float(), targets, ignore_index=NOT_LEARNED, reduction="none"
     )
-    slot = (chosen % z.shape[1]).unsqueeze(1).expand_as(ids)[wanted]
-    return losses.new_zeros(z.shape[1]).index_add(0, slot, losses)
+    return losses.new_zeros(slots).index_add(0, places // width % slots, losses)
 
 
 def mean_over_slots(sums: Tensor, n: dict[str, Tensor]) -> Tensor:
@@ -87,8 +93,16 @@ def slot_sizes(batch: Batch, slots: int, rows: bool = False) -> dict[str, Tensor
 
 def padded(batch: Batch, slots: int) -> Batch:
     """With as many slots as there are latents for, the last ones empty."""
-    missing = (0, 0, 0, slots - batch["steps_ids"].shape[1])
-    return {**batch, **{name: F.pad(batch[name], missing) for name in ("steps_ids", "steps_mask")}}
+    _, number, width = batch["steps_ids"].shape
+    missing = (0, 0, 0, slots - number)
+    wider = {name: F.pad(batch[name], missing) for name in ("steps_ids", "steps_mask")}
+    for name, shape, new in (
+        ("steps_slots", (number,), (slots,)),
+        ("steps_places", (number, width), (slots, width)),
+    ):
+        if name in batch:
+            wider[name] = laid_out(batch[name], shape, new)
+    return {**batch, **wider}
 
 
 @register
@@ -115,19 +129,17 @@ class SimCot(Codi):
         n = divisors or self.divisors(batch)
         question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
         bot = Tokens.repeated([model.bot_id], question.ids.shape[0], model.device)
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
+        y = Tokens.of(batch, "student")
         asked, begun = model.read_two(question, bot)
         if not self.share_question:
             asked = model.read(question).context
 
         teacher = model.read(r, after=asked, hidden_states=True)
         before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
+        loss_teacher = model.cross_entropy(before_r, r) / n["teacher"]
         z = model.think(after=begun, steps=self.latents)
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )
+        student = model.read(prepend(model.eot_id, y), after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final, y) / n["student"]
         loss_kd = self.distill(teacher, student, batch) / n["rows"]
 
         explain = torch.zeros_like(loss_kd)

@@ -62,10 +62,10 @@ class SimCotCoconut(Coconut):
         """L = L_Coconut + explain L_explain."""
         n = divisors or self.divisors(batch)
         begun = model.read(append(Tokens.of(batch, "question"), [model.bot_id])).context
-        z = model.think(after=begun, steps=batch["thoughts"])
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        final = model.read(y, after=z).final
-        student = model.cross_entropy(final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
+        z = model.think(after=begun, steps=batch["thoughts_mask"])
+        y = Tokens.of(batch, "student")
+        final = model.read(prepend(model.eot_id, y), after=z).final
+        student = model.cross_entropy(final, y) / n["student"]
         explain = torch.zeros_like(student)
         if self.explain:
             nothing = begun.last_hidden.unsqueeze(1).expand(-1, self.c_thought, -1)  # stage 0: no label

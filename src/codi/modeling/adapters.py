@@ -46,8 +46,14 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def check_once(dropout: float) -> None:
-    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs."""
+def check_once(dropout: float, recompute: bool = False) -> None:
+    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs, or where passes
+    are computed again in backward, when what was multiplied is gone."""
+    if recompute:
+        raise RecipeError(
+            "model.lora.multiply_once was asked for with model.recompute: adapters are multiplied in for the "
+            "forward pass, and computed again it would run without. Leave one of them out."
+        )
     if dropout:
         raise RecipeError(
             f"model.lora.multiply_once was asked for with model.lora.dropout = {dropout}: dropout acts on "

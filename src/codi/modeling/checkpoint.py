@@ -183,7 +183,7 @@ def load_model(
         return _load_model(path, config, base)
     if dtype not in DTYPES:
         raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
-    # What was trained over a rounded base answers over one. In float16 a base has another fingerprint, so that
+    # What was trained over a rounded base answers over one. In float16 a base has another fingerprint, so it
     # is compared before.
     rounded = config.base_rounded_to if config.base_dtype is None else config.base_dtype
     held = "float32" if dtype == "float16" else dtype

@@ -11,7 +11,7 @@ import logging
 
 import torch
 from torch import nn
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from codi.errors import RecipeError
 from codi.modeling.configuration import ModelConfig
@@ -88,4 +88,7 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
 
 def computed_in(device: torch.device) -> torch.dtype | None:
     """The type that autocast computes in just now; None outside autocast."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    kind = device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return None
+    return torch.get_autocast_dtype(kind)

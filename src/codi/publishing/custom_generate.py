@@ -16,6 +16,7 @@ num_return_sequences, return_dict_in_generate. Whatever else would change the an
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import operator
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils.hub import cached_file
 
@@ -84,18 +86,18 @@ def generate(
     question, mask = _left_padded(ids, mask, settings["pad_id"])
     rows, device, longest = ids.shape[0], ids.device, settings["longest"]
     embed = model.get_input_embeddings()
-    cache: Any = None
+    cache = DynamicCache(config=model.config)
+    known = inspect.signature(type(model.base_model).forward).parameters  # renamed in transformers 5.24
+    given: dict[str, Any] = {"cache" if "cache" in known else "past_key_values": cache}
 
     def run(embedded: Tensor, reading: Tensor) -> Tensor:
         """Read on. embedded: [b, s, d]; reading: [b, s], 0 where a row has ended. Returns the last states."""
-        nonlocal cache, mask
+        nonlocal mask
         mask = torch.cat([mask, reading], 1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
         output = model.base_model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, past_key_values=cache,
-            use_cache=True,
-        )  # fmt: skip
-        cache = output.past_key_values
+            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=True, **given
+        )
         last: Tensor = output.last_hidden_state[:, -1]
         return last
 
