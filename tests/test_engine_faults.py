@@ -30,8 +30,15 @@ QUESTIONS = [
     "On Monday the price rises by 2 dollars . What does it cost now ?",
 ]
 SOURCES = str(Path(codi.__file__).parent)
-ENGINES_OWN = ("engine.py", "running_batch.py", "waiting_line.py", "failures.py", "job.py", "pace.py",
-               "prompt_scoring.py")
+ENGINES_OWN = (
+    "engine.py",
+    "running_batch.py",
+    "waiting_line.py",
+    "failures.py",
+    "job.py",
+    "pace.py",
+    "prompt_scoring.py",
+)
 """A fault in the engine's own code may end it: then everybody is told so."""
 
 

@@ -32,9 +32,7 @@ def floor_of(module: str) -> str:
 def modules(package: Path) -> dict[str, Path]:
     """Every module's file by its dotted name."""
     named = {file: file.relative_to(package.parent).with_suffix("").parts for file in package.rglob("*.py")}
-    return {
-        ".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for file, parts in named.items()
-    }
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for file, parts in named.items()}
 
 
 def imports(package: Path) -> Imports:

@@ -22,6 +22,7 @@ from codi.data.collation import collate
 from codi.generation.sampling import Sampling, choose
 from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
+from codi.methods.codi_adaptive import CodiAdaptive
 from codi.methods.cot_sft import CotSft
 from codi.methods.icot import ICot
 from codi.methods.kava import Kava
@@ -42,6 +43,7 @@ STAGED: dict[str, int] = {"coconut": 2, "icot": 3, "lotus": 2, "sim-cot-coconut"
 SMALL: dict[type[Method], dict[str, Any]] = {
     Codi: {"latents": 2},
     StaticTeacher: {"latents": 2, "multitask_student": True},
+    CodiAdaptive: {"latents": 3},
     Coconut: {"c_thought": 1},
     ICot: {},
     CotSft: {},

@@ -80,7 +80,11 @@ def test_all_systems_start_with_the_same_care() -> None:
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "small-static-teacher"])
 def test_each_recipe_takes_its_first_steps(name: str, tmp_path: Path) -> None:
-    short = {"method.epochs_per_stage": 0.2, "method.explicit_epochs": 0.1} if name == "small-coconut" else {}
+    short = {}
+    if name in ("small-coconut", "small-sim-cot-coconut"):
+        short = {"method.epochs_per_stage": 0.2, "method.explicit_epochs": 0.1}
+    if name == "small-lotus":
+        short = {"method.epochs_per_stage": 0.2}
     if name == "small-icot":
         short = {"method.remove_per_epoch": 50.0, "method.remove_all_beyond": 0}
     result = train(name, tmp_path / "run", {**COLD, **short}, say=silent)

@@ -35,6 +35,7 @@ def probe(
     json_output: Annotated[Path | None, typer.Option("--json", help="A JSON file for machines.")] = None,
     figures: Annotated[Path | None, typer.Option(help="A folder for the figures as PNG and PDF.")] = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     layer: Annotated[int | None, typer.Option(help="Attention of this layer only (from 0).")] = None,
     head: Annotated[int | None, typer.Option(help="Attention of this head only (from 0).")] = None,
     patch: Annotated[
@@ -71,7 +72,7 @@ def probe(
     loaded = None
     if benchmark is not None:
         loaded = load_benchmark(benchmark, file=str(file) if file else None, limit=count)
-    reasoner = load_reasoner(checkpoint, device, base, dtype)
+    reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
     if loaded is not None:
         check_parts(reasoner, part or PARTS, latents)
     if question is not None or lens is not None or train_lens is not None:
@@ -82,9 +83,7 @@ def probe(
         loaded = loaded._replace(examples=rest)
     found = Report(None, None)
     if question is not None:
-        found = codi.probe(
-            reasoner, question, latents=latents, layer=layer, head=head, lens=tuned, seed=seed
-        )
+        found = codi.probe(reasoner, question, latents=latents, layer=layer, head=head, lens=tuned, seed=seed)
     if found.question is not None:  # before a long measurement begins
         print_question(found.question)
     if loaded is not None:

@@ -240,6 +240,7 @@ def _most(question: str, value: Fraction, unit: str, percent: bool, spelled: boo
 
 # --- what a problem takes for granted
 
+
 def _large(words: str) -> Fraction:
     """'two hundred and five' as 205."""
     total, part = 0, 0

@@ -34,12 +34,12 @@ from codi.data.example import Example
 from codi.errors import DataError, UsageError
 from codi.evaluation.statistics import mean_std
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.interpretability.distilled_token import student_states, written_states
 from codi.interpretability.thinking import in_batches, watching
 from codi.methods.codi import Codi
-from codi.methods.method import append, prepend
 from codi.methods.static_teacher import StaticTeacher, load_teacher
 from codi.modeling.context import Tokens
-from codi.modeling.model import Reading, ThoughtModel, ThoughtWatcher
+from codi.modeling.model import ThoughtModel, ThoughtWatcher
 
 _NORMAL_95 = 1.959964  # two-sided quantile of the normal distribution
 
@@ -211,26 +211,13 @@ def _encode(
 def _states(
     model: ThoughtModel, teacher: ThoughtModel, latents: int, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """States at the distillation token, read as `Codi.loss` reads them: plain, teacher, student. [M, b, d]"""
-    question = Tokens.of(batch, "question")
-    asked = teacher.read(question).context
-    plain = teacher.read(Tokens.of(batch, "plain"), after=asked, hidden_states=True)
-    written = teacher.read(Tokens.of(batch, "teacher"), after=asked, hidden_states=True)
-    begun = model.read(append(question, [model.bot_id])).context
-    y = prepend(model.eot_id, Tokens.of(batch, "student"))
-    student = model.read(y, after=model.think(after=begun, steps=latents), hidden_states=True)
+    """States of layers 1..M at the distillation token: plain, teacher, student. [M, b, d]"""
+    asked = teacher.read(Tokens.of(batch, "question")).context
     return (
-        _at(plain, batch["plain_distillation"]),
-        _at(written, batch["teacher_distillation"]),
-        _at(student, batch["student_distillation"]),
+        written_states(teacher, asked, batch, "plain")[1:],
+        written_states(teacher, asked, batch)[1:],
+        student_states(model, latents, batch)[1:],
     )
-
-
-def _at(reading: Reading, position: Tensor) -> Tensor:
-    """The states of layers 1..M at each row's position [b]. Returns [M, b, d]."""
-    assert reading.hidden_states is not None
-    row = torch.arange(position.shape[0], device=position.device)
-    return torch.stack([state[row, position] for state in reading.hidden_states[1:]])
 
 
 def _wide(state: Tensor) -> Tensor:

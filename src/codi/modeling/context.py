@@ -93,6 +93,7 @@ class Context:
     last_hidden:   [b, d], final hidden state (after the last norm) of each row's last real token
     thoughts:      [b, n, d], the hidden states that became continuous thoughts, *before* the projection
     latents:       [b, n, d], what was fed back for them
+    thought:       [b], how many of them each row thought; None where every row thought all n
     padded:        whether any position may be masked, as far as is known without looking
     """
 
@@ -102,6 +103,7 @@ class Context:
     last_hidden: Tensor
     thoughts: Tensor | None = None
     latents: Tensor | None = None
+    thought: Tensor | None = None
     padded: bool = True
 
     @property
@@ -125,6 +127,7 @@ class Context:
             last_hidden=self.last_hidden[rows],
             thoughts=None if self.thoughts is None else self.thoughts[rows],
             latents=None if self.latents is None else self.latents[rows],
+            thought=None if self.thought is None else self.thought[rows],
         )
 
     @property

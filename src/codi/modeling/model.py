@@ -217,6 +217,7 @@ class ThoughtModel(nn.Module):
             last_hidden=last_real(passed.final, mask, after),
             thoughts=None if after is None else after.thoughts,
             latents=None if after is None else after.latents,
+            thought=None if after is None else after.thought,
             padded=padded,
         )
         return Reading(context, passed.final, passed.states, passed.attention)
@@ -268,27 +269,40 @@ class ThoughtModel(nn.Module):
         one, two = self.read_parts([first, last], after)
         return one.context, two.context
 
-    def think(self, after: Context, steps: int | Tensor) -> Context:
+    def think(
+        self, after: Context, steps: int | Tensor, stop: Callable[[Context, Context], Tensor] | None = None
+    ) -> Context:
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.
 
         The hidden state of the last thought is what follows it; its own projection is never used.
         steps: one number, or [b, n] where rows differ, 1 at each row's own (`<name>_mask` of a collated
         number); a row that has done its own waits, masked, for the others.
+        stop: told of the contexts before and after each thought; says which rows [b] need no further one.
         """
+        number = steps if isinstance(steps, int) else steps.shape[1]
+        each: Tensor | None = None if isinstance(steps, int) else steps.sum(1)  # [b], where rows differ
+        if each is None and stop is not None:
+            each = torch.full((after.rows,), number, dtype=torch.long, device=self.device)
         context, thoughts, latents = after, list[Tensor](), list[Tensor]()
-        for done in range(steps if isinstance(steps, int) else steps.shape[1]):
+        for done in range(number):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden)
             if self.watcher is not None:
                 latent = self.watcher.feed(done, context, latent)
             latents.append(latent)
-            thinking = None if isinstance(steps, int) else steps[:, done : done + 1]
-            context = self.feed(latent.unsqueeze(1), thinking, context).context
+            going_on = None if each is None else (each > done).long().unsqueeze(1)
+            before, context = context, self.feed(latent.unsqueeze(1), going_on, context).context
             if self.watcher is not None:
                 context = self.watcher.fed(done, context)
+            if stop is not None and each is not None:
+                each = torch.where(stop(before, context), each.clamp(max=done + 1), each)
+                if int(each.max()) == done + 1:
+                    break
         if not thoughts:
             return context
-        return replace(context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1))
+        return replace(
+            context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1), thought=each
+        )
 
     def refine(
         self,

@@ -141,6 +141,7 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
     rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
     if table.name == "a6":
         headings.append("within ± 2 std")
+    headings += COSTS if table.costs else []
     made = []
     for variant, papers_figures in table.rows.items():
         title = VARIANTS[variant].title_at(scale)
@@ -155,22 +156,26 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
                 row.append("–" if figure is None else f"{figure:.1f}")
         if table.name == "a6":
             row.append(rule.get(variant, "–"))
+        row += _costs(by_seed) if table.costs else []
         made.append(tuple(row))
     return tuple(headings), made
 
 
+COSTS = ["thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms"]
+
+
+def _costs(by_seed: dict[int, dict[str, Any]]) -> list[str]:
+    """Of the first finished seed."""
+    if not by_seed:
+        return ["–"] * len(COSTS)
+    result = by_seed[min(by_seed)]
+    times = result.get("latency_ms", {})
+    shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
+    return [f"{result['thought_tokens']:.1f}", f"{result['sequential_passes']:.1f}", *shown]
+
+
 def _cost_rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    headings = ("", "thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms")
-    made = list[tuple[str, ...]]()
-    for variant in table.rows:
-        by_seed = results.get(variant, {})
-        result = by_seed[min(by_seed)] if by_seed else None
-        title = VARIANTS[variant].title_at(scale)
-        if result is None:
-            made.append((title, "–", "–", "–", "–"))
-            continue
-        times = result.get("latency_ms", {})
-        shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
-        thoughts, passes = result["thought_tokens"], result["sequential_passes"]
-        made.append((title, f"{thoughts:.1f}", f"{passes:.1f}", *shown))
-    return headings, made
+    made = [
+        (VARIANTS[variant].title_at(scale), *_costs(results.get(variant, {}))) for variant in table.rows
+    ]
+    return ("", *COSTS), made
