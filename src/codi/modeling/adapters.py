@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +24,7 @@ from codi.modeling.precision import computed_in
 @contextmanager
 def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Inside, every adapted linear layer of `model` computes with one weight, made on entering."""
-    adapted: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear)] if wanted else []
+    adapted = _adapted(model) if wanted else []
     for layer in adapted:
         base = layer.get_base_layer()
         weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
@@ -40,6 +39,12 @@ def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     finally:
         for layer in adapted:
             del layer.forward
+
+
+def _adapted(model: nn.Module) -> list[Any]:
+    from peft.tuners.lora import Linear
+
+    return [layer for layer in model.modules() if isinstance(layer, Linear)]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

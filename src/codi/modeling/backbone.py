@@ -12,17 +12,19 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, nearest
 from codi.modeling.bases import Base, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.precision import DTYPES, cast_weights, check_attention, check_types, held_base_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNREADABLE = (
     OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError, EOFError,
@@ -36,6 +38,8 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
 
     Raises RecipeError when the configuration names no base or two, CheckpointError when it cannot be loaded.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM  # here and below: slow to import
+
     check_types(config)
     check_attention(config.attention)
     dtype = held = held_base_type(config)
@@ -108,6 +112,8 @@ def load_causal(
     gguf_file: name of the file in `path` to read; its weights are held dequantised. Raises UNREADABLE, and
     RecipeError where the model does not have the attention that is asked for.
     """
+    from transformers import AutoModelForCausalLM
+
     automatic: Any = AutoModelForCausalLM  # its annotations leave out what output_loading_info returns
     options: dict[str, Any] = attending(attention)
     if gguf_file is not None:

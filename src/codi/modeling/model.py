@@ -20,13 +20,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
 from codi.modeling.adapters import check_once, multiplied_once
@@ -38,6 +36,9 @@ from codi.modeling.passing import Pass, last_real, pays_to_pack, placed
 from codi.modeling.precision import DTYPES
 from codi.modeling.projection import Projection
 from codi.modeling.watching import ThoughtWatcher
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["BOT", "EOT", "Reading", "ThoughtModel", "ThoughtWatcher"]
 
@@ -89,6 +90,8 @@ class ThoughtModel(nn.Module):
         if config.lora is not None:
             if config.lora.multiply_once:
                 check_once(config.lora.dropout, config.recompute)
+            from peft import LoraConfig, get_peft_model  # slow to import, and not every command loads a model
+
             settings = LoraConfig(
                 r=config.lora.rank,
                 lora_alpha=config.lora.alpha,  # type: ignore[arg-type]

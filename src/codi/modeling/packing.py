@@ -14,13 +14,14 @@ decoder works token by token. A model of which that is not true is found out by 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import cache as once
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 ATTENTION = "codi_packed"
 PACKS_ON = "cpu"
@@ -104,6 +105,8 @@ def packed_attention(
 
     query, key, value: [1, heads, n, head_dim], of packed rows; returns [1, n, heads, ..].
     """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     if packing is None:
         if asked is not None:
             asked.note(query, key, scaling)
@@ -118,10 +121,18 @@ def packed_attention(
     return packing.pack(attended), None
 
 
-# Registered under a name of its own, with the masks of `sdpa`, and set once for a model's life: two threads
-# may read with one model, one packed and one not, and neither changes what the other attends with.
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+@once
+def _register() -> None:
+    """Under a name of its own, with the masks of `sdpa`; set once for a model's life.
+
+    Two threads may read with one model, one packed and one not, and neither changes what the other attends
+    with.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def read_packed(
@@ -155,6 +166,9 @@ def allow_packing(causal: Any) -> bool:
 
     Tried out on two rows, one of them padded; where it does not hold, the model is left as it was.
     """
+    from transformers import DynamicCache
+
+    _register()
     weight = causal.get_input_embeddings().weight
     if weight.device.type == "meta" or causal.config._attn_implementation not in ("sdpa", ATTENTION):
         return False

@@ -11,7 +11,6 @@ import logging
 
 import torch
 from torch import nn
-from transformers.utils.import_utils import is_flash_attn_2_available
 
 from codi.errors import RecipeError
 from codi.modeling.configuration import ModelConfig
@@ -72,7 +71,11 @@ def attention_at_hand(attention: str | None) -> str | None:
 def _attention_fault(attention: str) -> str:
     if attention not in ATTENTIONS:
         return f"does not exist; choose one of {', '.join(ATTENTIONS)}, or leave it out."
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+    if attention != "flash_attention_2":
+        return ""
+    from transformers.utils.import_utils import is_flash_attn_2_available  # slow to import
+
+    if not is_flash_attn_2_available():
         return (
             "needs a CUDA GPU and the package flash-attn, and one of them is not here. Leave it out: sdpa "
             "has a flash attention of its own."
