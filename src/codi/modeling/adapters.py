@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import RecipeError
+from codi.modeling.precision import computed_in
 
 
 @contextmanager
@@ -27,6 +28,8 @@ def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     for layer in adapted:
         base = layer.get_base_layer()
         weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
+        # Cast once here, where autocast would do it in every pass.
+        weight = weight.to(computed_in(weight.device) or base.weight.dtype)
         if isinstance(base, nn.Linear):
             layer.forward = partial(_linear, weight=weight, bias=base.bias)
         else:  # GPT-2's Conv1D holds its weight the other way round
@@ -48,8 +51,14 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def check_once(dropout: float) -> None:
-    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs."""
+def check_once(dropout: float, recompute: bool = False) -> None:
+    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs, or where passes
+    are computed again in backward, when what was multiplied is gone."""
+    if recompute:
+        raise RecipeError(
+            "model.lora.multiply_once was asked for with model.recompute: adapters are multiplied in for the "
+            "forward pass, and computed again it would run without. Leave one of them out."
+        )
     if dropout:
         raise RecipeError(
             f"model.lora.multiply_once was asked for with model.lora.dropout = {dropout}: dropout acts on "
