@@ -92,6 +92,7 @@ def test_paper_recipe_has_the_published_settings(name: str) -> None:
     assert training["seed"] == 11
     rows = (config.model.train_thought_tokens, config.model.new_rows, config.model.softmax)
     assert rows == (False, "mean", "added-rows")
+    assert config.model.base_dtype == "bfloat16"
     assert f"codi train {name} " in recipe_text(name)
 
 
