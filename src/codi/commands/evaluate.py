@@ -167,8 +167,8 @@ def _check_how(
         )
     if published_behaviour and (temperature or stop or mode not in (None, "latent")):
         raise UsageError(
-            "--published-behaviour is greedy, latent and thinks all thoughts. Leave out the temperature, the "
-            "mode and --stop, or it."
+            "--published-behaviour is greedy and latent, and thinks all thoughts. Leave out the temperature, "
+            "the mode and --stop, or it."
         )
 
 

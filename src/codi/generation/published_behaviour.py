@@ -43,13 +43,15 @@ class PublishedBehaviour:
 
         Raises UsageError for a model that is none of CODI's, or a type that does not exist.
         """
-        if not isinstance(reasoner.method, Codi):
+        method = reasoner.method
+        if not isinstance(method, Codi) or method.refines or method.stops:
             raise UsageError(
-                f"The published behaviour is that of CODI's code, but this is a {reasoner.method.name} model."
+                f"The published behaviour is that of CODI's code, but this is a {method.name} model, which "
+                "thinks otherwise."
             )
         if dtype not in DTYPES:
             raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
-        self.reasoner, self.method, self.text = reasoner, reasoner.method, reasoner.text
+        self.reasoner, self.method, self.text = reasoner, method, reasoner.text
         self.model: ThoughtModel = reasoner.model
         if any(weight.dtype != DTYPES[dtype] for weight in reasoner.model.parameters()):
             self.model = copy.deepcopy(reasoner.model).to(DTYPES[dtype])

@@ -76,6 +76,11 @@ class CodiAdaptive(Codi):
             )
 
     @property
+    def stops(self) -> bool:
+        """Unless the rule is `never`."""
+        return self.stop != "never"
+
+    @property
     def limit(self) -> float:
         """The threshold that holds."""
         return THRESHOLDS[self.stop] if self.threshold is None else self.threshold
@@ -154,7 +159,7 @@ class CodiAdaptive(Codi):
     ) -> Start:
         """As CODI, but with as many thoughts as the rule says; latents: at most so many."""
         most = self.latents if latents is None else latents
-        if mode == "explicit" or self.stop == "never" or most == 0:
+        if mode == "explicit" or not self.stops or most == 0:
             return super().start(model, text, question, mode, latents)
         self.check_head(model)
         begun = model.read(append(question, [model.bot_id])).context

@@ -173,6 +173,11 @@ class Method(ABC):
         """Whether the method has continuous thoughts."""
         return "latent" in self.modes
 
+    @property
+    def stops(self) -> bool:
+        """Whether it ends its thinking by itself: then questions have different numbers of thoughts."""
+        return False
+
     def mode(self, asked: str | None) -> str:
         """The mode to answer in. Raises UsageError when the method cannot answer that way."""
         if asked is None:
