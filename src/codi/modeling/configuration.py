@@ -56,7 +56,7 @@ class ModelConfig:
     a model was trained over, where that was a rounded copy of the published base."""
     recompute: bool = False
     """Keep no activations of a pass, but its inputs, keys and values, and compute it again in backward: far
-    less memory, about a third more computation (activation checkpointing that keeps the thoughts)."""
+    less memory, a third more computation or more (activation checkpointing that keeps the thoughts)."""
     lora: LoraSettings | None = None
     """Adapters; None trains every weight of the base."""
     projection: bool = True
