@@ -60,10 +60,10 @@ SCORER = "number"
 class Measurement:
     """What a figure is made from.
 
-    runs: folder of RUNS/VARIANT/seed-N; source, problems: what is asked, and how many; drawn
-    apart from what the tables ask. replayed: of the seeds, as many are trained once more where learning is watched; updates: of CODI,
-    and after `every` so many the gradients are measured, each over `batch` problems. least_per_class:
-    problems that a result needs for a probe to learn it.
+    runs: folder of RUNS/VARIANT/seed-N; source, problems: what is asked, and how many; drawn apart from what
+    the tables ask. replayed: of the seeds, as many are trained once more where learning is watched; updates:
+    of CODI, and after `every` so many the gradients are measured, each over `batch` problems.
+    least_per_class: problems that a result needs for a probe to learn it.
     """
 
     runs: Path
