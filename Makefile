@@ -1,4 +1,4 @@
-# Two commands matter: `make quickstart` and `make test`. Both build .venv themselves.
+# Two commands matter: `make quickstart` and `make test`. Both build .venv themselves; the tests add to it.
 #
 #   PYTHON    the interpreter that .venv is made from (3.11 or newer)
 #   PIP_ARGS  passed to every pip install, for example to name another package index or a folder of wheels
@@ -10,6 +10,8 @@ ARGS     ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
+# What `codi` itself needs, and on top of that what the tests, linters and docs need.
+CORE  := $(VENV)/.core
 STAMP := $(VENV)/.installed
 # The pinned version is written once, in constraints.txt.
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -30,7 +32,7 @@ help:
 	@echo "PIP_ARGS='--find-links DIR'   options for pip, such as an index that holds CPU-only wheels of torch"
 	@echo "ARGS='...'                    options for codi quickstart or for pytest"
 
-quickstart: $(STAMP)
+quickstart: $(CORE)
 	$(BIN)/codi quickstart $(ARGS)
 
 test: $(STAMP)
@@ -51,7 +53,7 @@ clean:
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and alone: it is the largest download, and everything else is resolved around its version.
-$(STAMP): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "error: no interpreter '$(PYTHON)' was found; install Python 3.11 or newer," \
 	       "or name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -64,5 +66,9 @@ $(STAMP): pyproject.toml constraints.txt
 	       "or name another interpreter: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(STAMP): $(CORE)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,14 @@ def test_the_training_report_has_every_figure_and_is_json(trained: dict[str, dic
     assert set(trained["peak_bytes"]) == set(VARIANTS)
     assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
     assert trained["environment"]["dtype"] == "float32"
+
+
+def test_pccots_step_is_timed_beside_codis_with_as_many_latents(trained: dict[str, Any]) -> None:
+    beside = trained.get("one_after_the_other")
+    assert (beside is None) == (trained["settings"]["method"] != "pccot")
+    if beside is not None:
+        assert len(beside["ratios"]) == 2
+        assert beside["examples_per_second"] > 0
 
 
 def test_lengths_come_from_a_file(tmp_path: Path) -> None:

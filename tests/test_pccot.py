@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.interpretability.attention import attended
 from codi.interpretability.cot_shift import cot_shift
 from codi.interpretability.disturbed_answers import Replace
+from codi.interpretability.layer_states import layer_states
 from codi.interpretability.patching import PatchKeysValues
 from codi.interpretability.thinking import finish, think_through
 from codi.methods.codi import Codi
@@ -25,7 +25,6 @@ from codi.methods.pccot import LATENT, Pccot
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 from codi.publishing.prompt_embeddings import prompt_embeddings
-from codi.publishing.published_folder import write_folder
 from codi.training.recipes import load_recipe
 from family_literal import embedded, pccot_latents, summed_ce, whole_pass
 from tiny_models import (
@@ -200,10 +199,10 @@ def test_what_looks_on_sees_the_last_round_place_by_place() -> None:
         think_through(asked, QUESTIONS, watcher=PatchKeysValues(thinking, 1))
 
 
-def test_what_assumes_one_thought_after_the_other_says_so(tmp_path: Path) -> None:
+def test_what_assumes_one_thought_after_the_other_says_so() -> None:
     asked = reasoner(Pccot(latents=3, rounds=2), model_of())
-    with pytest.raises(UsageError, match="refines its thoughts together"):
-        write_folder(asked, tmp_path, "mine", [], tmp_path / "published")
+    with pytest.raises(UsageError, match="layers are recorded of one pass for each"):
+        layer_states(asked, QUESTIONS)
     with pytest.raises(UsageError, match="all thoughts in every pass"):
         attended(asked, QUESTIONS[0])
     with pytest.raises(UsageError, match="no teacher and student to compare"):

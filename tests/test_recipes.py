@@ -34,6 +34,7 @@ OTHERS = {
     "small-codi-without-projection": "codi",
     "small-coconut": "coconut",
     "small-cot-sft": "cot-sft",
+    "small-cot-sft-start": "cot-sft",
     "small-icot": "icot",
     "small-no-cot-sft": "no-cot-sft",
     "small-pause-tokens": "pause-tokens",

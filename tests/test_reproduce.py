@@ -22,6 +22,7 @@ from codi.reproduce.sweep import read_result, run_sweep, write_result
 from codi.reproduce.table_names import tables_named
 from codi.reproduce.table_report import cell, collect, directions, rows, within_two_deviations
 from codi.reproduce.tables import TABLES, VARIANTS
+from codi.training.recipes import load_recipe
 
 SHORT = {"steps": 2, "questions": 6}
 
@@ -29,7 +30,7 @@ SHORT = {"steps": 2, "questions": 6}
 @pytest.fixture
 def few_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every variant with few problems to learn from and to be validated on, beside its own settings."""
-    few = ("data.train=word-problems?count=300", "data.validation=word-problems?count=8")
+    few = ("data.train=two-branches?count=64", "data.validation=two-branches?count=8")
     for name, variant in VARIANTS.items():
         monkeypatch.setitem(VARIANTS, name, replace(variant, overrides=(*variant.overrides, *few)))
 
@@ -50,6 +51,9 @@ def made_up(one: Plan, outcomes: str, **more: Any) -> dict[str, Any]:
         "stands_on": stands_on(one),
         "steps": 10,
         "train_seconds": 5.0,
+        "validation": [{"step": 5, "accuracy": share}, {"step": 10, "accuracy": share}],
+        "last_gain": 0.0,
+        "train_accuracy": {"accuracy": 1.0, "n": 4},
         "benchmarks": dict.fromkeys(one.sets, found),
         "test_chains": {name: {"seen": 0, "chains": 5} for name in one.sets},
         "thought_tokens": 8.0,
@@ -68,31 +72,71 @@ def test_every_run_of_every_table_has_a_valid_configuration(name: str, scale: st
         config = one.configuration()
         method = build_method(config.method)
         epochs = float(config.training.get("num_train_epochs") or 10)
-        if one.variant.teacher is None:  # its teacher must have been trained
+        if one.teacher is None:  # its teacher must have been trained
             started = config.model.base is not None or config.start is not None
             if scale == "small":
                 size = config.training["per_device_train_batch_size"]
-                epochs = config.training["max_steps"] * size / int(config.data.train.rpartition("=")[2])
+                epochs = config.training["max_steps"] * size / 1000
             method.check_run(config.model, started, epochs)
 
 
 def test_runs_are_shared_and_come_after_those_they_stand_on(tmp_path: Path) -> None:
     names = [one.name for one in plans_of(tmp_path, "figure3", "table2", seeds=[1])]
     assert len(names) == len(set(names))
-    assert names.index("cot-sft/seed-1") < names.index("coconut/seed-1")
-    assert names.index("teacher/seed-1") < names.index("static/seed-1")
+    assert names.index("cot-sft-start/seed-1") < names.index("coconut/seed-1")
+    assert names.index("start/seed-1") < names.index("static/seed-1")
     paper = plan(["figure3"], "paper", tmp_path, tmp_path, seeds=[1])
     assert next(one for one in paper if one.variant.name == "coconut").needs == ()
 
 
 def test_seeds_are_the_tables_own_unless_given(tmp_path: Path) -> None:
-    assert {one.seed for one in plans_of(tmp_path, "figure3")} == {1, 2, 3}
+    assert {one.seed for one in plans_of(tmp_path, "figure3", "table2")} == {1, 2, 3, 4, 5}
+    assert {one.seed for one in plans_of(tmp_path, "a4", "figure5")} == {1, 2, 3}
+    assert {one.seed for one in plan(["figure3"], "paper", tmp_path, tmp_path)} == {1, 2, 3}
     baseline = [one.seed for one in plans_of(tmp_path, "a6") if one.variant.name == "prompt-1"]
     assert baseline == [1, 2, 3, 4, 5]
 
 
+def test_systems_of_a_table_have_equal_updates(tmp_path: Path) -> None:
+    """Those of the start included. Table A5 varies them as the paper does, its claims' two sides never."""
+    for table in TABLES.values():
+        plans = {one.variant.name: one for one in plans_of(tmp_path, table.name, seeds=[1])}
+        updates = {name: plans[name].updates() for name in table.rows}
+        if table.name != "a5":
+            assert len(set(updates.values())) == 1, (table.name, updates)
+        for claim in table.claims:
+            assert updates[claim.better] == updates[claim.worse], claim
+
+
+def test_a_run_starts_where_its_recipe_says(tmp_path: Path) -> None:
+    plans = {one.variant.name: one for one in plans_of(tmp_path, "all", seeds=[1])}
+    for name, recipe, role in (
+        ("coconut", "small-coconut", "start"),
+        ("codi", "small-codi", "start"),
+        ("static", "small-static-teacher", "teacher"),
+    ):
+        named = load_recipe(recipe).as_dict()
+        checkpoint = named["start"] if role == "start" else named["method"]["teacher"]
+        (need,) = plans[name].needs
+        assert need.recipe == Path(checkpoint).name
+        assert need.variant.overrides == need.variant.small == ()
+        settings = plans[name].configuration().as_dict()
+        own = settings["start"] if role == "start" else settings["method"]["teacher"]
+        assert own == str(need.checkpoint)
+    for name in ("prompt-3", "start-prompt-3"):  # the start is warmed with the prompt that is asked
+        assert plans[name].configuration().text.answer_prompt == VARIANTS["prompt-3"].title
+    assert plans["prompt-3"].start == "start-prompt-3"
+
+
+def test_no_chain_of_a_test_set_stands_in_training(tmp_path: Path) -> None:
+    one = plans_of(tmp_path, "figure3", seeds=[1], questions=60)[-1]
+    for name, counted in sweep.count_test_chains(one).items():
+        assert counted["seen"] == 0
+        assert counted["chains"] > 0, name
+
+
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Did you mean 'figure3'\? Tables: figure3, equal-updates, figure4"):
+    with pytest.raises(UsageError, match=r"Did you mean 'figure3'\? Tables: figure3, figure4"):
         plans_of(tmp_path, "figur3")
     with pytest.raises(UsageError, match="Scales: small, paper"):
         plan(["a4"], "large", tmp_path, tmp_path)
@@ -104,7 +148,7 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         ("table1", "figure3"), ("Table 1", "figure3"), ("figure-3", "figure3"), ("fig 3", "figure3"),
         ("Fig. 3", "figure3"), ("FIGURE3", "figure3"), ("tab. 2", "table2"), ("table_2", "table2"),
         ("A3", "a3"), ("tableA3", "a3"), ("table-a3", "a3"), ("Table A.3", "a3"), ("tab A3", "a3"),
-        ("equal updates", "equal-updates"), ("figure5", "figure5"),
+        ("figure5", "figure5"),
     ],
 )  # fmt: skip
 def test_tables_are_known_by_the_papers_names(written: str, name: str) -> None:
@@ -120,27 +164,26 @@ def test_names_of_two_words_and_two_names_of_one_table() -> None:
 
 @pytest.mark.parametrize("written", ["table3", "Table 7", "3", "2", "a", "a9", "figure a3", "table", ""])
 def test_a_number_that_no_table_has_is_not_guessed(written: str) -> None:
-    with pytest.raises(UsageError, match="Tables: figure3, equal-updates"):
+    with pytest.raises(UsageError, match="Tables: figure3, figure4"):
         tables_named([written])
 
 
-def test_seeds_of_tuning_are_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuning_warning(plans_of(tmp_path, "a4", seeds=[1])) is None
-    monkeypatch.setitem(SCALES, "small", replace(SCALES["small"], tuning_seeds=(2, 7)))
-    warning = tuning_warning(plans_of(tmp_path, "a4", seeds=[1, 2, 3]))
+def test_seeds_of_tuning_are_warned_about(tmp_path: Path) -> None:
+    for table in TABLES:
+        assert tuning_warning(plans_of(tmp_path, table)) is None
+    warning = tuning_warning(plans_of(tmp_path, "a4", seeds=[1, 102, 110]))
     assert warning is not None
-    assert "chosen with seeds 2, 7, and 2 would be run" in warning
-    assert tuning_warning(plans_of(tmp_path, "a4", seeds=[1, 3])) is None
-    assert tuning_warning(plan(["a4"], "paper", tmp_path, tmp_path, seeds=[2])) is None
+    assert "chosen with seeds 101 to 110, and 102, 110 would be run" in warning
+    assert tuning_warning(plan(["a4"], "paper", tmp_path, tmp_path, seeds=[102])) is None
     folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
-    said = CliRunner().invoke(app, ["reproduce", "a4", "--seed", "7", "--dry-run", *folders])
+    said = CliRunner().invoke(app, ["reproduce", "a4", "--seed", "107", "--dry-run", *folders])
     assert said.exit_code == 0
-    assert "warning: The settings of the small scale were chosen with seeds 2, 7" in said.stderr
+    assert "warning: The settings of the small scale were chosen with seeds 101 to 110" in said.stderr
 
 
 def test_a_plan_is_configured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listing every run must not read every recipe once more for each of the others."""
-    plans = finished(tmp_path, "a4", {f"beta-{n}": ["10"] for n in (1, 5, 10)})
+    plans = finished(tmp_path, "a4", {f"beta-{n}": ["10"] * 3 for n in (1, 5, 10)})
     asked: list[str] = []
     usual = plans_module.load_recipe
 
@@ -151,13 +194,13 @@ def test_a_plan_is_configured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plans_module, "load_recipe", counted)
     folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
     listed = CliRunner().invoke(app, ["reproduce", "a4", "--dry-run", *folders], catch_exceptions=False)
-    assert "2 of 5 runs to make" in " ".join(listed.output.split())
+    assert "9 of 18 runs to make" in " ".join(listed.output.split())
     assert len(asked) <= len(plans)
 
 
 def test_every_variant_is_used_and_every_row_known() -> None:
     used = {name for table in TABLES.values() for name in table.rows}
-    used |= {other for name in used for other in (VARIANTS[name].start, VARIANTS[name].teacher) if other}
+    used |= {one.variant.name for one in plans_of(Path(), "all", seeds=[1])}
     assert used == set(VARIANTS)
     for table in TABLES.values():
         for claim in table.claims:
@@ -190,21 +233,21 @@ def test_a_setting_learnt_later_voids_no_result(tmp_path: Path) -> None:
     """Results that name nothing but what is not at its default: all else the package learnt after them."""
     pupil = next(one for one in plans_of(tmp_path, "table2", seeds=[1]) if one.needs)
     result = made_up(pupil, "1101")
-    (need,) = result["stands_on"].values()
+    (need,) = result["stands_on"]["runs"].values()
     for settings in (result["configuration"], need["configuration"]):
         for section, keys in {
-            "model": ("lora", "dtype", "projection", "train_thought_tokens", "base_revision"),
+            "model": ("dtype", "train_thought_tokens", "base_revision"),
             "text": tuple(settings["text"]),
             "data": ("annotations", "columns", "train_split", "validation_limit"),
         }.items():
             for key in keys:
                 del settings[section][key]
-        del settings["start"]
+    del need["configuration"]["start"]
     write_result(pupil, result)
     assert read_result(pupil)[0] == result
     need["configuration"]["data"]["annotations"] = "remove"
     write_result(pupil, result)
-    assert "stands on a run with other settings" in read_result(pupil)[1]
+    assert "or a run with other settings" in read_result(pupil)[1]
 
 
 def test_only_what_is_at_its_default_may_be_missing(tmp_path: Path) -> None:
@@ -216,9 +259,9 @@ def test_only_what_is_at_its_default_may_be_missing(tmp_path: Path) -> None:
             less = whole | {section: {name: v for name, v in whole[section].items() if name != key}}
             if not same_settings(less, whole):
                 needed.add(f"{section}.{key}")
-    assert needed >= {"model.base_config", "model.projection", "data.train", "data.group_by_length"}
+    assert needed >= {"model.base", "model.lora", "model.projection", "data.train", "data.group_by_length"}
     assert needed >= {f"training.{key}" for key in whole["training"]}
-    assert needed.isdisjoint({f"text.{key}" for key in whole["text"]} | {"data.annotations", "model.lora"})
+    assert needed.isdisjoint({f"text.{key}" for key in whole["text"]} | {"data.annotations", "model.dtype"})
     spelt = build_method(whole["method"]).as_dict()  # every option of the method written out
     assert len(spelt) > len(whole["method"])
     assert same_settings(whole | {"method": spelt}, whole)
@@ -243,8 +286,8 @@ def test_scales_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_results_are_the_same_wherever_the_runs_are_kept(tmp_path: Path) -> None:
-    one = plans_of(tmp_path, "figure3", seeds=[1])[3]
-    assert one.variant.start == "cot-sft"
+    one = next(one for one in plans_of(tmp_path, "figure3", seeds=[1]) if one.variant.name == "coconut")
+    assert one.start == "cot-sft-start"
     write_result(one, made_up(one, "10"))
     moved = replace(one, runs=tmp_path / "elsewhere")
     assert read_result(moved)[0] is not None
@@ -267,7 +310,7 @@ def test_a_result_ends_with_the_settings_that_it_stands_on(
 
     changed = replace(teacher.variant, overrides=(*teacher.variant.overrides, "training.learning_rate=0.01"))
     monkeypatch.setitem(VARIANTS, teacher.variant.name, changed)
-    assert "stands on a run with other settings" in read_result(pupil)[1]
+    assert "or a run with other settings" in read_result(pupil)[1]
     (teacher,) = pupil.needs
     write_result(teacher, sweep.make_run(teacher, lambda *_: None))
     write_result(pupil, sweep.make_run(pupil, lambda *_: None))
@@ -307,18 +350,19 @@ def test_sweep_makes_skips_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_run_under_a_second_name_is_not_made_again(tmp_path: Path) -> None:
-    """Table A4's beta 1 and Table A5's gamma 1 are CODI as it is; half the steps are not."""
+    """Table A4's beta 20 and Table A5's gamma 10 are CODI as it is; half the updates are not."""
     first = next(one for one in plans_of(tmp_path, "figure3", seeds=[1]) if one.variant.name == "codi")
     write_result(first, made_up(first, "1101"))
     told: list[str] = []
-    second = plans_of(tmp_path, "a4", seeds=[1])[0]
+    second = next(one for one in plans_of(tmp_path, "a4", seeds=[1]) if one.variant.name == "beta-20")
     assert run_sweep([second], told.append) == {}
-    assert "beta-1/seed-1 is codi/seed-1 under another name." in told
+    assert "beta-20/seed-1 is codi/seed-1 under another name." in told
     taken = read_result(second)[0]
     assert taken is not None
     assert (taken["same_as"], taken["benchmarks"]) == ("codi/seed-1", made_up(first, "1101")["benchmarks"])
-    twins = {one.variant.name: sweep.twin_of(one) for one in plans_of(tmp_path, "a4", "a5", seeds=[1])}
-    assert {name for name, twin in twins.items() if twin} == {"beta-1", "gamma-1-40"}
+    twins = {one.variant.name: sweep.twin_of(one) for one in plans_of(tmp_path, "a4", "a5", "a6", seeds=[1])}
+    found = {name: twin.variant.name for name, twin in twins.items() if twin}
+    assert found == {"beta-20": "codi", "gamma-1-40": "codi", "prompt-1": "gamma-1-20"}
 
 
 # --- what is made of them -----------------------------------------------------------------------------------
@@ -380,13 +424,13 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
     folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
     assert all(name in run("--list") for name in TABLES)
     planned = run("table2", "--dry-run", *folders)
-    assert "24 of 24 runs to make" in " ".join(planned.split())  # seven systems and the teacher, three seeds
+    assert "45 of 45 runs to make" in " ".join(planned.split())  # seven systems and two starts, five seeds
     assert "A100" in run("a4", "--dry-run", "--scale", "paper", *folders)
     finished(tmp_path, "a4", {"beta-1": ["10"], "beta-20": ["11"]})
     shown = run("a4", "--show", *folders, "--page", str(tmp_path / "page.md"))
     assert "beta 20 is above beta 1: agrees, not significant" in " ".join(shown.split())
     page = (tmp_path / "page.md").read_text()
-    assert "2 of the 5 runs" in page
+    assert "2 of the 18 runs" in page
     assert "| beta 20 | 1 | 100.0 [34.2, 100.0] | 51.9 |" in page
     refused = CliRunner().invoke(app, ["reproduce", "tabel2"])
     assert refused.exit_code == 2

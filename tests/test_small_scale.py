@@ -63,7 +63,7 @@ def test_the_base_writes_one_step_and_does_not_know_the_task() -> None:
 def test_all_systems_start_with_the_same_care() -> None:
     """Base, adapters, problems, optimiser and schedule are one; updates are equal, start included."""
     wanted = load_recipe("small-codi")
-    starts = {"runs/small-start": "small-start", "runs/small-cot-sft": "small-cot-sft"}
+    starts = {f"runs/{name}": name for name in ("small-start", "small-cot-sft-start")}
     for name in SMALL:
         config = load_recipe(name)
         assert (config.model.base, config.model.lora) == (wanted.model.base, wanted.model.lora)
@@ -75,12 +75,16 @@ def test_all_systems_start_with_the_same_care() -> None:
         updates = config.training["max_steps"]
         if config.start is not None:
             updates += load_recipe(starts[config.start]).training["max_steps"]
-        assert updates == (400 if name in starts.values() else 1800), name
+        assert updates == (800 if name in starts.values() else 1800), name
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "small-static-teacher"])
 def test_each_recipe_takes_its_first_steps(name: str, tmp_path: Path) -> None:
-    short = {"method.epochs_per_stage": 0.2, "method.explicit_epochs": 0.1} if name == "small-coconut" else {}
+    short = {}
+    if name in ("small-coconut", "small-sim-cot-coconut"):
+        short = {"method.epochs_per_stage": 0.2, "method.explicit_epochs": 0.1}
+    if name == "small-lotus":
+        short = {"method.epochs_per_stage": 0.2}
     if name == "small-icot":
         short = {"method.remove_per_epoch": 50.0, "method.remove_all_beyond": 0}
     result = train(name, tmp_path / "run", {**COLD, **short}, say=silent)
@@ -173,17 +177,27 @@ def test_multiplying_once_is_refused_with_dropout() -> None:
         ThoughtModel(ModelConfig(base="small-base", lora=lora))
 
 
-def test_the_batch_of_the_base_is_learned_from_its_second_token_on() -> None:
-    """Every token of a text after the first has a place in the divisor and in the loss."""
-    reasoner = build_reasoner(load_recipe("small-base"))
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_the_batch_of_the_base_is_learned_from_its_second_token_on(weight: float) -> None:
+    """Every token of a text after the first has a place in the divisor and in the loss, at its weight."""
+    reasoner = build_reasoner(load_recipe("small-base", [f"method.question_weight={weight}"]))
     rows = [reasoner.method.encode(e, reasoner.text) for e in generate("pretraining", 8)]
     batch = collate(rows, reasoner.text.pad_id)
-    lengths = [len(row["question"]) + len(row["teacher"]) for row in rows]
-    assert int(reasoner.method.divisors(batch)["text"]) == sum(lengths) - len(rows)
-    whole = reasoner.method.loss(reasoner.model, batch)["loss"].item() * (sum(lengths) - len(rows))
+    weights = [
+        torch.tensor([weight] * (len(row["question"]) - 1) + [1.0] * len(row["teacher"])) for row in rows
+    ]
+    in_all = sum(one.sum().item() for one in weights)
+    assert float(reasoner.method.divisors(batch)["text"]) == pytest.approx(in_all)
+    whole = reasoner.method.loss(reasoner.model, batch)["loss"].item() * in_all
     alone = 0.0
-    for row in rows:
+    for row, weights_of_row in zip(rows, weights, strict=True):
         ids = torch.tensor([row["question"] + row["teacher"]])
         logits = reasoner.model.causal(input_ids=ids).logits[0, :-1]
-        alone += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+        each = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+        alone += (weights_of_row * each).sum().item()
     assert whole == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_question_cannot_count_more_than_any_other_text() -> None:
+    with pytest.raises(RecipeError, match=r"question_weight is 2.0; it must lie between 0"):
+        load_recipe("small-base", ["method.question_weight=2.0"])

@@ -24,6 +24,7 @@ from codi.commands.probe import probe
 from codi.commands.publish import merge, publish
 from codi.commands.reproduce import reproduce
 from codi.commands.serve import serve
+from codi.commands.stop_curve import stop_curve
 from codi.commands.train import quickstart, train
 from codi.commands.ui import ui
 from codi.commands.why import why
@@ -90,6 +91,7 @@ app.command("quickstart")(quickstart)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
 app.command("eval")(evaluate)
+app.command("stop-curve")(stop_curve)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)
 app.command("why")(why)

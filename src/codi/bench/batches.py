@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codi.data.collation import Encoded, collate
 from codi.errors import UsageError
+from codi.methods.codi import Codi
 from codi.methods.icot import ICot
 from codi.methods.method import Method
 
@@ -77,7 +78,7 @@ def random_batch(
 ) -> dict[str, Tensor]:
     """A collated batch of problems drawn without replacement, with random ids below `vocabulary`.
 
-    Segments are those of CODI, of Coconut in its last stage, or of iCoT at its own.
+    Segments are those of CODI (and PCCoT), of Coconut in its last stage, or of iCoT at its own.
 
     Raises UsageError when there are fewer problems than that.
     """
@@ -106,7 +107,7 @@ def random_batch(
         draws = random.Random(seed)
         rows = [{**e, "rationale": len(e["teacher"]) - len(e["student"])} for e in examples]
         examples = [method.staged(row, method.stage or 0, draws) for row in rows]
-    elif method.name != "codi":
+    elif not isinstance(method, Codi):
         thoughts = method.thought_positions() - 2
         examples = [
             {"question": e["question"], "student": e["student"], "thoughts": thoughts} for e in examples

@@ -14,11 +14,13 @@ from transformers.activations import NewGELUActivation
 from codi.bench.coconut_literal import literal_coconut_step
 from codi.bench.environment import synchronize
 from codi.bench.paper_literal import literal_step
+from codi.bench.pccot_literal import literal_pccot_step
 from codi.bench.sft_literal import literal_sft_step
 from codi.methods.coconut import Coconut
 from codi.methods.codi import Codi
 from codi.methods.icot import ICot
 from codi.methods.method import Method
+from codi.methods.pccot import Pccot
 from codi.modeling.configuration import LoraSettings, ModelConfig
 from codi.modeling.model import ThoughtModel
 
@@ -26,8 +28,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {},  # transformers' defaults are GPT-2's 124 M weights
     "tiny": {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 512},
 }
-METHODS: dict[str, Method] = {"codi": Codi(), "coconut": Coconut(), "icot": ICot(stage=6)}
-"""Coconut in its last stage; iCoT with 6 tokens removed, about half of a rationale."""
+METHODS: dict[str, Method] = {"codi": Codi(), "coconut": Coconut(), "icot": ICot(stage=6), "pccot": Pccot()}
+"""Coconut in its last stage; iCoT with 6 tokens removed, about half of a rationale; PCCoT as published."""
 VARIANTS = ("literal", "literal_fused", "codi")
 """literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step."""
 
@@ -43,7 +45,8 @@ def build_models(
     config = ModelConfig(
         base_config={"model_type": "gpt2", **SIZES[size], **no_dropout},
         lora=LoraSettings(rank=lora_rank, dropout=0.0) if lora_rank else None,
-        projection=isinstance(method, Codi),
+        projection=isinstance(method, Codi) and not isinstance(method, Pccot),
+        rows=list(method.rows),
     )
     model = ThoughtModel(config)
     with torch.no_grad():
@@ -69,6 +72,8 @@ def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:
     """The function from a batch to the losses, for one variant."""
     if variant == "codi":
         return lambda batch: method.loss(model, batch)
+    if isinstance(method, Pccot):
+        return lambda batch: literal_pccot_step(model, method, batch)
     if isinstance(method, Codi):
         return lambda batch: literal_step(model, method, batch)
     if isinstance(method, Coconut):

@@ -1,8 +1,8 @@
 """Speed and memory of a training step, measured and reported; nothing here asserts a time.
 
-The step as its paper writes it (`paper_literal.py`, `coconut_literal.py`, `sft_literal.py`) and the library's
-own run in turn, on the same batches and the same weights in one process: whatever else the machine does falls
-on both alike.
+The step as its paper writes it (`paper_literal.py`, `coconut_literal.py`, `pccot_literal.py`,
+`sft_literal.py`) and the library's own run in turn, on the same batches and the same weights in one process:
+whatever else the machine does falls on both alike.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from codi.data.text_format import TextFormat
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import default_device
 from codi.methods.codi import Codi
+from codi.methods.pccot import Pccot
 from codi.modeling.checkpoint import load_tokenizer
 from codi.modeling.model import ThoughtModel
+
+SEQUENTIAL = "one_after_the_other"
+"""Beside PCCoT's step: the library's step of CODI with as many latents. ratios: its seconds by PCCoT's."""
 
 
 def bench_train(
@@ -76,11 +80,16 @@ def bench_train(
     ]
     steps = {variant: step_of(variant, model, method) for variant, model in models.items()}
     agreement = compare(models, steps, batches[0], where, bf16)
+    variants = list(VARIANTS)
+    if isinstance(method, Pccot):  # as many thoughts, one after the other, by the same model
+        variants.append(SEQUENTIAL)
+        models[SEQUENTIAL], codi = models["codi"], Codi(latents=method.latents, layers=method.layers)
+        steps[SEQUENTIAL] = step_of("codi", models[SEQUENTIAL], codi)
     optimizers = {variant: _optimizer(model) for variant, model in models.items()}
 
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
     for number, batch in enumerate(batches):
-        order = VARIANTS if number % 2 == 0 else VARIANTS[::-1]
+        order = variants if number % 2 == 0 else variants[::-1]
         for variant in order:
             taken = timed_step(steps[variant], optimizers[variant], batch, where, bf16)
             if on_progress is not None:
@@ -106,7 +115,7 @@ def bench_train(
         },
         "environment": environment(where, bf16),
         "examples_per_second": {
-            variant: batch_size / statistics.median(taken) for variant, taken in seconds.items()
+            variant: batch_size / statistics.median(seconds[variant]) for variant in VARIANTS
         },
         "ratios": per_pair,
         "ratio_median": statistics.median(per_pair),
@@ -114,6 +123,13 @@ def bench_train(
         "ratio_median_both_fused": statistics.median(per_pair_fused),
         "agreement": agreement,
     }
+    if SEQUENTIAL in seconds:
+        slower = [a / b for a, b in zip(seconds[SEQUENTIAL], seconds["codi"], strict=True)]
+        result[SEQUENTIAL] = {
+            "examples_per_second": batch_size / statistics.median(seconds[SEQUENTIAL]),
+            "ratios": slower,
+            "ratio_median": statistics.median(slower),
+        }
     if memory:
         del models, steps, optimizers
         result["peak_bytes"] = measure_memory(method, size, lora_rank, batches[1].copy(), where, bf16, seed)

@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.command("train")
 def train(
-    method: Annotated[str, typer.Option(help="Whose step: codi, coconut or icot.")] = "codi",
+    method: Annotated[str, typer.Option(help="Whose step: codi, coconut, icot or pccot.")] = "codi",
     size: Annotated[str, typer.Option(help="Size of the model with random weights.")] = "gpt2",
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
     pairs: Annotated[int, typer.Option(help="Pairs of literal and fast steps; the median is reported.")] = 3,

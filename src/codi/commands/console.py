@@ -97,11 +97,13 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_reasoner(checkpoint: str, device: str | None = None, base: str | None = None) -> LatentReasoner:
-    """The checkpoint as a reasoner on `device`.
+def load_reasoner(
+    checkpoint: str, device: str | None = None, base: str | None = None, stop: str | None = None
+) -> LatentReasoner:
+    """The checkpoint as a reasoner on `device`. stop: a rule to end its thinking by, with its threshold.
 
     Raises:
-        UsageError: the device does not exist.
+        UsageError: the device does not exist, or the model cannot end its thinking so.
         CheckpointError: no such checkpoint, or one that does not fit what it recorded.
     """
     from transformers.utils import logging
@@ -110,7 +112,8 @@ def load_reasoner(checkpoint: str, device: str | None = None, base: str | None =
 
     # Again, for a process that had transformers imported already.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return LatentReasoner.from_pretrained(checkpoint, device=find_device(device), base=base)
+    reasoner = LatentReasoner.from_pretrained(checkpoint, device=find_device(device), base=base)
+    return reasoner if stop is None else reasoner.stopping(stop)
 
 
 def find_device(name: str | None) -> torch.device | None:

@@ -65,6 +65,7 @@ def evaluate(
     ] = None,
     mode: options.Mode = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     batch_size: options.BatchSize = 64,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions of each set.")] = None,
     temperature: options.Temperature = 0.0,
@@ -107,7 +108,7 @@ def evaluate(
     if checkpoint is None or not benchmark:
         raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
     check_output(output, overwrite)
-    _check_how(runs, temperature, mode, published_behaviour)
+    _check_how(runs, temperature, mode, stop, published_behaviour)
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
     asked = [(name, run) for name in loaded for run in range(runs)]
@@ -119,7 +120,7 @@ def evaluate(
 
     processes.join()
     with processes.together():
-        reasoner = load_reasoner(checkpoint, device, base)
+        reasoner = load_reasoner(checkpoint, device, base, stop)
     if processes.count() > 1:
         from codi.evaluation.spread import require_same
 
@@ -155,15 +156,18 @@ def evaluate(
     processes.leave()
 
 
-def _check_how(runs: int, temperature: float, mode: str | None, published_behaviour: bool) -> None:
+def _check_how(
+    runs: int, temperature: float, mode: str | None, stop: str | None, published_behaviour: bool
+) -> None:
     if runs < 1 or (runs > 1 and temperature == 0):
         raise UsageError(
             f"{runs} runs at temperature {temperature} were asked for. Several differ only when they are "
             "sampled: give --temperature 0.1, as the paper does for CoT-SFT, or leave --runs out."
         )
-    if published_behaviour and (temperature or mode not in (None, "latent")):
+    if published_behaviour and (temperature or stop or mode not in (None, "latent")):
         raise UsageError(
-            "--published-behaviour is greedy and latent. Leave out the temperature and the mode, or it."
+            "--published-behaviour is greedy, latent and thinks all thoughts. Leave out the temperature, the "
+            "mode and --stop, or it."
         )
 
 

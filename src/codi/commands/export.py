@@ -24,6 +24,7 @@ def export(
     ] = None,
     question_column: options.QuestionColumn = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     batch_size: options.BatchSize = 64,
     device: options.Device = None,
     base: options.Base = None,
@@ -41,7 +42,7 @@ def export(
     from codi.publishing.prompt_embeddings import EMBEDDINGS, MODEL
     from codi.publishing.prompt_embeddings import export as write
 
-    reasoner = load_reasoner(checkpoint, device, base)
+    reasoner = load_reasoner(checkpoint, device, base, stop)
     with progress("thinking") as done:
         write(reasoner, output, questions, latents=latents, batch_size=batch_size, done=done)
     typer.echo(f"The plain model is in {output / MODEL}.")

@@ -33,6 +33,7 @@ def generate(
     question_column: options.QuestionColumn = None,
     mode: options.Mode = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with all counts.")] = False,
     show_thoughts: Annotated[
         bool, typer.Option("--show-thoughts", help="Show the tokens that each continuous thought decodes to.")
@@ -52,7 +53,7 @@ def generate(
     from codi.generation.decoding import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    reasoner = load_reasoner(checkpoint, device, base)
+    reasoner = load_reasoner(checkpoint, device, base, stop)
     written_out = reasoner.method.mode(mode) == "explicit"
     if show_thoughts:
         reasoner.method.mode("latent")  # refuses a model without latents before anything is answered

@@ -17,6 +17,13 @@ Mode = Annotated[
 Latents = Annotated[
     int | None, typer.Option(help="Another number of continuous thoughts than trained (0 or more).")
 ]
+Stop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE[:THRESHOLD]",
+        help="When a CODI model ends its thinking: learned, confident or never; also as learned:0.7.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Questions answered at a time.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy; above 0 samples.")]
 TopK = Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 0 is off.")]

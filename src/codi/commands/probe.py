@@ -35,6 +35,7 @@ def probe(
     json_output: Annotated[Path | None, typer.Option("--json", help="A JSON file for machines.")] = None,
     figures: Annotated[Path | None, typer.Option(help="A folder for the figures as PNG and PDF.")] = None,
     latents: options.Latents = None,
+    stop: options.Stop = None,
     layer: Annotated[int | None, typer.Option(help="Attention of this layer only (from 0).")] = None,
     head: Annotated[int | None, typer.Option(help="Attention of this head only (from 0).")] = None,
     patch: Annotated[
@@ -70,7 +71,7 @@ def probe(
     loaded = None
     if benchmark is not None:
         loaded = load_benchmark(benchmark, file=str(file) if file else None, limit=count)
-    reasoner = load_reasoner(checkpoint, device, base)
+    reasoner = load_reasoner(checkpoint, device, base, stop)
     if loaded is not None:
         check_parts(reasoner, part or PARTS, latents)
     if question is not None or lens is not None or train_lens is not None:

@@ -27,7 +27,7 @@ LONGEST_SHOWN = 40
 
 def print_question(report: QuestionReport) -> None:
     """Each thought, and the answer."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             thought.name,
             "  ".join(
@@ -40,7 +40,20 @@ def print_question(report: QuestionReport) -> None:
         )
         for thought in report.thoughts
     ]
-    print_table("What each thought says", ("", "decodes to", "attends to", "answer if silenced"), rows)
+    headings: tuple[str, ...] = ("", "decodes to", "attends to", "answer if silenced")
+    if not report.attention:  # every pass made all thoughts
+        headings, rows = (*headings[:2], headings[3]), [(*row[:2], row[3]) for row in rows]
+    print_table("What each thought says", headings, rows)
+    rounds = len(report.thoughts[0].rounds)
+    if rounds:
+        print_table(
+            "What goes into each round",
+            ("", *(f"round {number + 1}" for number in range(rounds))),
+            [
+                (thought.name, *(f"{each[0].token} {100 * each[0].share:.0f}%" for each in thought.rounds))
+                for thought in report.thoughts
+            ],
+        )
     typer.echo(
         f"answer: {report.value or 'none'}   ({report.passes} passes, {report.latent_ms:.1f} ms at batch 1)"
     )

@@ -61,6 +61,7 @@ def serve(
         float, typer.Option(help="Seconds in which what was taken must be answered and read when the server "
                                  "stops.", min=0)
     ] = 120,
+    stop: options.Stop = None,
     device: options.Device = None,
     base: options.Base = None,
     ray: Annotated[
@@ -99,8 +100,8 @@ def serve(
         from codi.serving.replicas import ReplicaSettings, resolved
 
         settings = ReplicaSettings(
-            resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, key,
-            max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
+            resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, stop,
+            key, max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
             idle_timeout, leave_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
@@ -112,7 +113,7 @@ def serve(
     from codi.serving.server import serve as run
 
     with closing(take_port(host, port)) as taken:
-        reasoner = load_reasoner(checkpoint, device, base)
+        reasoner = load_reasoner(checkpoint, device, base, stop)
         engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting, max_positions=max_positions)
         app = build_app(
             engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents,

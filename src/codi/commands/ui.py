@@ -21,6 +21,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to serve on. The default can be reached from this machine only.")
     ] = "127.0.0.1",
+    stop: options.Stop = None,
     device: options.Device = None,
     base: options.Base = None,
 ) -> None:
@@ -36,7 +37,7 @@ def ui(
     from codi.serving.thought_session import ThoughtSession
 
     with closing(take_port(host, port)) as taken:
-        session = ThoughtSession(load_reasoner(checkpoint, device, base))
+        session = ThoughtSession(load_reasoner(checkpoint, device, base, stop))
         session.warm_up()
         note(f"{checkpoint} can be looked at on {address(taken)} (Ctrl-C stops).")
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error

@@ -12,6 +12,12 @@ COLOURS = {
     "iCoT": "#e3b5cd",
     "iCoT, slower removal": "#b0578d",
     "Pause tokens": "#8c6d4f",
+    "CODI with a learned stop": "#6fa8d6",
+    "PCCoT": "#c0392b",
+    "KaVa": "#e88b7d",
+    "LOTUS": "#6c4fa3",
+    "SIM-CoT": "#1f9aa8",
+    "SIM-CoT over Coconut": "#8fd0b4",
 }
 """By the system's title."""
 

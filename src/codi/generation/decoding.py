@@ -134,11 +134,11 @@ class Decoding:
         self.can_join = start is None or can_join(start.context.cache)
         """Whether rows can be added to these: a recurrent base's cannot."""
         if start is not None:
-            self._context = replace(start.context, thoughts=None)
+            self._context = replace(start.context, thoughts=None, latents=None, thought=None)
             real = start.context.width - start.context.mask.argmax(1)
             places = torch.stack([start.context.next_position, real]).tolist()
-            for row, position, width in zip(rows, *places, strict=True):
-                row.position, row.width, row.passes = position, width, start.passes
+            for row, position, width, (_, passes) in zip(rows, *places, start.spent(), strict=True):
+                row.position, row.width, row.passes = position, width, passes
 
     @property
     def width(self) -> int:

@@ -20,6 +20,7 @@ from codi.errors import CheckpointError, UsageError
 from codi.generation.answer import Answer
 from codi.generation.decoded_thoughts import TOP_TOKENS, named_tokens
 from codi.generation.decoding import Sampling, Written, decode
+from codi.methods.codi_adaptive import CodiAdaptive
 from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
 from codi.modeling.configuration import ModelConfig, check_keys
@@ -94,6 +95,17 @@ class LatentReasoner:
             commit = api.upload_folder(repo_id=repo_id, folder_path=Path(directory) / "checkpoint")
         return str(commit.commit_url)
 
+    def stopping(self, stop: str, threshold: float | None = None) -> LatentReasoner:
+        """The same model, which ends its thinking by another rule: `learned`, `confident` or `never`.
+
+        threshold: of the rule, also as `learned:0.7`; None is its own (see `codi_adaptive`). Raises
+        UsageError for a method that does not think as CODI does, an unknown rule, or a learned one without
+        its head.
+        """
+        method = CodiAdaptive.of(self.method, stop, threshold)
+        method.check_head(self.model)
+        return LatentReasoner(self.model, method, self.tokenizer, self.text_format)
+
     def without_adapters(self) -> LatentReasoner:
         """The same answers from a model whose adapters are merged into its base; itself where it has none."""
         if self.model.config.lora is None:
@@ -161,8 +173,8 @@ class LatentReasoner:
                     first_row=first,
                 )
                 yield [
-                    (number, self.answer_of(questions[number], start.written, start.thoughts, written))
-                    for number, written in zip(numbers, rows, strict=True)
+                    (number, self.answer_of(questions[number], start.written, thoughts, written))
+                    for number, written, (thoughts, _) in zip(numbers, rows, start.spent(), strict=True)
                 ]
         finally:
             self.model.train(was_training)
@@ -280,7 +292,7 @@ class LatentReasoner:
     def answer_of(self, question: str, opening: list[int], thoughts: int, written: Written) -> Answer:
         """The answer that a question was given.
 
-        opening, thoughts: `Start.written` and `Start.thoughts` of where its decoding began.
+        opening, thoughts: `Start.written`, and of `Start.spent` its thoughts, of where its decoding began.
         """
         text = self.text.decode(opening + written.ids)
         answer_tokens = len(written.ids)

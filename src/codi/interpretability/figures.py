@@ -93,6 +93,32 @@ def lens_grid(report: QuestionReport, tuned: bool = False) -> Figure:
     return figure
 
 
+def round_grid(report: QuestionReport) -> Figure:
+    """What each thought said before every round that refined them: the likeliest token, shaded by share."""
+    rounds = len(report.thoughts[0].rounds)
+    bands = _bands(list(range(len(report.thoughts))), THOUGHTS)
+    figure = Figure(
+        figsize=(_width(bands, 1.1, 1.8), (0.38 * rounds + 0.7) * len(bands) + 0.6), layout="constrained"
+    )
+    axes: Any = figure.subplots(len(bands), 1, squeeze=False)
+    for axis, band in zip(axes[:, 0], bands, strict=True):
+        best = [[report.thoughts[place].rounds[number][0] for place in band] for number in range(rounds)]
+        shares = [[token.share for token in row] for row in best]
+        axis.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1)
+        for number, row in enumerate(best):
+            for place, token in enumerate(row):
+                axis.text(
+                    place, number, shown(token.token, 12), ha="center", va="center", fontsize=8,
+                    color="white" if token.share > 0.6 else "black", **lettering([token.token]),
+                )  # fmt: skip
+        axis.set_xlim(-0.5, max(len(each) for each in bands) - 0.5)
+        axis.set_xticks(range(len(band)), [report.thoughts[place].name for place in band], fontsize=8)
+        axis.set_yticks(range(rounds), [f"round {number + 1}" for number in range(rounds)], fontsize=8)
+    figure.suptitle("what goes into each round: the likeliest token", fontsize=10)
+    say_what_is_missing(figure, [each[0].token for thought in report.thoughts for each in thought.rounds])
+    return figure
+
+
 def _most_attended(weights: Sequence[Sequence[float]], always_from: int) -> list[int]:
     """The places to draw, in their order: all, or of the question those that some pass attends to most."""
     strength = [max(row[place] for row in weights) for place in range(always_from)]
@@ -257,8 +283,12 @@ def all_figures(
 ) -> Iterator[tuple[str, Figure]]:
     """Every figure that these reports give: (name, figure)."""
     if question is not None:
-        yield "attention", attention_map(question)
-        yield "logit-lens", lens_grid(question)
+        if question.attention:
+            yield "attention", attention_map(question)
+        if question.thoughts[0].lens:
+            yield "logit-lens", lens_grid(question)
+        if question.thoughts[0].rounds:
+            yield "rounds", round_grid(question)
         if question.thoughts[0].tuned is not None:
             yield "tuned-lens", lens_grid(question, tuned=True)
     if benchmark is not None:
@@ -279,7 +309,8 @@ def characters_without_a_font(question: QuestionReport | None) -> list[str]:
     if question is None:
         return []
     grids = [grid for thought in question.thoughts for grid in (thought.lens, thought.tuned or [])]
-    return undrawable([*question.keys, *(layer[0][0] for grid in grids for layer in grid)])
+    rounds = [each[0].token for thought in question.thoughts for each in thought.rounds]
+    return undrawable([*question.keys, *rounds, *(layer[0][0] for grid in grids for layer in grid)])
 
 
 def as_svg(figure: Figure) -> str:

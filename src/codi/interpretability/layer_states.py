@@ -134,6 +134,11 @@ def layer_states(
     thoughts on the way. Raises UsageError for a model without thoughts or of unknown layout, for a question
     that is empty or too long, and where the watcher puts a context of another pass in a thought's place.
     """
+    if reasoner.method.refines:
+        raise UsageError(
+            f"A {reasoner.method.name} model makes all thoughts in every pass, and layers are recorded of "
+            "one pass for each. Its decoded thoughts, round by round, and interventions can be had."
+        )
     with recorded_layers(reasoner.model) as latest:
         recorder = _LayerRecorder(latest, watcher or ThoughtWatcher())
         thinking = think_through(reasoner, questions, latents=latents, watcher=recorder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -28,7 +28,9 @@ class ThoughtReport:
 
     tokens: what it decodes to, likeliest first; attended: where the pass that made it looked (name, weight);
     lens, tuned: per layer, the embedding first, the likeliest (token, probability); tuned is None without a
-    tuned lens; silenced: the answer when this thought is fed back as zeros.
+    tuned lens; silenced: the answer when this thought is fed back as zeros; rounds: what went into each round
+    at its place, the last one's being `tokens`. Where thoughts are refined together there are rounds and no
+    `attended` and `lens`, which are of one pass a thought.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ThoughtReport:
     lens: list[list[tuple[str, float]]]
     tuned: list[list[tuple[str, float]]] | None
     silenced: str | None
+    rounds: list[list[DecodedToken]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class QuestionReport:
 
     value: the answer read off `text`; explicit: the same model's written rationale and answer, None where the
     method writes none; keys, rows, attention: see `AttentionMap`; weights [rows][keys] are means over the
-    chosen layers and heads, the first token's left out of `attended` but not of these.
+    chosen layers and heads, the first token's left out of `attended` but not of these; all three are empty
+    where every pass makes all thoughts.
     latent_ms, explicit_ms: answering at batch 1, once, in milliseconds.
     """
 
@@ -85,11 +89,18 @@ def question_report(
     refuse_without_thoughts(reasoner, latents)
     question = format_question(question)
     answer, latent_ms = timed_answer(reasoner, question, "latent", latents)
-    thinking, attention = attended(reasoner, question, latents=latents)
+    attention, together = None, reasoner.method.refines
+    if together:
+        thinking = think_through(reasoner, [question], latents=latents)
+    else:
+        thinking, attention = attended(reasoner, question, latents=latents)
     decoded = decoded_tokens(reasoner.model, reasoner.text, thinking.thoughts, thinking.contexts, top_k)[0]
-    _, states = layer_states(reasoner, [question], latents=latents)
-    read = lens_tokens(reasoner, states, LENS_TOKENS)[0]
-    tuned = lens_tokens(reasoner, states, LENS_TOKENS, lens)[0] if lens is not None else None
+    read, tuned = None, None
+    if not together or lens is not None:  # a lens that cannot be had is refused
+        _, states = layer_states(reasoner, [question], latents=latents)
+        read = lens_tokens(reasoner, states, LENS_TOKENS)[0]
+        tuned = lens_tokens(reasoner, states, LENS_TOKENS, lens)[0] if lens is not None else None
+    rounds = [decoded_tokens(reasoner.model, reasoner.text, each, None, top_k)[0] for each in thinking.rounds]
     silenced = []
     for number in range(thinking.number):
         watcher = Replace(torch.zeros_like(thinking.latents), frozenset({number}))
@@ -104,18 +115,19 @@ def question_report(
         value=answer.value,
         thoughts=[
             ThoughtReport(
-                name=f"z{i + 1}",
+                name=reasoner.method.thought_name(i),
                 tokens=decoded[i],
-                attended=attention.top(i, TOP_ATTENDED, layer, head),
-                lens=read[i],
+                attended=[] if attention is None else attention.top(i, TOP_ATTENDED, layer, head),
+                lens=[] if read is None else read[i],
                 tuned=None if tuned is None else tuned[i],
                 silenced=silenced[i],
+                rounds=[each[i] for each in rounds],
             )
             for i in range(thinking.number)
         ],
-        keys=attention.keys,
-        rows=attention.rows,
-        attention=_padded(attention, layer, head),
+        keys=[] if attention is None else attention.keys,
+        rows=[] if attention is None else attention.rows,
+        attention=[] if attention is None else _padded(attention, layer, head),
         passes=answer.passes,
         latent_ms=latent_ms,
         explicit=written[0].text if written else None,

@@ -31,11 +31,20 @@ LONGEST_ANSWER = 32
 
 @dataclass
 class Recording(ThoughtWatcher):
-    """Keeps what passes by. `inner` may change it first: what is recorded is what the model really used."""
+    """Keeps what passes by. `inner` may change it first: what is recorded is what the model really used.
+
+    rounds: where thoughts are refined together, those that went into each round, [b, n, d].
+    """
 
     inner: ThoughtWatcher = field(default_factory=ThoughtWatcher)
     contexts: list[Context] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)
+    rounds: list[Tensor] = field(default_factory=list)
+
+    def refine(self, number: int, rounds: int, contexts: Sequence[Context], latents: Tensor) -> Tensor:
+        """Keep what goes into this round; of the last one, place by place, as of any thought."""
+        self.rounds.append(torch.stack([context.last_hidden for context in contexts], 1))
+        return super().refine(number, rounds, contexts, latents)
 
     def feed(self, number: int, context: Context, latent: Tensor) -> Tensor:
         """Keep the context that ends in this thought, and what is fed back."""
@@ -54,7 +63,8 @@ class Thinking:
     """What one batch of b questions thought in n latents.
 
     question: its tokens [b, t], padded left; thoughts, latents: [b, n, d]; contexts: one per thought, ending
-    in it; start: where the answer begins.
+    in it; start: where the answer begins; rounds: the thoughts [b, n, d] that went into each round, the last
+    one's being `thoughts`; none where they were thought one after the other.
     """
 
     question: Tokens
@@ -62,6 +72,7 @@ class Thinking:
     latents: Tensor
     contexts: list[Context]
     start: Start
+    rounds: tuple[Tensor, ...] = ()
 
     @property
     def number(self) -> int:
@@ -90,6 +101,12 @@ def refuse_without_thoughts(reasoner: LatentReasoner, latents: int | None = None
             f"A {reasoner.method.name} model has no continuous thoughts to look at. What still works: its "
             "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`), "
             "and what of `codi probe --benchmark ... --part shortcuts` applies to it."
+        )
+    if getattr(reasoner.method, "stop", "never") != "never":
+        raise UsageError(
+            "This model ends its thinking by itself, so its questions have different numbers of thoughts, "
+            "and what is shown here compares thought with thought. Look at it with all of them: --stop never "
+            '(in Python reasoner.stopping("never")).'
         )
     number = reasoner.method.thought_positions() - 2 if latents is None else latents
     if number < 0:
@@ -131,7 +148,10 @@ def think_through(
     with watching(reasoner.model, recording):
         start = reasoner.method.start(reasoner.model, reasoner.text, question, "latent", latents)
     thoughts = torch.stack([context.last_hidden for context in recording.contexts], 1)
-    return Thinking(question, thoughts, torch.stack(recording.latents, 1), recording.contexts, start)
+    return Thinking(
+        question, thoughts, torch.stack(recording.latents, 1), recording.contexts, start,
+        tuple(recording.rounds),
+    )  # fmt: skip
 
 
 def finish(reasoner: LatentReasoner, start: Start, max_new_tokens: int = LONGEST_ANSWER) -> list[str]:

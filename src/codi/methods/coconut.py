@@ -24,7 +24,7 @@ from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
 from codi.methods.method import Batch, Method, Start, append, prepend, register
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Tokens
+from codi.modeling.context import Context, Tokens
 from codi.modeling.model import ThoughtModel
 
 MIXES = ("none", "uniform", "proportional")
@@ -80,13 +80,18 @@ class Coconut(Method):
         self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """-1/N sum log P(y_i | y_<i, z_1..z_n, Q), y = [remaining steps, answer]."""
-        n = divisors or self.divisors(batch)
+        return self.learn(model, batch, divisors or self.divisors(batch))[0]
+
+    def learn(
+        self, model: ThoughtModel, batch: Batch, n: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Context]:
+        """The terms, and the context after the thoughts."""
         begun = model.read(append(Tokens.of(batch, "question"), [model.bot_id])).context
         z = model.think(after=begun, steps=batch["thoughts"])
         y = prepend(model.eot_id, Tokens.of(batch, "student"))
         final = model.read(y, after=z).final
         loss = model.cross_entropy(final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        return {"loss": loss, "student": loss}
+        return {"loss": loss, "student": loss}, z
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """Segments: question; student = all steps + answer. step_ends: where each step ends in it."""

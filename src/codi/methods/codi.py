@@ -25,7 +25,7 @@ from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
 from codi.methods.method import Batch, Method, Start, append, prepend, register, start_writing
-from codi.modeling.context import Tokens
+from codi.modeling.context import Context, Tokens
 from codi.modeling.model import Reading, ThoughtModel
 
 DISTANCES = {"smooth-l1": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}
@@ -76,21 +76,28 @@ class Codi(Method):
     ) -> dict[str, Tensor]:
         """L = alpha L_student + beta L_KD + gamma L_teacher (Eq. 1)."""
         n = divisors or self.divisors(batch)
-        question, rows = Tokens.of(batch, "question"), batch["question_ids"].shape[0]
-        bot = Tokens.repeated([model.bot_id], rows, model.device)
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        r = Tokens.of(batch, "teacher")
+        asked, z = self.think(model, Tokens.of(batch, "question"), self.latents)
+        return self.learn(model, batch, n, asked, z)[0]
 
-        if self.share_question:
-            asked, begun = model.read_two(question, bot)
-        else:
-            asked, begun = model.read(question).context, model.read_two(question, bot)[1]
+    def think(self, model: ThoughtModel, question: Tokens, latents: int) -> tuple[Context, Context]:
+        """The contexts after the question and after its thoughts."""
+        bot = Tokens.repeated([model.bot_id], question.ids.shape[0], model.device)
+        asked, begun = model.read_two(question, bot)
+        return asked, model.think(after=begun, steps=latents)
 
-        teacher = model.read(r, after=asked, hidden_states=True)
+    def learn(
+        self, model: ThoughtModel, batch: Batch, n: dict[str, Tensor], asked: Context, z: Context,
+        attention_of: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Reading]:  # fmt: skip
+        """The terms of what follows the question and its thoughts, and the teacher's reading (see `feed`)."""
+        y, r = prepend(model.eot_id, Tokens.of(batch, "student")), Tokens.of(batch, "teacher")
+        if not self.share_question:
+            asked = model.read(Tokens.of(batch, "question")).context
+
+        teacher = model.read(r, after=asked, hidden_states=True, attention_of=attention_of)
         before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
         loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]  # Eq. 2
 
-        z = model.think(after=begun, steps=self.latents)
         student = model.read(y, after=z, hidden_states=True)
         loss_student = (
             model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
@@ -98,7 +105,8 @@ class Codi(Method):
 
         loss_kd = self.distill(teacher, student, batch) / n["rows"]  # Eq. 5
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
-        return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+        terms = {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
+        return terms, teacher
 
     def distill(self, teacher: Reading, student: Reading, batch: Batch) -> Tensor:
         """Distance at the distillation token, mean over layers, summed over rows (Eq. 5). A scalar."""

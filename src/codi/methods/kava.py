@@ -35,7 +35,7 @@ from codi.errors import RecipeError
 from codi.methods.codi import DISTANCES
 from codi.methods.method import Batch, register
 from codi.methods.pccot import Pccot
-from codi.modeling.context import Context
+from codi.modeling.context import Context, Tokens
 from codi.modeling.model import Reading, ThoughtModel
 
 SELECTIONS = ("rkv", "random", "uniform", "crop")
@@ -100,7 +100,8 @@ class Kava(Pccot):
         answer = place < (length - rationale).unsqueeze(1)
         places = (rationale.unsqueeze(1) + place).clamp(max=batch["teacher_mask"].shape[1] - 1)
         attends = self.selection == "rkv" and self.importance > 0
-        terms, teacher, z = self.learn(model, batch, n, attention_of=places if attends else None)
+        asked, z = self.think(model, Tokens.of(batch, "question"), self.latents)
+        terms, teacher = self.learn(model, batch, n, asked, z, attention_of=places if attends else None)
         kv = self.distill_cache(model, teacher, z, rationale, answer) / n["rows"]
         return {**terms, "loss": terms["loss"] + self.kv * kv, "kv": kv}
 

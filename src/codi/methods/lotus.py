@@ -105,12 +105,12 @@ class Lotus(Method):
         empty = Tokens.repeated([model.row_id(LATENT)] * latents, question.ids.shape[0], model.device)
         e = model.embed(empty.ids) if self.feedback == "add" else torch.zeros((), device=model.device)
         begun, places = model.read_parts([bot, empty])
-        loops = model.refine(places, begun.context, self._loops, update=lambda h: e + h, shift=0)
+        loops = model.refine(places, begun.context, self.loops_of_stage, update=lambda h: e + h, shift=0)
         before = [torch.cat([begun.final[:, -1:], loop.final[:, :-1]], 1) for loop in loops]
         if self.step_loss == "last-loop":
             return loops[-1].context, before[-1]
         blocks = range(0, latents, self.width)
-        own = [before[min(k, self._loops)][:, at : at + self.width] for k, at in enumerate(blocks, 1)]
+        own = [before[min(k, self.loops_of_stage)][:, at : at + self.width] for k, at in enumerate(blocks, 1)]
         return loops[-1].context, torch.cat(own, 1)
 
     def _places(self, steps: Tensor) -> Tensor:
@@ -118,12 +118,17 @@ class Lotus(Method):
         missing = (0, self.width - steps.shape[2], 0, self._blocks - steps.shape[1])
         return F.pad(steps, missing).flatten(1)
 
+    def thought_name(self, number: int) -> str:
+        """`z2.5`: block 2, place 5."""
+        return f"z{number // self.width + 1}.{number % self.width + 1}"
+
     @property
     def _blocks(self) -> int:
         return self.blocks if self.stage is None else min(self.stage, self.blocks)
 
     @property
-    def _loops(self) -> int:
+    def loops_of_stage(self) -> int:
+        """R."""
         return self._blocks if self.loops is None else self.loops
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
@@ -188,4 +193,5 @@ class Lotus(Method):
             )
         z = self.think(model, question, number)[0]
         context = model.read(Tokens.repeated([model.eot_id], z.rows, model.device), after=z).context
-        return Start(context, written=[], thoughts=number + 2, passes=2 + (self._loops if number else 0))
+        passes = 2 + (self.loops_of_stage if number else 0)
+        return Start(context, written=[], thoughts=number + 2, passes=passes)

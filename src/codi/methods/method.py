@@ -33,13 +33,22 @@ class Start:
 
     context: its last hidden state predicts the first token; written: ids already read in as part of the
     answer (the answer prompt); thoughts: thought tokens spent, <bot> and <eot> counted; passes: sequential
-    passes of the model so far.
+    passes of the model so far; both of a row that thought all of its thoughts (see `spent`).
     """
 
     context: Context
     written: list[int]
     thoughts: int
     passes: int
+
+    def spent(self) -> list[tuple[int, int]]:
+        """Each row's own thought tokens and passes: one that stopped early is counted as if it were alone."""
+        if self.context.thought is None or self.context.thoughts is None:
+            return [(self.thoughts, self.passes)] * self.context.rows
+        most = self.context.thoughts.shape[1]
+        return [
+            (self.thoughts - most + own, self.passes - most + own) for own in self.context.thought.tolist()
+        ]
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,10 @@ class Method(ABC):
         0 for a method that puts nothing there. latents: another number than trained.
         """
         return 0
+
+    def thought_name(self, number: int) -> str:
+        """What thought `number` (from 0) is called where thoughts are shown."""
+        return f"z{number + 1}"
 
     def positions_before(self, segment: str, row: Encoded) -> int:
         """Positions between the question and a segment of a row (`staged`), <bot> and <eot> counted."""

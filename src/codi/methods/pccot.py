@@ -26,7 +26,7 @@ from torch import Tensor
 from codi.data.encoding import TextEncoder
 from codi.errors import RecipeError, UsageError
 from codi.methods.codi import Codi
-from codi.methods.method import Batch, Start, prepend, register, start_writing
+from codi.methods.method import Batch, Start, register, start_writing
 from codi.modeling.context import Context, Tokens
 from codi.modeling.model import Reading, ThoughtModel
 
@@ -61,38 +61,6 @@ class Pccot(Codi):
             raise RecipeError(f"method.rounds is {self.rounds}; it must be 0 or more.")
         if self.std not in ("layer", "all"):
             raise RecipeError(f"method.std is '{self.std}'; it must be 'layer' or 'all'.")
-
-    def loss(
-        self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """L = alpha L_student + beta L_KD + gamma L_teacher, as in CODI; the thoughts are `think`'s."""
-        return self.learn(model, batch, divisors or self.divisors(batch))[0]
-
-    def learn(
-        self,
-        model: ThoughtModel,
-        batch: Batch,
-        n: dict[str, Tensor],
-        attention_of: Tensor | None = None,
-    ) -> tuple[dict[str, Tensor], Reading, Context]:
-        """The terms, the reading of the teacher (`attention_of`: see `feed`), and the thoughts' context."""
-        question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        asked, z = self.think(model, question, self.latents)
-        if not self.share_question:
-            asked = model.read(question).context
-
-        teacher = model.read(r, after=asked, hidden_states=True, attention_of=attention_of)
-        before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
-
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-
-        loss_kd = self.distill(teacher, student, batch) / n["rows"]
-        loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
-        terms = {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}
-        return terms, teacher, z
 
     def think(self, model: ThoughtModel, question: Tokens, latents: int) -> tuple[Context, Context]:
         """The contexts after the question and after its thoughts: 1 + T passes."""

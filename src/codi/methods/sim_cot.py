@@ -30,7 +30,7 @@ from codi.data.encoding import TextEncoder
 from codi.data.example import Example
 from codi.errors import RecipeError
 from codi.methods.codi import Codi
-from codi.methods.method import Batch, prepend, register
+from codi.methods.method import Batch, register
 from codi.modeling.backbone import build_base
 from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
@@ -112,32 +112,15 @@ class SimCot(Codi):
     ) -> dict[str, Tensor]:
         """L = L_CODI + explain L_explain."""
         n = divisors or self.divisors(batch)
-        question, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
-        bot = Tokens.repeated([model.bot_id], question.ids.shape[0], model.device)
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        asked, begun = model.read_two(question, bot)
-        if not self.share_question:
-            asked = model.read(question).context
-
-        teacher = model.read(r, after=asked, hidden_states=True)
-        before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]
-        z = model.think(after=begun, steps=self.latents)
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        loss_kd = self.distill(teacher, student, batch) / n["rows"]
-
-        explain = torch.zeros_like(loss_kd)
+        asked, z = self.think(model, Tokens.of(batch, "question"), self.latents)
+        terms, _ = self.learn(model, batch, n, asked, z)
+        explain = torch.zeros_like(terms["loss"])
         if self.explain:
             never_fed = model.projection(z.last_hidden).unsqueeze(1)
             slots = never_fed if z.latents is None else torch.cat([z.latents, never_fed], 1)
             sums = explained(model, slots.unsqueeze(2), padded(batch, self.latents + 1), first_position=0)
             explain = mean_over_slots(sums, n)
-        loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher
-        return {
-            "loss": loss + self.explain * explain, "student": loss_student, "distillation": loss_kd,
-            "teacher": loss_teacher, "explain": explain,
-        }  # fmt: skip
+        return {**terms, "loss": terms["loss"] + self.explain * explain, "explain": explain}
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """CODI's segments, and `steps`: what each slot is to say."""

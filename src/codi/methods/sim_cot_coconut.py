@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from codi.data.collation import Encoded, Nested
 from codi.errors import RecipeError
 from codi.methods.coconut import Coconut
-from codi.methods.method import Batch, append, prepend, register
+from codi.methods.method import Batch, register
 from codi.methods.sim_cot import decoder_of, explained, mean_over_slots, padded, slot_sizes
-from codi.modeling.context import Tokens
 from codi.modeling.model import ThoughtModel
 
 
@@ -61,19 +60,15 @@ class SimCotCoconut(Coconut):
     ) -> dict[str, Tensor]:
         """L = L_Coconut + explain L_explain."""
         n = divisors or self.divisors(batch)
-        begun = model.read(append(Tokens.of(batch, "question"), [model.bot_id])).context
-        z = model.think(after=begun, steps=batch["thoughts"])
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        final = model.read(y, after=z).final
-        student = model.cross_entropy(final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        explain = torch.zeros_like(student)
+        terms, z = self.learn(model, batch, n)
+        explain = torch.zeros_like(terms["loss"])
         if self.explain:
-            nothing = begun.last_hidden.unsqueeze(1).expand(-1, self.c_thought, -1)  # stage 0: no label
+            nothing = z.last_hidden.unsqueeze(1).expand(-1, self.c_thought, -1)  # stage 0: no label
             fed = nothing if z.latents is None else z.latents
             slots = fed.reshape(fed.shape[0], -1, self.c_thought, fed.shape[2])
             sums = explained(model, slots, padded(batch, slots.shape[1]), first_position=1)
             explain = mean_over_slots(sums, n)
-        return {"loss": student + self.explain * explain, "student": student, "explain": explain}
+        return {**terms, "loss": terms["loss"] + self.explain * explain, "explain": explain}
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
         """Coconut's row, and `steps`: what each slot of it is to say."""

@@ -53,6 +53,7 @@ class Context:
     last_hidden:   [b, d], final hidden state (after the last norm) of each row's last real token
     thoughts:      [b, n, d], the hidden states that became continuous thoughts, *before* the projection
     latents:       [b, n, d], what was fed back for them
+    thought:       [b], how many of them each row thought; None where every row thought all n
     """
 
     cache: DynamicCache
@@ -61,6 +62,7 @@ class Context:
     last_hidden: Tensor
     thoughts: Tensor | None = None
     latents: Tensor | None = None
+    thought: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -83,6 +85,7 @@ class Context:
             last_hidden=self.last_hidden[rows],
             thoughts=None if self.thoughts is None else self.thoughts[rows],
             latents=None if self.latents is None else self.latents[rows],
+            thought=None if self.thought is None else self.thought[rows],
         )
 
     @property

@@ -42,6 +42,8 @@ BASES = {
 _BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 """What older libraries stored beside the weights: made anew from the configuration."""
 ROWS_FILE = "published_rows.safetensors"
+_TRAINING_ALONE = ("decoder.", "pj_in.", "pj_out.")
+"""SIM-CoT's decoder and what stands around it: not part of the model that answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,20 @@ class Conversion:
 
     changed: weights of the base that the file holds other values for, even rounded; where there are any, the
     file's own base has to be stored. largest_change: over those. base_dtype: the type that the file has the
-    base in.
+    base in; rows: None where the layout has no such behaviour to keep.
     """
 
     model: ThoughtModel
-    rows: PublishedRows
+    rows: PublishedRows | None
     changed: list[str]
     largest_change: float
     base_dtype: torch.dtype
+
+
+def without_decoder(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """The weights of the model that answers, and whether there were SIM-CoT's others."""
+    kept = {name: weight for name, weight in weights.items() if not name.startswith(_TRAINING_ALONE)}
+    return kept, len(kept) < len(weights)
 
 
 def known_base(weights: dict[str, Tensor]) -> str | None:

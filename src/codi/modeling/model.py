@@ -209,6 +209,7 @@ class ThoughtModel(nn.Module):
             last_hidden=_last_real(final, mask, after),
             thoughts=None if after is None else after.thoughts,
             latents=None if after is None else after.latents,
+            thought=None if after is None else after.thought,
         )
         found = None if asked is None else tuple(asked.found)
         return Reading(context, final, states if hidden_states else None, found)
@@ -259,11 +260,14 @@ class ThoughtModel(nn.Module):
         one, two = self.read_parts([first, last], after)
         return one.context, two.context
 
-    def think(self, after: Context, steps: int | Tensor) -> Context:
+    def think(
+        self, after: Context, steps: int | Tensor, stop: Callable[[Context, Context], Tensor] | None = None
+    ) -> Context:
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.
 
         The hidden state of the last thought is what follows it; its own projection is never used.
         steps: one number, or one for each row [b]; a row that has done its own waits, masked, for the others.
+        stop: told of the contexts before and after each thought; says which rows [b] need no further one.
         """
         each = torch.as_tensor(steps, device=self.device).expand(after.rows)
         context, thoughts, latents = after, list[Tensor](), list[Tensor]()
@@ -273,13 +277,20 @@ class ThoughtModel(nn.Module):
             if self.watcher is not None:
                 latent = self.watcher.feed(done, context, latent)
             latents.append(latent)
-            waiting = (each > done).long().unsqueeze(1)
-            context = self.feed(latent.unsqueeze(1), waiting, context).context
+            going_on = (each > done).long().unsqueeze(1)
+            before, context = context, self.feed(latent.unsqueeze(1), going_on, context).context
             if self.watcher is not None:
                 context = self.watcher.fed(done, context)
+            if stop is not None:
+                each = torch.where(stop(before, context), each.clamp(max=done + 1), each)
+                if int(each.max()) == done + 1:
+                    break
         if not thoughts:
             return context
-        return replace(context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1))
+        thought = None if stop is None and isinstance(steps, int) else each
+        return replace(
+            context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1), thought=thought
+        )
 
     def refine(
         self,

@@ -68,6 +68,15 @@ def check_world(folder: Path, tokenizer: Any) -> None:
         )
 
 
+def base_digest(base: str | None) -> str | None:
+    """SHA-256 of the weights of a base that was pretrained here, as its identity says; None of another.
+
+    Raises CheckpointError where the identity is damaged.
+    """
+    folder = OWN_BASES.get(base or "") or Path(base or "")
+    return str(_identity(folder)["sha256"]) if base and (folder / IDENTITY).is_file() else None
+
+
 def _identity(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))

@@ -29,18 +29,25 @@ LAYOUTS = (
     "pytorch_model.bin.index.json",
 )
 """In the order in which they are looked for; the released code too takes safetensors first."""
+ADAPTERS = tuple(name.replace("pytorch_model", "model").replace("model", "adapter_model") for name in LAYOUTS)
+"""The same of a folder that peft wrote."""
 
 
-def find_weights(source: str) -> Path:
+def fetched(source: str) -> Path:
+    """A file or folder on this machine; a hub id is fetched. Raises CheckpointError when there is none."""
+    path = Path(source)
+    return path if path.exists() else fetch(source, ["*.safetensors", "*.bin", "*.json"])
+
+
+def find_weights(source: str, layouts: tuple[str, ...] = LAYOUTS) -> Path:
     """The weight file, or the index of the shards, of a folder, a file or a hub id.
 
     Raises CheckpointError when there is none.
     """
-    path = Path(source)
-    if path.is_file():
-        return path
-    folder = path if path.is_dir() else fetch(source, ["*.safetensors", "*.bin", "*.index.json"])
-    for name in LAYOUTS:
+    folder = fetched(source)
+    if folder.is_file():
+        return folder
+    for name in layouts:
         if (folder / name).is_file():
             return folder / name
     if (folder / CONFIGURATION).exists():
@@ -49,7 +56,7 @@ def find_weights(source: str) -> Path:
         )
     found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
     raise CheckpointError(
-        f"'{source}' holds no weights. Looked for {', '.join(LAYOUTS)}; found {found}. "
+        f"'{source}' holds no weights. Looked for {', '.join(layouts)}; found {found}. "
         "Give the folder or the file with the published weights."
     )
 

@@ -10,12 +10,15 @@ This file is copied into a published model's folder as `custom_generate/generate
 
     question  <bot>  z_1 ... z_n  <eot>  answer prompt  answer      z_i = projection(last hidden state)
 
+or, for a model that refines its thoughts together, all of them in rounds after the question.
+
 Honoured: latents, max_new_tokens, max_length, do_sample with temperature, top_k and top_p,
 num_return_sequences, return_dict_in_generate. Whatever else would change the answer is refused by its name.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import operator
@@ -74,7 +77,8 @@ def generate(
     Rows that have ended are filled with padding. Without attention_mask the padding at a row's ends is told
     by its id. Raises ValueError about what cannot be done, by name.
     """
-    settings, tokens, projection = _thoughts_of(model)
+    thoughts = _thoughts_of(model)
+    settings = thoughts.settings
     ids = input_ids if input_ids is not None else inputs
     wanted = _wanted(generation_config, options, settings)
     ids, mask = _questions(ids, attention_mask, model, settings["pad_id"])
@@ -83,30 +87,16 @@ def generate(
     ids, mask = (part.repeat_interleave(wanted.answers, 0) for part in (ids, mask))
     question, mask = _left_padded(ids, mask, settings["pad_id"])
     rows, device, longest = ids.shape[0], ids.device, settings["longest"]
-    embed = model.get_input_embeddings()
-    cache: Any = None
-
-    def run(embedded: Tensor, reading: Tensor) -> Tensor:
-        """Read on. embedded: [b, s, d]; reading: [b, s], 0 where a row has ended. Returns the last states."""
-        nonlocal cache, mask
-        mask = torch.cat([mask, reading], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
-        output = model.base_model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, past_key_values=cache,
-            use_cache=True,
-        )  # fmt: skip
-        cache = output.past_key_values
-        last: Tensor = output.last_hidden_state[:, -1]
-        return last
-
-    one = mask.new_ones(rows, 1)
-    first, mask = torch.cat([mask, one], 1), mask[:, :0]
-    bot, eot = (token.expand(rows, 1, -1) for token in tokens)
-    hidden = run(torch.cat([embed(question), bot], 1), first)
-    for _ in range(steps):
-        hidden = run(projection(hidden).unsqueeze(1), one)
-    prompt = torch.tensor(settings["prompt_ids"], device=device).expand(rows, -1)
-    hidden = run(torch.cat([eot, embed(prompt)], 1), one.expand(-1, 1 + prompt.shape[1]))
+    embed, one = model.get_input_embeddings(), mask.new_ones(rows, 1)
+    bot, eot = (thoughts.rows[name].expand(rows, 1, -1) for name in ("<bot>", "<eot>"))
+    text = _Text(model, mask[:, :0])
+    hidden = text.read(torch.cat([embed(question), bot], 1), torch.cat([mask, one], 1))[:, -1]
+    if settings["refine"] is None:
+        text, hidden = _one_after_the_other(thoughts, text, hidden, steps)
+    elif steps:
+        text = _together(thoughts, text, hidden, steps)
+    prompt = torch.tensor(settings["prompt_ids"], device=device, dtype=ids.dtype).expand(rows, -1)
+    hidden = text.read(torch.cat([eot, embed(prompt)], 1), one.expand(-1, 1 + prompt.shape[1]))[:, -1]
 
     written, ended = [prompt], torch.zeros(rows, dtype=torch.bool, device=device)
     for number in range(most):
@@ -115,12 +105,91 @@ def generate(
         written.append(following.unsqueeze(1))
         ended = ended | (following == settings["eos_id"])
         if longest is not None:  # no position is left to read the token at
-            ended = ended | (mask.sum(1) >= longest)
+            ended = ended | (text.mask.sum(1) >= longest)
         if ended.all() or number + 1 == most:
             break
-        hidden = run(embed(following).unsqueeze(1), (~ended).to(mask.dtype).unsqueeze(1))
+        hidden = text.read(embed(following).unsqueeze(1), (~ended).to(mask.dtype).unsqueeze(1))[:, -1]
     sequences = torch.cat([ids, *written], 1)
     return GenerateDecoderOnlyOutput(sequences=sequences) if wanted.as_dict else sequences  # type: ignore[arg-type]
+
+
+@dataclass
+class _Text:
+    """What was read so far. mask: [b, t], 0 where nothing is."""
+
+    model: Any
+    mask: Tensor
+    cache: Any = None
+
+    def read(self, embedded: Tensor, reading: Tensor) -> Tensor:
+        """Read on. embedded: [b, s, d]; reading: [b, s], 0 where a row waits. Returns the last states."""
+        self.mask = torch.cat([self.mask, reading], 1)
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
+        output = self.model.base_model(
+            inputs_embeds=embedded, attention_mask=self.mask, position_ids=positions,
+            past_key_values=self.cache, use_cache=True,
+        )  # fmt: skip
+        self.cache = output.past_key_values
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def fork(self) -> _Text:
+        """The same text, to be read on without changing this one."""
+        return _Text(self.model, self.mask, copy.deepcopy(self.cache))
+
+
+@dataclass(frozen=True)
+class _Thoughts:
+    """What thoughts are made with. rows: [d] by name, <bot> and <eot> among them."""
+
+    settings: dict[str, Any]
+    rows: dict[str, Tensor]
+    projection: nn.Module
+
+
+def _one_after_the_other(
+    thoughts: _Thoughts, text: _Text, hidden: Tensor, steps: int
+) -> tuple[_Text, Tensor]:
+    """Each thought is the projected state of the one before; a row whose rule says so thinks no further."""
+    going = text.mask.new_ones(hidden.shape[0], 1)
+    for _ in range(steps):
+        states = text.read(thoughts.projection(hidden).unsqueeze(1), going)[:, -1]
+        before, hidden = hidden, torch.where(going.bool(), states, hidden)
+        going = going * (~_stops(thoughts, text.model, before, hidden)).to(going.dtype).unsqueeze(1)
+        if not going.any():
+            break
+    return text, hidden
+
+
+def _stops(thoughts: _Thoughts, model: Any, before: Tensor, hidden: Tensor) -> Tensor:
+    """Which rows [b] answer after this thought, by the final states before and after it, [b, d]."""
+    rule, threshold = thoughts.settings["stop"], thoughts.settings["threshold"]
+    if rule == "learned":
+        ends = torch.stack([thoughts.rows[name] for name in ("<continue>", "<stop>")])
+        sure: Tensor = (hidden @ ends.T).float().softmax(-1)[:, 1] >= threshold
+        return sure
+    if rule == "confident":
+        head = model.get_output_embeddings()
+        said, says = (head(states).float().softmax(-1) for states in (before, hidden))
+        small: Tensor = (says - said).abs().sum(-1) / 2 < threshold
+        return small
+    return torch.zeros(hidden.shape[0], dtype=torch.bool, device=hidden.device)
+
+
+def _together(thoughts: _Thoughts, begun: _Text, hidden: Tensor, steps: int) -> _Text:
+    """All thoughts at once, in rounds, each anew after the question: [b, steps, d] of the row <latent>."""
+    rows, refine = hidden.shape[0], thoughts.settings["refine"]
+    places = thoughts.rows["<latent>"].expand(rows, steps, -1)
+    reading = begun.mask.new_ones(rows, steps)
+    text = begun.fork()
+    states = text.read(places, reading)
+    for _ in range(refine["rounds"]):
+        if refine["shift"]:  # a thought is the state just before its place
+            states = torch.cat([hidden.unsqueeze(1), states[:, :-1]], 1)
+        inputs = thoughts.projection(states)
+        text = begun.fork()
+        states = text.read(inputs + places if refine["add"] else inputs, reading)
+    return text
 
 
 @dataclass(frozen=True)
@@ -281,24 +350,25 @@ def _room(ids: Tensor, mask: Tensor, latents: int, wanted: _Wanted, settings: di
     return left
 
 
-def _thoughts_of(model: Any) -> tuple[dict[str, Any], Tensor, nn.Module]:
-    """Settings, the embeddings of <bot> and <eot> [2, d], and the projection; read once."""
-    kept = getattr(model, "_codi_thoughts", None)
+def _thoughts_of(model: Any) -> _Thoughts:
+    """What this model thinks with; read once."""
+    kept: _Thoughts | None = getattr(model, "_codi_thoughts", None)
     if kept is None:
         name, revision = model.config.name_or_path, getattr(model.config, "_commit_hash", None)
         settings = json.loads(
             Path(_file(name, "custom_generate/settings.json", revision)).read_text(encoding="utf-8")
         )
         weights = load_file(_file(name, "thoughts.safetensors", revision))
-        tokens = weights.pop("thought_tokens")
+        bot, eot = weights.pop("thought_tokens")
+        own = {key: weights.pop(key) for key in list(weights) if key.startswith("rows.")}
+        rows = {"<bot>": bot, "<eot>": eot, **{key.removeprefix("rows."): row for key, row in own.items()}}
         _check_base(model, settings["embedding"], name)
-        kept = model._codi_thoughts = (
-            settings,
-            tokens.to(model.device, model.dtype),
+        kept = model._codi_thoughts = _Thoughts(
+            {"refine": None, "stop": "never", "threshold": 0.0, **settings},  # older folders lack these
+            {key: row.to(model.device, model.dtype) for key, row in rows.items()},
             _projection(weights, model),
         )
-    found: tuple[dict[str, Any], Tensor, nn.Module] = kept
-    return found
+    return kept
 
 
 def _check_base(model: Any, recorded: dict[str, Any], name: str) -> None:

@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
@@ -25,6 +26,10 @@ from transformers import GenerationConfig
 from codi.data.shards import is_data_path
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import ROOM_TO_ANSWER, LatentReasoner
+from codi.methods.codi_adaptive import CodiAdaptive
+from codi.methods.lotus import Lotus
+from codi.methods.method import Method
+from codi.methods.pccot import Pccot
 from codi.modeling.pretrained import OWN_BASES
 from codi.storage import write_whole
 from codi.version import installed_version
@@ -44,12 +49,7 @@ def write_folder(
             f"This is a {reasoner.method.name} model, which has no continuous thoughts: share it as any "
             "transformers model. The folder that is published here is for models that think."
         )
-    if reasoner.method.refines:
-        raise UsageError(
-            f"A {reasoner.method.name} model refines its thoughts together, and the generate that is "
-            "published here thinks one after the other: it would give other answers. Share the run's own "
-            "folder, which this package loads, or export prompts (`codi export`)."
-        )
+    thinking = how_it_thinks(reasoner.method)
     card = model_card(reasoner, run, name, [read_evaluation(file, reasoner) for file in evaluations])
     alone = reasoner.without_adapters()
     model = copy.copy(alone.model)  # its weights are in the folder: a path of this machine says nothing there
@@ -66,7 +66,8 @@ def write_folder(
     write_whole(folder / "generate.py", code.read_text(encoding="utf-8"))
     settings = {
         "latents": reasoner.method.thought_positions() - 2,
-        "prompt_ids": reasoner.text.prompt_ids,
+        **thinking,
+        "prompt_ids": written_first(reasoner),
         "eos_id": reasoner.text.eos_id,
         "pad_id": reasoner.text.pad_id,
         "longest": reasoner.model.longest_sequence,
@@ -75,6 +76,35 @@ def write_folder(
     }
     write_whole(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     write_whole(output / "README.md", str(card))
+
+
+def how_it_thinks(method: Method) -> dict[str, Any]:
+    """What the published `generate` has to know beside the number of latents.
+
+    Raises UsageError for a method whose thoughts are refined in a way that it does not know.
+    """
+    thinking: dict[str, Any] = {"refine": None, "stop": "never", "threshold": 0.0}
+    if isinstance(method, CodiAdaptive):
+        thinking |= {"stop": method.stop, "threshold": method.limit}
+    elif isinstance(method, Pccot):
+        thinking["refine"] = {"rounds": method.rounds, "shift": True, "add": False}
+    elif isinstance(method, Lotus):
+        thinking["refine"] = {
+            "rounds": method.loops_of_stage, "shift": False, "add": method.feedback == "add"
+        }  # fmt: skip
+    elif method.refines:
+        raise UsageError(
+            f"A {method.name} model refines its thoughts in a way that the generate which is published here "
+            "does not know: it would give other answers. Share the run's own folder, which this package "
+            "loads, or export prompts (`codi export`)."
+        )
+    return thinking
+
+
+def written_first(reasoner: LatentReasoner) -> list[int]:
+    """What is read as the beginning of every answer: the prompt, or nothing where steps may be left."""
+    with torch.no_grad():
+        return reasoner.start([reasoner.text.question("1")]).written
 
 
 def embedding_sample(causal: Any, size: int = 64) -> dict[str, Any]:

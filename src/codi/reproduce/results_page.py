@@ -18,16 +18,15 @@ HEAD = """# Results
 
 Written by `codi reproduce all --show --page docs/results.md` from the files under `results/`; a test
 fails when it is out of date. "paper" is the paper's own figure for the real data and model it names; ours
-are of the **small scale**: generated word problems and a two-layer model trained from random weights. The
-absolute numbers cannot agree; what can be compared is the direction. A direction is tested on all
+are of the [small scale](small-scale.md): generated problems of two branches, and a small pretrained base with
+LoRA. The absolute numbers cannot agree; what can be compared is the direction. A direction is tested on all
 questions of all seeds with McNemar's exact test; the interval of a difference is a paired bootstrap's. An
 accuracy of several seeds is given as mean ± standard deviation, of one seed with its 95 % Wilson
-interval. Scorer: `codi`, n = 1,000 questions a set and seed. In Figure 3 iCoT and Coconut
-start from CoT-SFT's checkpoint, so they are trained for twice the steps of the others; the table after it
-trains every system for as many.
+interval. n = 1,000 questions a set and seed. In each table all systems have had as many updates, those of the
+checkpoint that they start from included; Table A5 alone varies them, as the paper does.
 
-Test problems are told by chains that stand in no training problem (version 2 of the
-[generated problems](generated-problems.md)); [earlier results](results-version-1.md) are of version 1.
+No test problem's equations stand in training. Results of earlier scales stand apart:
+[version 1](results-version-1.md) of the word problems, where most did.
 
 The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it takes days on an A100 for
 each system. The commands below each table would run it.
@@ -123,7 +122,7 @@ def draw(table: Table, found: Results, file: Path) -> None:
         axis.set_xlabel("continuous thoughts")
     else:
         width = 0.8 / len(table.rows)
-        titles = [VARIANTS[variant].title for variant in table.rows]
+        titles = [VARIANTS[variant].title_at("small") for variant in table.rows]
         for offset, (variant, title, colour) in enumerate(
             zip(table.rows, titles, colours_of(titles), strict=True)
         ):

@@ -34,14 +34,17 @@ def same_settings(one: Settings, other: Settings) -> bool:
 
 
 def same_basis(one: Any, other: Any) -> bool:
-    """Whether two runs stand on the same ones: each is the settings, and the basis, of runs by name."""
+    """Whether two runs stand on the same: base, problems, and the settings and basis of runs by name."""
     if not (isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys()):
         return False
-    return all(
-        isinstance(one[name], dict)
-        and same_settings(one[name]["configuration"], other[name]["configuration"])
-        and same_basis(one[name]["stands_on"], other[name]["stands_on"])
-        for name in one
+    runs, others = one.get("runs"), other.get("runs")
+    if not (isinstance(runs, dict) and isinstance(others, dict) and runs.keys() == others.keys()):
+        return False
+    return all(one[key] == other[key] for key in one.keys() - {"runs"}) and all(
+        isinstance(runs[name], dict)
+        and same_settings(runs[name]["configuration"], others[name]["configuration"])
+        and same_basis(runs[name]["stands_on"], others[name]["stands_on"])
+        for name in runs
     )
 
 

@@ -15,11 +15,12 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from codi.errors import UsageError
+from codi.reproduce.curves import last_gain, validation_curve
 from codi.reproduce.plans import Plan, stands_on
 from codi.reproduce.same_settings import beyond_defaults, comparable, digest, same_basis, same_settings
 from codi.reproduce.tables import VARIANTS
@@ -27,7 +28,11 @@ from codi.storage import write_whole
 from codi.training.recipes import RunConfig
 from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
+if TYPE_CHECKING:
+    from codi.data.example import Example
+
 SAMPLED_RUNS, SAMPLED_TEMPERATURE = 10, 0.1  # how the paper answers with CoT-SFT
+TRAIN_QUESTIONS = 250  # of the training problems, asked to see whether these are known
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -50,7 +55,7 @@ def read_result(one: Plan) -> tuple[dict[str, Any] | None, str]:
     if not same_settings(found["configuration"], comparable(one.configuration().as_dict())):
         return None, f"'{file}' was made with other settings"
     if not same_basis(found.get("stands_on", {}), stands_on(one)):
-        return None, f"'{file}' stands on a run with other settings"
+        return None, f"'{file}' stands on another base, other problems or a run with other settings"
     result: dict[str, Any] = found
     return result, ""
 
@@ -177,10 +182,12 @@ def make_run(one: Plan, report: Reporter) -> dict[str, Any]:
         "stands_on": stands_on(one),
         "steps": trained["steps"],
         "train_seconds": trained["train_seconds"],
+        "validation": (curve := validation_curve(trained["history"])),
+        "last_gain": last_gain(curve),
         "device": trained["device"],
         "versions": versions(),
         "benchmarks": benchmarks,
-        "test_chains": _test_chains(one, config),
+        "test_chains": count_test_chains(one),
         **costs,
     }
 
@@ -193,14 +200,12 @@ def _begun_otherwise(one: Plan, config: RunConfig, basis: Path) -> bool:
     begun = yaml.safe_load((one.checkpoint / "run.yaml").read_text(encoding="utf-8"))
     if not same_settings(comparable(begun), comparable(config.as_dict())):
         return True
-    return one.needs != () and not (
-        basis.exists() and same_basis(json.loads(basis.read_text(encoding="utf-8")), stands_on(one))
-    )
+    return not (basis.exists() and same_basis(json.loads(basis.read_text(encoding="utf-8")), stands_on(one)))
 
 
 def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every set's accuracy, interval and outcome per question; the first set's costs."""
-    from codi.evaluation.benchmarks import load_benchmark
+    from codi.data.sources import load_examples
     from codi.evaluation.runner import evaluate
     from codi.evaluation.statistics import mean_std
     from codi.generation.latent_reasoner import LatentReasoner
@@ -210,11 +215,8 @@ def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[
     costs: dict[str, Any] = {}
     for name in one.sets:
         report(steps, steps, f"asking {name}")
-        if one.generated:
-            examples, _, benchmark = load_benchmark(name, count=one.questions)
-        else:
-            examples, _, benchmark = load_benchmark(name, limit=one.questions)
-        result = evaluate(reasoner, examples, scorer=benchmark.scorer, latency_questions=0)
+        examples, scorer = _questions(one, name)
+        result = evaluate(reasoner, examples, scorer=scorer, latency_questions=0)
         benchmarks[name] = {
             "accuracy": result.accuracy,
             "ci95": list(result.ci95),
@@ -227,35 +229,49 @@ def _ask(one: Plan, steps: int, report: Reporter) -> tuple[dict[str, Any], dict[
         if one.variant.sampled and not one.generated:
             accuracies = [
                 evaluate(
-                    reasoner, examples, scorer=benchmark.scorer, latency_questions=0,
+                    reasoner, examples, scorer=scorer, latency_questions=0,
                     temperature=SAMPLED_TEMPERATURE, seed=run,
                 ).accuracy
                 for run in range(SAMPLED_RUNS)
             ]  # fmt: skip
             mean, deviation = mean_std(accuracies)
             benchmarks[name]["sampled"] = {"runs": accuracies, "mean": mean, "std": deviation}
+    if one.generated:
+        data = one.configuration().data
+        shown, _ = load_examples(data.train, split=data.train_split, limit=one.questions or TRAIN_QUESTIONS)
+        trained = evaluate(reasoner, shown, scorer=one.configuration().scorer, latency_questions=0)
+        costs["train_accuracy"] = {"accuracy": trained.accuracy, "n": trained.n}
     report(steps, steps, "done")
     return benchmarks, costs
 
 
-def _test_chains(one: Plan, config: RunConfig) -> dict[str, dict[str, int]]:
-    """Of generated sets: how many of their chains stand in training, and how many there are."""
-    from codi.data.chains import seen_chains
+def _questions(one: Plan, name: str) -> tuple[list[Example], str]:
+    """A set's questions, and the name of their scorer."""
     from codi.data.sources import load_examples
     from codi.evaluation.benchmarks import load_benchmark
 
-    if one.scale != "small":
+    if not one.generated:
+        examples, _, benchmark = load_benchmark(name, limit=one.questions)
+        return examples, benchmark.scorer
+    source, split = one.source(name)
+    return load_examples(source, split=split)[0], one.configuration().scorer
+
+
+def count_test_chains(one: Plan) -> dict[str, dict[str, int]]:
+    """Of generated sets: how many of their chains stand in training, and how many there are."""
+    from codi.data.chains import seen_chains
+    from codi.data.sources import load_examples
+
+    if not one.generated:
         return {}
-    training, _ = load_examples(config.data.train)
-    return {
-        name: seen_chains(load_benchmark(name, count=one.questions).examples, training).as_dict()
-        for name in one.sets
-    }
+    data = one.configuration().data
+    training, _ = load_examples(data.train, split=data.train_split)
+    return {name: seen_chains(_questions(one, name)[0], training).as_dict() for name in one.sets}
 
 
 def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> None:
     """Latency at batch 1, one system after the other with nothing beside it, added to finished results."""
-    from codi.evaluation.benchmarks import format_question, load_benchmark
+    from codi.evaluation.benchmarks import format_question
     from codi.evaluation.runner import measure_latency
     from codi.evaluation.statistics import latency_summary
     from codi.generation.latent_reasoner import LatentReasoner
@@ -268,7 +284,7 @@ def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> Non
             say(f"{one.name}: no latency, because its checkpoint '{one.checkpoint}' is gone.")
             continue
         say(f"{one.name}: measuring latency at batch 1 ...")
-        examples, _, _ = load_benchmark(one.sets[0], count=100 if one.generated else None)
+        examples, _ = _questions(one, one.sets[0])
         texts = [format_question(example.question) for example in examples[:100]]
         result["latency_ms"] = latency_summary(
             measure_latency(LatentReasoner.from_pretrained(one.checkpoint), texts)

@@ -85,10 +85,9 @@ def cell(table: Table, results: Results, variant: str, name: str) -> str:
 
 
 def directions(table: Table, results: Results, scale: str) -> list[Direction]:
-    """Every claim of the table, on each of its sets."""
-    return [
-        _direction(claim, results, table, name) for claim in table.claims for name in sets_of(table, scale)
-    ]
+    """Every claim of the table, on each of its sets that stands for one of the paper's."""
+    sets = sets_of(table, scale)[: len(PAPER_SETS)]
+    return [_direction(claim, results, table, name) for claim in table.claims for name in sets]
 
 
 def _direction(claim: Claim, results: Results, table: Table, name: str) -> Direction:
@@ -131,18 +130,21 @@ def within_two_deviations(table: Table, results: Results, scale: str) -> dict[st
 def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headings and rows, ready to print: the paper's figure beside each of ours."""
     if table.kind == "cost":
-        return _cost_rows(table, results)
+        return _cost_rows(table, results, scale)
     sets = sets_of(table, scale)
     headings = ["", "seeds"]
     has_paper = any(figure is not None for figures in table.rows.values() for figure in figures)
-    for name, papers in zip(sets, PAPER_SETS, strict=False):
-        headings += [f"{name} %", f"paper, {papers} %"] if has_paper else [f"{name} %"]
+    for index, name in enumerate(sets):
+        headings.append(f"{name} %")
+        if has_paper and index < len(PAPER_SETS):
+            headings.append(f"paper, {PAPER_SETS[index]} %")
     rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
     if table.name == "a6":
         headings.append("within ± 2 std")
+    headings += COSTS if table.costs else []
     made = []
     for variant, papers_figures in table.rows.items():
-        title = VARIANTS[variant].title
+        title = VARIANTS[variant].title_at(scale)
         by_seed = results.get(variant, {})
         if any("sampled" in one["benchmarks"][sets[0]] for one in by_seed.values()):
             title += " (mean of ten sampled runs)"
@@ -150,26 +152,30 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         for index, name in enumerate(sets):
             figure = papers_figures[index] if index < len(papers_figures) else None
             row.append(cell(table, results, variant, name))
-            if has_paper:
+            if has_paper and index < len(PAPER_SETS):
                 row.append("–" if figure is None else f"{figure:.1f}")
         if table.name == "a6":
             row.append(rule.get(variant, "–"))
+        row += _costs(by_seed) if table.costs else []
         made.append(tuple(row))
     return tuple(headings), made
 
 
-def _cost_rows(table: Table, results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    headings = ("", "thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms")
-    made = list[tuple[str, ...]]()
-    for variant in table.rows:
-        by_seed = results.get(variant, {})
-        result = by_seed[min(by_seed)] if by_seed else None
-        title = VARIANTS[variant].title
-        if result is None:
-            made.append((title, "–", "–", "–", "–"))
-            continue
-        times = result.get("latency_ms", {})
-        shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
-        thoughts, passes = result["thought_tokens"], result["sequential_passes"]
-        made.append((title, f"{thoughts:.1f}", f"{passes:.1f}", *shown))
-    return headings, made
+COSTS = ["thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms"]
+
+
+def _costs(by_seed: dict[int, dict[str, Any]]) -> list[str]:
+    """Of the first finished seed."""
+    if not by_seed:
+        return ["–"] * len(COSTS)
+    result = by_seed[min(by_seed)]
+    times = result.get("latency_ms", {})
+    shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
+    return [f"{result['thought_tokens']:.1f}", f"{result['sequential_passes']:.1f}", *shown]
+
+
+def _cost_rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    made = [
+        (VARIANTS[variant].title_at(scale), *_costs(results.get(variant, {}))) for variant in table.rows
+    ]
+    return ("", *COSTS), made

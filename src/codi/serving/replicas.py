@@ -50,6 +50,7 @@ class ReplicaSettings:
     gpus: float | None = None
     device: str | None = None
     base: str | None = None
+    stop: str | None = None
     api_key: str | None = None
     max_batch: int = 64
     max_waiting: int = 256
@@ -91,6 +92,8 @@ def application(settings: ReplicaSettings) -> serve.Application:
         reasoner = LatentReasoner.from_pretrained(
             settings.checkpoint, device=settings.device, base=settings.base
         )
+        if settings.stop is not None:
+            reasoner = reasoner.stopping(settings.stop)
         engine = Engine(
             reasoner,
             max_batch=settings.max_batch,

@@ -103,15 +103,17 @@ class RunningBatch:
             for asked in [job.question]
         ]
         decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, rows)
+        spent, thoughts, own = start.spent(), start.context.thoughts, start.context.thought
         decoding.step()
-        thoughts = start.context.thoughts
         return [
             Answering(
                 job,
                 row,
                 Transcript(self._texts, job.question, start.written),
-                start.thoughts,
-                thoughts[place].clone() if thoughts is not None and job.question.decoded_thoughts else None,
+                spent[place][0],
+                thoughts[place, : None if own is None else int(own[place])].clone()
+                if thoughts is not None and job.question.decoded_thoughts
+                else None,
                 decoding,
             )
             for place, (job, row) in enumerate(zip(jobs, rows, strict=True))

@@ -120,13 +120,19 @@ class _Announced(ThoughtWatcher):
 
 
 class ThoughtSession:
-    """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts.
+    """A loaded model and the questions asked of it. Raises UsageError for a model without thoughts, or one
+    that refines them together.
 
     turn: held while the model runs, where others use it too; what takes long pauses, and they go on.
     """
 
     def __init__(self, reasoner: LatentReasoner, turn: Turn | None = None) -> None:
         refuse_without_thoughts(reasoner)
+        if reasoner.method.refines:
+            raise UsageError(
+                f"A {reasoner.method.name} model makes all thoughts in every pass, and the page shows one "
+                "pass for each. `codi probe --question` shows its thoughts round by round."
+            )
         self.reasoner = reasoner
         self.latents = reasoner.method.thought_positions() - 2
         self._turn: Turn = turn or OwnTurn()
@@ -229,7 +235,7 @@ class ThoughtSession:
                 seconds += time.perf_counter() - held
                 self._turn.pause()
                 held = time.perf_counter()
-        answer = reasoner.answer_of(question, start.written, start.thoughts, row.written)
+        answer = reasoner.answer_of(question, start.written, start.spent()[0][0], row.written)
         return answer, seconds + time.perf_counter() - held
 
     def _words(self, question: str) -> list[QuestionToken]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def run_side_by_side(
                         place = free.pop(0)
                         report = Reporter(job.name, messages, place if accelerated else None, threads)
                         # A pool each: a process that the system kills breaks its own pool and no other.
-                        pool = ProcessPoolExecutor(1, mp_context=spawn)
+                        pool = ProcessPoolExecutor(1, spawn, _warn_as, (list(warnings.filters),))
                         running[pool.submit(_in_place, work, job.payload, report)] = job.name, place, pool
                 _relay(messages, bars, tasks)
                 for future in [future for future in running if future.done()]:
@@ -117,6 +118,11 @@ def run_side_by_side(
                 pool.shutdown(cancel_futures=True)
             raise
     return errors
+
+
+def _warn_as(filters: list[Any]) -> None:
+    """In the job's process, before it imports anything: be as quiet as the process that started it."""
+    warnings.filters[:] = filters  # type: ignore[index]
 
 
 def _in_place(work: Work, payload: Any, report: Reporter) -> Any:

@@ -1,0 +1,51 @@
+"""A run's validation curve, and whether it had come to its plateau."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Curve = list[dict[str, float]]
+"""Accuracy (fraction) after so many updates, with the losses of that update where they were logged."""
+PLATEAU = 0.01
+"""A run has converged when the last fifth of its updates gained less than this on validation."""
+_NOT_TERMS = {"eval_accuracy", "epoch", "learning_rate", "grad_norm", "eval_runtime"}
+
+
+def validation_curve(history: Iterable[dict[str, Any]]) -> Curve:
+    """The points of a Trainer's history at which validation was asked.
+
+    Only what can be drawn is kept: update, accuracy, and the losses by name.
+    """
+    points: dict[int, dict[str, float]] = {}
+    terms: dict[int, dict[str, float]] = {}
+    for entry in history:
+        step = int(entry["step"])
+        if "eval_accuracy" in entry:
+            points[step] = {"step": step, "accuracy": float(entry["eval_accuracy"])}
+        elif "loss" in entry:
+            terms[step] = {name: float(value) for name, value in entry.items() if name not in _NOT_TERMS}
+    return [terms.get(step, {}) | point for step, point in sorted(points.items())]
+
+
+def last_gain(curve: Sequence[dict[str, float]]) -> float | None:
+    """What the last fifth of the updates gained on validation (fraction), between measurements on a line.
+
+    None where validation was asked less than twice.
+    """
+    if len(curve) < 2:
+        return None
+    end = curve[-1]
+    at = 0.8 * end["step"]
+    before = [point for point in curve if point["step"] <= at] or [curve[0]]
+    after = next(point for point in curve if point["step"] > before[-1]["step"])
+    width = after["step"] - before[-1]["step"]
+    share = max(0.0, at - before[-1]["step"]) / width
+    start = before[-1]["accuracy"] + share * (after["accuracy"] - before[-1]["accuracy"])
+    return end["accuracy"] - start
+
+
+def converged(result: dict[str, Any]) -> bool | None:
+    """Whether a result's run had come to its plateau; None where its curve does not say."""
+    gain = result.get("last_gain")
+    return None if gain is None else gain < PLATEAU
