@@ -67,9 +67,7 @@ def literal_pccot_step(model: ThoughtModel, method: Pccot, batch: Batch) -> dict
     mask = torch.cat([mask, one, y_mask], 1)
     student = student_pass(llm, torch.cat([eot, wte(batch["student_ids"])], 1), mask, cache)
     ignored = torch.full_like(one, IGNORED)
-    loss_student = mean_cross_entropy(
-        student.logits, torch.cat([ignored, labels_of(batch, "student")], 1)
-    )
+    loss_student = mean_cross_entropy(student.logits, torch.cat([ignored, labels_of(batch, "student")], 1))
     loss_kd = _distillation(method, teacher, student, at_teacher, batch["student_distillation"])
     loss = method.alpha * loss_student + method.beta * loss_kd + method.gamma * loss_teacher
     return {"loss": loss, "student": loss_student, "distillation": loss_kd, "teacher": loss_teacher}

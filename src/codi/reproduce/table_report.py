@@ -175,7 +175,5 @@ def _costs(by_seed: dict[int, dict[str, Any]]) -> list[str]:
 
 
 def _cost_rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    made = [
-        (VARIANTS[variant].title_at(scale), *_costs(results.get(variant, {}))) for variant in table.rows
-    ]
+    made = [(VARIANTS[variant].title_at(scale), *_costs(results.get(variant, {}))) for variant in table.rows]
     return ("", *COSTS), made
