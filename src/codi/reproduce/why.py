@@ -50,8 +50,8 @@ RECIPES = {
     WITHOUT_PROJECTION: "small-codi-without-projection", COCONUT: "small-coconut",
 }  # fmt: skip
 """What each variant is trained by."""
-SPLIT = "test"
-"""Of the problems asked: no run trains on it or chooses by it."""
+SOURCE, SPLIT = "two-branches?seed=14", "test"
+"""The problems asked: no run trains on this split or chooses by it."""
 STARTS = ("warm", "cold")
 SCORER = "number"
 
@@ -68,7 +68,7 @@ class Measurement:
 
     runs: Path
     seeds: tuple[int, ...] = (1, 2, 3)
-    source: str = "two-branches?seed=14"
+    source: str = SOURCE
     problems: int = 1500
     replayed: int = 1
     updates: int = 240
