@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from transformers.cache_utils import LinearAttentionLayer
 from codi.errors import CheckpointError, RecipeError, TrainingError
 from codi.modeling.backbone import build_base, check_head, fingerprint
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Context, Tokens, can_join, remembers_all
+from codi.modeling.context import Context, Tokens, can_join, empty_cache, given_to, remembers_all
 from codi.modeling.model import ThoughtModel
 from tiny_models import FAMILIES, LORA, VOCABULARY, tiny_config, tiny_model
 
@@ -275,3 +276,26 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     weight.data.view(-1)[0] = float("nan")  # of the first token, which the check reads
     with pytest.raises(CheckpointError, match=f"1 weights .* the first is '{name}'"):
         check_head(model)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_cache_is_given_under_the_name_that_the_base_has_for_it(family: str) -> None:
+    """transformers 5.24 renamed it; what is called by the old name warns every user of the newer ones."""
+    model = tiny_model(family).eval()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        context = model.think(after=model.read(QUESTION).context, steps=2)
+        model.read(MORE, after=context)
+    assert not [warning for warning in said if "past_key_values" in str(warning.message)]
+
+
+def test_both_names_of_a_cache() -> None:
+    class Older:
+        def forward(self, past_key_values: Any = None) -> None: ...
+
+    class Newer:
+        def forward(self, cache: Any = None) -> None: ...
+
+    kept = empty_cache(tiny_model().causal.config)
+    assert given_to(Older(), kept) == {"past_key_values": kept}
+    assert given_to(Newer(), kept) == {"cache": kept}

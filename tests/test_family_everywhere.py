@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from codi.errors import UsageError
 from codi.generation.decoding import Sampling
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.published_behaviour import PublishedBehaviour
 from codi.interpretability.report import probe
 from codi.methods.codi_adaptive import CodiAdaptive
 from codi.methods.kava import Kava
@@ -170,6 +171,12 @@ def test_over_a_set_what_can_be_measured_is(system: System) -> None:
 def test_the_page_says_that_it_shows_one_pass_a_thought(name: str) -> None:
     with pytest.raises(UsageError, match="the page shows one pass for each"):
         ThoughtSession(SYSTEMS[name].reasoner())
+
+
+@pytest.mark.parametrize("name", ["pccot", "kava", "lotus", "codi-adaptive"])
+def test_codis_published_behaviour_is_not_theirs(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"CODI's code, but this is a {name} model, which thinks otherwise"):
+        PublishedBehaviour(SYSTEMS[name].reasoner())
 
 
 def test_lm_eval_gets_the_same_texts(system: System) -> None:

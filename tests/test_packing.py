@@ -8,7 +8,7 @@ import torch
 from codi.interpretability.layer_states import blocks
 from codi.methods.codi import Codi
 from codi.modeling.context import Tokens
-from codi.modeling.packing import Packing, allow_packing
+from codi.modeling.packing import Packing, allow_packing, may_attend
 from tiny_models import FAMILIES, assert_same_gradients, encoded_batch, gradients, tiny_model
 
 
@@ -86,7 +86,8 @@ def test_another_attention_is_read_padded() -> None:
 
 def test_pack_and_unpack_are_inverse() -> None:
     mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 0, 1]])
-    packing = Packing.of(mask, mask, cache=None)  # type: ignore[arg-type]
+    places = mask.flatten().nonzero().squeeze(1)
+    packing = Packing.of(places, may_attend(mask, mask.shape[1]), cache=None)  # type: ignore[arg-type]
     padded = torch.randn(3, 3, 2) * mask.unsqueeze(-1)
     assert packing.pack(padded).shape == (1, 6, 2)
     assert torch.equal(packing.unpack(packing.pack(padded)), padded)

@@ -145,6 +145,7 @@ def test_eval_prints_both(tmp_path: Path) -> None:
     (found,) = json.loads((tmp_path / "eval.json").read_text())["benchmarks"].values()
     assert found["published_behaviour"]["n"] == found["n"] == 3
     assert len(list((tmp_path / "predictions").glob("*.published.jsonl"))) == 1
-    refused = CliRunner().invoke(app, [str(word) for word in [*words, "--overwrite", "--temperature", "0.5"]])
-    assert refused.exit_code == 2
-    assert "greedy and latent" in " ".join(refused.output.split())
+    for other in (("--temperature", "0.5"), ("--stop", "confident")):
+        refused = CliRunner().invoke(app, [str(word) for word in [*words, "--overwrite", *other]])
+        assert refused.exit_code == 2
+        assert "greedy and latent" in " ".join(refused.output.split())

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from codi.cli import app
 from codi.errors import UsageError
-from codi.evaluation.statistics import mcnemar_exact
 from codi.methods.method import build_method
 from codi.reproduce import plans as plans_module
 from codi.reproduce import sweep
@@ -20,7 +19,15 @@ from codi.reproduce.same_settings import comparable, same_settings
 from codi.reproduce.scales import SCALES
 from codi.reproduce.sweep import read_result, run_sweep, write_result
 from codi.reproduce.table_names import tables_named
-from codi.reproduce.table_report import cell, collect, directions, rows, within_two_deviations
+from codi.reproduce.table_report import (
+    cell,
+    collect,
+    directions,
+    how_tested,
+    rising_note,
+    rows,
+    within_two_deviations,
+)
 from codi.reproduce.tables import TABLES, VARIANTS
 from codi.training.recipes import load_recipe
 
@@ -378,23 +385,58 @@ def finished(tmp_path: Path, table: str, outcomes: dict[str, list[str]]) -> list
     return plans
 
 
-def test_directions_use_all_seeds_and_never_hide_a_disagreement(tmp_path: Path) -> None:
+def test_directions_are_tested_over_seeds_and_never_hide_a_disagreement(tmp_path: Path) -> None:
+    half = "1" * 20 + "0" * 20
     outcomes = {
-        "codi": ["1" * 30 + "0" * 10] * 2,
-        "static": ["1" * 10 + "0" * 30] * 2,
-        "without-l1": ["1" * 40] * 2,
+        "codi": [half] * 3,
+        "static": ["0" * 40] * 3,
+        "static-multitask": [half, "1" * 40, "0" * 40],
+        "without-l1": ["1" * 40] * 3,
+        "keep-last-step": ["1" * 10 + "0" * 30],
     }
     found = collect(finished(tmp_path, "table2", outcomes))
-    table = TABLES["table2"]
-    by_name = {one.claim.worse: one for one in directions(table, found, "small")}
-    assert by_name["static"].agrees
-    assert by_name["static"].difference == pytest.approx(0.5)
-    expected = mcnemar_exact([True] * 10 + [False] * 30, [True] * 30 + [False] * 10)
-    assert by_name["static"].p < expected.p_value  # twice the questions
-    assert by_name["without-l1"].agrees is False
-    assert "DISAGREES" in by_name["without-l1"].describe()
-    assert by_name["keep-last-step"].agrees is None
-    assert "not run yet" in by_name["keep-last-step"].describe()
+    made = directions(TABLES["table2"], found, "small")
+    by_name = {one.claim.worse: one for one in made}
+    assert {name: one.verdict for name, one in by_name.items()} == {
+        "static": "agrees",
+        "static-multitask": "undecided",
+        "without-l1": "disagrees",
+        "keep-last-step": "undecided",  # one seed, whatever its questions say
+        "without-projection": "not run yet",
+    }
+    static = by_name["static"].found
+    assert static is not None
+    assert (static.seeds, static.questions, static.difference) == (3, 40, pytest.approx(0.5))
+    assert static.p is not None
+    assert by_name["static"].holm_p == pytest.approx(min(1.0, 3 * static.p))  # three comparisons have a p
+    assert "DISAGREES (-50.0 points" in by_name["without-l1"].describe()
+    assert by_name["keep-last-step"].describe().endswith("undecided, one seed (+25.0 points)")
+    assert by_name["without-projection"].describe().endswith("not run yet")
+    said = how_tested(made)
+    assert "Holm's p counts the 3 comparisons" in said
+    assert "cannot be below 0.25 with 3 seeds" in said
+    assert how_tested(directions(TABLES["table2"], {}, "small")) == ""
+
+
+def test_no_direction_is_claimed_on_a_set_that_the_paper_has_not(tmp_path: Path) -> None:
+    made = directions(TABLES["figure3"], {}, "small")
+    assert {one.on for one in made} == {"in_domain", "reworded", "larger_numbers", "shorter_chains"}
+    found = collect(finished(tmp_path, "figure3", {"codi": ["11"]}))
+    headings, _ = rows(TABLES["figure3"], found, "small")
+    assert headings[-2:] == ("longer_chains %", "training %")
+
+
+def test_runs_that_still_rise_are_marked(tmp_path: Path) -> None:
+    plans = finished(tmp_path, "table2", {"codi": ["10"] * 3, "static": ["10"]})
+    for one in plans:
+        if one.name == "codi/seed-2":
+            write_result(one, made_up(one, "10", last_gain=0.012))
+    found = collect(plans)
+    _, made = rows(TABLES["table2"], found, "small")
+    assert {row[0]: row[1] for row in made}["CODI"] == "3 (1†)"
+    assert {row[0]: row[1] for row in made}["separate static teacher"] == "1"
+    assert "had not come to a plateau" in rising_note(TABLES["table2"], found)
+    assert rising_note(TABLES["table2"], {"codi": {1: found["codi"][1]}}) == ""
 
 
 def test_cells_are_mean_and_deviation_or_an_interval(tmp_path: Path) -> None:
@@ -404,8 +446,8 @@ def test_cells_are_mean_and_deviation_or_an_interval(tmp_path: Path) -> None:
     assert cell(table, found, "static", "in_domain") == "50.0 [15.0, 85.0]"
     assert cell(table, found, "without-l1", "in_domain") == "–"
     headings, made = rows(table, found, "small")
-    assert headings == ("", "seeds", "in_domain %", "paper, gsm8k %")
-    assert ("CODI", "3", "75.0 ± 25.0", "43.7") in made
+    assert headings == ("", "seeds", "in_domain %", "paper, gsm8k %", "training %")
+    assert ("CODI", "3", "75.0 ± 25.0", "43.7", "100.0") in made
 
 
 def test_rule_of_two_deviations(tmp_path: Path) -> None:
@@ -428,10 +470,14 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
     assert "A100" in run("a4", "--dry-run", "--scale", "paper", *folders)
     finished(tmp_path, "a4", {"beta-1": ["10"], "beta-20": ["11"]})
     shown = run("a4", "--show", *folders, "--page", str(tmp_path / "page.md"))
-    assert "beta 20 is above beta 1: agrees, not significant" in " ".join(shown.split())
+    assert "beta 20 is above beta 1: undecided, one seed (+50.0 points)" in " ".join(shown.split())
     page = (tmp_path / "page.md").read_text()
     assert "2 of the 18 runs" in page
-    assert "| beta 20 | 1 | 100.0 [34.2, 100.0] | 51.9 |" in page
+    assert "| beta 20 | 1 | 100.0 [34.2, 100.0] | 51.9 | 100.0 |" in page
+    assert "**0 agree, 0 disagree, 1 are undecided**" in page
+    assert "- Table A5: the weight of the teacher's loss" in page.partition("## Not run yet")[2]
+    assert "![Validation accuracy against updates](results/reproduce/a4-curves.png)" in page
+    assert (tmp_path / "results/reproduce/a4-curves.png").exists()
     refused = CliRunner().invoke(app, ["reproduce", "tabel2"])
     assert refused.exit_code == 2
     assert "table2" in refused.output

@@ -26,6 +26,7 @@ from codi.methods.method import build_method
 from codi.training import preparation
 from codi.training import run as run_module
 from codi.training.batches import POOL, LengthGroupedBatches
+from codi.training.loss_watch import LossWatch
 from codi.training.run import build_reasoner, train
 from codi.training.tokenisation import tokenise
 from codi.training.trainer import CodiTrainer
@@ -361,3 +362,21 @@ def test_trainer_keeps_its_own_account_of_rows(tmp_path: Path) -> None:
     loader = CodiTrainer(reasoner, arguments, data, None).get_train_dataloader()
     numbers = [int(number) for batch in loader for number in batch["number"]]
     assert sorted(numbers) == list(range(6))
+
+
+def test_a_loss_is_looked_at_once_and_only_after_it_was_noted() -> None:
+    watch, said = LossWatch(), list[list[float]]()
+
+    def describe(found: list[float]) -> str:
+        said.append(found)
+        return f"loss {found[0]}"
+
+    watch.check()
+    watch.note(torch.tensor([1.0, 2.0]), describe)
+    watch.check()
+    watch.note(torch.tensor([math.nan, 2.0]), describe)
+    with pytest.raises(TrainingError, match="loss nan"):
+        watch.check()
+    watch.check()
+    assert len(said) == 1
+    assert said[0][1] == 2.0

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from codi.methods.method import Batch
+from codi.modeling.context import given_to
 from codi.modeling.model import ThoughtModel
 
 IGNORED = -100  # what cross_entropy leaves out
@@ -48,9 +49,9 @@ def literal_coconut_step(model: ThoughtModel, batch: Batch) -> dict[str, Tensor]
             inputs_embeds=embeds[:, begin:end],
             attention_mask=mask[:, :end],
             position_ids=positions[:, begin:end],
-            past_key_values=cache,
             use_cache=True,
             output_hidden_states=True,
+            **given_to(llm, cache),
         )
         logits.append(out.logits)
         if end < asked + 1 + latents:  # the next position is a latent

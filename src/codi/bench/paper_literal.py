@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from codi.methods.codi import Codi
 from codi.methods.method import Batch
+from codi.modeling.context import given_to
 from codi.modeling.model import ThoughtModel
 
 IGNORED = -100  # what cross_entropy leaves out
@@ -86,9 +87,9 @@ def student_pass(llm: torch.nn.Module, inputs: Tensor, mask: Tensor, cache: Dyna
         inputs_embeds=inputs,
         attention_mask=mask,
         position_ids=positions_of(mask)[:, -inputs.shape[1] :],
-        past_key_values=cache,
         use_cache=True,
         output_hidden_states=True,
+        **given_to(llm, cache),
     )
     return output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,8 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 METHODS: dict[str, Method] = {"codi": Codi(), "coconut": Coconut(), "icot": ICot(stage=6), "pccot": Pccot()}
 """Coconut in its last stage; iCoT with 6 tokens removed, about half of a rationale; PCCoT as published."""
-VARIANTS = ("literal", "literal_fused", "codi")
-"""literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step."""
+VARIANTS = ("literal", "literal_fused", "codi", "codi_recomputed")
+"""literal: transformers' model as it stands; literal_fused: with our fused GELU; codi: the library's step;
+codi_recomputed: the same with `model.recompute`."""
 
 Step = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
@@ -57,6 +59,9 @@ def build_models(
     models = {name: model if name == names[-1] else copy.deepcopy(model) for name in names}
     if "literal" in models:
         _stock_activations(models["literal"])
+    if "codi_recomputed" in models:
+        again = models["codi_recomputed"]
+        again.config = replace(again.config, recompute=True)
     return {name: model.to(device).train() for name, model in models.items()}
 
 
@@ -70,7 +75,7 @@ def _stock_activations(model: nn.Module) -> None:
 
 def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:
     """The function from a batch to the losses, for one variant."""
-    if variant == "codi":
+    if variant.startswith("codi"):
         return lambda batch: method.loss(model, batch)
     if isinstance(method, Pccot):
         return lambda batch: literal_pccot_step(model, method, batch)

@@ -98,12 +98,18 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def load_reasoner(
-    checkpoint: str, device: str | None = None, base: str | None = None, stop: str | None = None
+    checkpoint: str,
+    device: str | None = None,
+    base: str | None = None,
+    dtype: str | None = None,
+    stop: str | None = None,
 ) -> LatentReasoner:
-    """The checkpoint as a reasoner on `device`. stop: a rule to end its thinking by, with its threshold.
+    """The checkpoint as a reasoner on `device`, its weights held in `dtype`.
+
+    stop: a rule to end its thinking by, with its threshold.
 
     Raises:
-        UsageError: the device does not exist, or the model cannot end its thinking so.
+        UsageError: the device or the type does not exist, or the model cannot end its thinking so.
         CheckpointError: no such checkpoint, or one that does not fit what it recorded.
     """
     from transformers.utils import logging
@@ -112,7 +118,9 @@ def load_reasoner(
 
     # Again, for a process that had transformers imported already.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    reasoner = LatentReasoner.from_pretrained(checkpoint, device=find_device(device), base=base)
+    reasoner = LatentReasoner.from_pretrained(
+        checkpoint, device=find_device(device), base=base, dtype=dtype
+    )
     return reasoner if stop is None else reasoner.stopping(stop)
 
 

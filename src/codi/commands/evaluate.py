@@ -98,6 +98,7 @@ def evaluate(
     ] = "bfloat16",
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
     overwrite: options.Overwrite = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
 ) -> None:
@@ -120,7 +121,7 @@ def evaluate(
 
     processes.join()
     with processes.together():
-        reasoner = load_reasoner(checkpoint, device, base, stop)
+        reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
     if processes.count() > 1:
         from codi.evaluation.spread import require_same
 
@@ -137,11 +138,11 @@ def evaluate(
         "seed": seed,
     }
     found = Found()
-    kept = settings
+    kept = {**settings, **({} if dtype is None else {"dtype": dtype})}
     asking: dict[int, Reasoner] = dict.fromkeys(range(runs), reasoner)
     if published_behaviour:
         asking[AS_PUBLISHED] = _as_published(reasoner, checkpoint, published_dtype)
-        kept = {**settings, "published_dtype": published_dtype}
+        kept = {**kept, "published_dtype": published_dtype}
     try:
         for name, run in asked:
             measured = _measure(
@@ -166,8 +167,8 @@ def _check_how(
         )
     if published_behaviour and (temperature or stop or mode not in (None, "latent")):
         raise UsageError(
-            "--published-behaviour is greedy, latent and thinks all thoughts. Leave out the temperature, the "
-            "mode and --stop, or it."
+            "--published-behaviour is greedy and latent, and thinks all thoughts. Leave out the temperature, "
+            "the mode and --stop, or it."
         )
 
 

@@ -46,6 +46,7 @@ def generate(
     max_new_tokens: options.MaxNewTokens = 256,
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
 ) -> None:
     """Answer a question, a file of questions, or standard input."""
     questions = questions_asked(question, file, question_column)
@@ -53,7 +54,7 @@ def generate(
     from codi.generation.decoding import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    reasoner = load_reasoner(checkpoint, device, base, stop)
+    reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
     written_out = reasoner.method.mode(mode) == "explicit"
     if show_thoughts:
         reasoner.method.mode("latent")  # refuses a model without latents before anything is answered

@@ -37,6 +37,12 @@ Base = Annotated[
     str | None,
     typer.Option(help="Where the base model is now, if it has moved; its weights must be the recorded ones."),
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Hold the weights and compute in float32, bfloat16 or float16; by default as it was trained."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 QuestionColumn = Annotated[str | None, typer.Option(help="Column of the question, if not recognised.")]
 AnswerColumn = Annotated[str | None, typer.Option(help="Column of the answer, if not recognised.")]

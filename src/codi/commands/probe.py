@@ -50,6 +50,7 @@ def probe(
     seed: Annotated[int, typer.Option(help="Seed of pairs, noise and splits.")] = 0,
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """See each continuous thought: what it decodes to, attends to, and changes in the answer."""
@@ -71,7 +72,7 @@ def probe(
     loaded = None
     if benchmark is not None:
         loaded = load_benchmark(benchmark, file=str(file) if file else None, limit=count)
-    reasoner = load_reasoner(checkpoint, device, base, stop)
+    reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
     if loaded is not None:
         check_parts(reasoner, part or PARTS, latents)
     if question is not None or lens is not None or train_lens is not None:

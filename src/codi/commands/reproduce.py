@@ -100,12 +100,14 @@ def _print_plans(plans: list[Plan], scale: str) -> None:
 
 
 def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
-    from codi.reproduce.table_report import collect, directions, rows
+    from codi.reproduce.table_report import collect, directions, how_tested, rising_note, rows
 
     found = collect(plans)
     headings, made = rows(table, found, scale)
     print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
-    for direction in directions(table, found, scale):
-        typer.echo(f"  {direction.describe()}")
-    if table.note:
-        typer.echo(f"  {table.note}")
+    tested = directions(table, found, scale)
+    for line in (
+        rising_note(table, found), *(one.describe() for one in tested), how_tested(tested), table.note
+    ):  # fmt: skip
+        if line:
+            typer.echo(f"  {line}")

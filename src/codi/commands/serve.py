@@ -64,6 +64,7 @@ def serve(
     stop: options.Stop = None,
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Serve replicas with Ray Serve; the limits are each one's own.")
     ] = False,
@@ -100,9 +101,9 @@ def serve(
         from codi.serving.replicas import ReplicaSettings, resolved
 
         settings = ReplicaSettings(
-            resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, stop,
-            key, max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins, read_timeout,
-            idle_timeout, leave_timeout,
+            resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, dtype,
+            stop, key, max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins,
+            read_timeout, idle_timeout, leave_timeout,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return
@@ -113,7 +114,7 @@ def serve(
     from codi.serving.server import serve as run
 
     with closing(take_port(host, port)) as taken:
-        reasoner = load_reasoner(checkpoint, device, base, stop)
+        reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
         engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting, max_positions=max_positions)
         app = build_app(
             engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents,

@@ -24,6 +24,7 @@ def ui(
     stop: options.Stop = None,
     device: options.Device = None,
     base: options.Base = None,
+    dtype: options.Dtype = None,
 ) -> None:
     """Serve a page that shows a model's continuous thoughts, and what changing them does."""
     if importlib.util.find_spec("nicegui") is None:
@@ -37,7 +38,7 @@ def ui(
     from codi.serving.thought_session import ThoughtSession
 
     with closing(take_port(host, port)) as taken:
-        session = ThoughtSession(load_reasoner(checkpoint, device, base, stop))
+        session = ThoughtSession(load_reasoner(checkpoint, device, base, dtype, stop))
         session.warm_up()
         note(f"{checkpoint} can be looked at on {address(taken)} (Ctrl-C stops).")
         with suppress(KeyboardInterrupt):  # the usual way to end it is no error

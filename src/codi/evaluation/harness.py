@@ -67,6 +67,7 @@ class CodiLM(LM):  # type: ignore[misc]
         batch_size: int | str = 64,
         device: str | None = None,
         base: str | None = None,
+        dtype: str | None = None,
         reasoning: str | None = None,
         latents: int | None = None,
         seed: int = 0,
@@ -76,7 +77,7 @@ class CodiLM(LM):  # type: ignore[misc]
         if isinstance(pretrained, LatentReasoner):
             self.reasoner = pretrained
         else:
-            self.reasoner = LatentReasoner.from_pretrained(pretrained, device=device, base=base)
+            self.reasoner = LatentReasoner.from_pretrained(pretrained, device=device, base=base, dtype=dtype)
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise UsageError(f"batch_size is '{batch_size}'; give a number of 1 or more.")
         self.batch_size = min(int(batch_size), max_batch_size or int(batch_size))

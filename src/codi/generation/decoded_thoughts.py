@@ -167,7 +167,7 @@ def _write_on(
     model.eval()
     for _ in range(LONGEST_NUMBER - 1):
         tokens = following.unsqueeze(1)
-        branches = model.read(Tokens(tokens, torch.ones_like(tokens)), after=branches).context
+        branches = model.read(Tokens(tokens, torch.ones_like(tokens), padded=False), after=branches).context
         following = model.logits(branches.last_hidden).argmax(-1)
         going_on = [
             place

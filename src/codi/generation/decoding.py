@@ -159,7 +159,7 @@ class Decoding:
         read = self._unread is not None
         if self._unread is not None:
             ids = self._unread.unsqueeze(1)
-            context = self._model.read(Tokens(ids, torch.ones_like(ids)), after=context).context
+            context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=context).context
         logits = self._model.logits(context.last_hidden).float()
         samplings = [row.sampling for row in self.rows]
         uniforms = [0.0 if row.sampling.is_greedy else row.uniform for row in self.rows]

@@ -53,17 +53,24 @@ class LatentReasoner:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str | torch.device | None = None, base: str | None = None
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        base: str | None = None,
+        dtype: str | None = None,
     ) -> LatentReasoner:
         """Load a checkpoint directory or a hub id, strictly.
 
         `base` points at the base model where the recorded one has moved; its weights must be the same.
-        Raises CheckpointError when anything is missing, unexpected, or not what the checkpoint recorded.
+        `dtype` (float32, bfloat16, float16) holds all weights in that type, and computes in it; None leaves
+        them as they were trained. Raises CheckpointError when anything is missing, unexpected, or not what
+        the checkpoint recorded, UsageError for a type that does not exist.
         """
         path = checkpoint.locate(directory)
         saved = checkpoint.read_configuration(path)
         config = ModelConfig.from_dict(saved["model"])
-        model = checkpoint.load_model(path, config, base=base)
+        model = checkpoint.load_model(path, config, base=base, dtype=dtype)
         tokenizer = checkpoint.load_tokenizer(str(path))
         check_keys(saved["text"], TextFormat, f"text of {path / checkpoint.CONFIGURATION}")
         reasoner = cls(model, build_method(saved["method"]), tokenizer, TextFormat(**saved["text"]))

@@ -27,10 +27,10 @@ from codi.generation.answer import Answer
 from codi.generation.decoding import Sampling, Written
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
-from codi.modeling.backbone import DTYPES
-from codi.modeling.context import Tokens, empty_cache
+from codi.modeling.context import Tokens, empty_cache, given_to
 from codi.modeling.conversion import PublishedRows
 from codi.modeling.model import ThoughtModel
+from codi.modeling.precision import DTYPES
 
 
 class PublishedBehaviour:
@@ -43,15 +43,17 @@ class PublishedBehaviour:
 
         Raises UsageError for a model that is none of CODI's, or a type that does not exist.
         """
-        if not isinstance(reasoner.method, Codi):
+        method = reasoner.method
+        if not isinstance(method, Codi) or method.refines or method.stops:
             raise UsageError(
-                f"The published behaviour is that of CODI's code, but this is a {reasoner.method.name} model."
+                f"The published behaviour is that of CODI's code, but this is a {method.name} model, which "
+                "thinks otherwise."
             )
         if dtype not in DTYPES:
             raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
-        self.reasoner, self.method, self.text = reasoner, reasoner.method, reasoner.text
+        self.reasoner, self.method, self.text = reasoner, method, reasoner.text
         self.model: ThoughtModel = reasoner.model
-        if reasoner.model.thought_tokens.dtype != DTYPES[dtype]:
+        if any(weight.dtype != DTYPES[dtype] for weight in reasoner.model.parameters()):
             self.model = copy.deepcopy(reasoner.model).to(DTYPES[dtype])
         self.model.eval()
         embedding: Tensor = self.model.causal.get_input_embeddings().weight
@@ -109,16 +111,17 @@ class PublishedBehaviour:
         bot = self.model.thought_tokens[0].expand(rows, 1, -1)
         mask = torch.cat([question.mask, question.mask.new_ones(rows, 1)], 1)
         # One cache, changed in place, as there: nothing here is forked.
-        cache, place = empty_cache(self.model.causal.config), width + 1
+        body, place = self.model.causal.base_model, width + 1
+        cache = empty_cache(self.model.causal.config)
 
         def run(inputs: Tensor, position: int, attention_mask: Tensor | None = None) -> Tensor:
             """inputs: [b, t, d] from `position` on. Returns the last hidden state, [b, d]."""
-            output = self.model.causal.base_model(
+            output = body(
                 inputs_embeds=inputs,
                 attention_mask=attention_mask,
                 position_ids=torch.arange(position, position + inputs.shape[1], device=inputs.device)[None],
-                past_key_values=cache,
                 use_cache=True,
+                **given_to(body, cache),
             )
             final: Tensor = output.last_hidden_state[:, -1]
             return final

@@ -102,7 +102,7 @@ def refuse_without_thoughts(reasoner: LatentReasoner, latents: int | None = None
             "answers (`codi generate`), its accuracy (`codi eval`), two systems compared (`codi compare`), "
             "and what of `codi probe --benchmark ... --part shortcuts` applies to it."
         )
-    if getattr(reasoner.method, "stop", "never") != "never":
+    if reasoner.method.stops:
         raise UsageError(
             "This model ends its thinking by itself, so its questions have different numbers of thoughts, "
             "and what is shown here compares thought with thought. Look at it with all of them: --stop never "

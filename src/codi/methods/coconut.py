@@ -87,10 +87,10 @@ class Coconut(Method):
     ) -> tuple[dict[str, Tensor], Context]:
         """The terms, and the context after the thoughts."""
         begun = model.read(append(Tokens.of(batch, "question"), [model.bot_id])).context
-        z = model.think(after=begun, steps=batch["thoughts"])
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        final = model.read(y, after=z).final
-        loss = model.cross_entropy(final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
+        z = model.think(after=begun, steps=batch["thoughts_mask"])
+        y = Tokens.of(batch, "student")
+        final = model.read(prepend(model.eot_id, y), after=z).final
+        loss = model.cross_entropy(final, y) / n["student"]
         return {"loss": loss, "student": loss}, z
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:

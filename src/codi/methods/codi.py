@@ -90,18 +90,16 @@ class Codi(Method):
         attention_of: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Reading]:  # fmt: skip
         """The terms of what follows the question and its thoughts, and the teacher's reading (see `feed`)."""
-        y, r = prepend(model.eot_id, Tokens.of(batch, "student")), Tokens.of(batch, "teacher")
+        y, r = Tokens.of(batch, "student"), Tokens.of(batch, "teacher")
         if not self.share_question:
             asked = model.read(Tokens.of(batch, "question")).context
 
         teacher = model.read(r, after=asked, hidden_states=True, attention_of=attention_of)
         before_r = torch.cat([asked.last_hidden.unsqueeze(1), teacher.final[:, :-1]], 1)
-        loss_teacher = model.cross_entropy(before_r, r.ids, r.mask) / n["teacher"]  # Eq. 2
+        loss_teacher = model.cross_entropy(before_r, r) / n["teacher"]  # Eq. 2
 
-        student = model.read(y, after=z, hidden_states=True)
-        loss_student = (
-            model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
-        )  # Eq. 3
+        student = model.read(prepend(model.eot_id, y), after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final, y) / n["student"]  # Eq. 3
 
         loss_kd = self.distill(teacher, student, batch) / n["rows"]  # Eq. 5
         loss = self.alpha * loss_student + self.beta * loss_kd + self.gamma * loss_teacher

@@ -34,7 +34,7 @@ from codi.errors import RecipeError, UsageError, nearest
 from codi.methods.codi import Codi
 from codi.methods.method import Batch, Method, Start, append, register
 from codi.modeling.context import Context, Tokens
-from codi.modeling.model import ThoughtModel
+from codi.modeling.model import NOT_LEARNED, ThoughtModel
 
 HEAD = ("<continue>", "<stop>")
 THRESHOLDS = {"learned": 0.5, "confident": 0.1, "never": 0.0}
@@ -74,6 +74,11 @@ class CodiAdaptive(Codi):
                 f"method.latents is {self.latents}, method.extra {self.extra} and method.stop_weight "
                 f"{self.stop_weight:g}; the first must be 1 or more, the others 0 or more."
             )
+
+    @property
+    def stops(self) -> bool:
+        """Unless the rule is `never`."""
+        return self.stop != "never"
 
     @property
     def limit(self) -> float:
@@ -120,15 +125,17 @@ class CodiAdaptive(Codi):
         n = divisors or self.divisors(batch)
         bot = Tokens.repeated([model.bot_id], batch["question_ids"].shape[0], model.device)
         asked, begun = model.read_two(Tokens.of(batch, "question"), bot)
-        z = model.think(after=begun, steps=batch["thoughts"])
+        z = model.think(after=begun, steps=batch["thoughts_mask"])
         terms, _ = self.learn(model, batch, n, asked, z)
 
         assert z.thoughts is not None
         h = torch.cat([z.thoughts[:, 1:], z.last_hidden.unsqueeze(1)], 1)  # h_1 .. h_N
         k, last = torch.arange(1, h.shape[1] + 1, device=h.device), batch["thoughts"].unsqueeze(1)
-        there = k <= last
-        says, stops = stop_logits(model, h)[there], (k == last).long()[there]
-        loss_stop = F.cross_entropy(says, stops, reduction="sum") / n["thoughts"]
+        stops = (k == last).long().masked_fill(k > last, NOT_LEARNED)
+        says = stop_logits(model, h).flatten(0, 1)
+        loss_stop = (
+            F.cross_entropy(says, stops.flatten(), ignore_index=NOT_LEARNED, reduction="sum") / n["thoughts"]
+        )
         return {**terms, "loss": terms["loss"] + self.stop_weight * loss_stop, "stop": loss_stop}
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
@@ -152,7 +159,7 @@ class CodiAdaptive(Codi):
     ) -> Start:
         """As CODI, but with as many thoughts as the rule says; latents: at most so many."""
         most = self.latents if latents is None else latents
-        if mode == "explicit" or self.stop == "never" or most == 0:
+        if mode == "explicit" or not self.stops or most == 0:
             return super().start(model, text, question, mode, latents)
         self.check_head(model)
         begun = model.read(append(question, [model.bot_id])).context

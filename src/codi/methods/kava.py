@@ -95,24 +95,23 @@ class Kava(Pccot):
         if not self.kv:
             terms = super().loss(model, batch, n)
             return {**terms, "kv": torch.zeros_like(terms["loss"])}
-        length, rationale = batch["teacher_mask"].sum(1), batch["rationale"]
-        place = torch.arange(int((length - rationale).max()), device=length.device)
-        answer = place < (length - rationale).unsqueeze(1)
-        places = (rationale.unsqueeze(1) + place).clamp(max=batch["teacher_mask"].shape[1] - 1)
+        answer = batch["student_mask"].bool()  # the last tokens of r
+        place = batch["rationale"].unsqueeze(1) + torch.arange(answer.shape[1], device=answer.device)
+        places = place.clamp(max=batch["teacher_mask"].shape[1] - 1)
         attends = self.selection == "rkv" and self.importance > 0
         asked, z = self.think(model, Tokens.of(batch, "question"), self.latents)
         terms, teacher = self.learn(model, batch, n, asked, z, attention_of=places if attends else None)
-        kv = self.distill_cache(model, teacher, z, rationale, answer) / n["rows"]
+        kv = self.distill_cache(model, teacher, z, batch["rationale_mask"].bool(), answer) / n["rows"]
         return {**terms, "loss": terms["loss"] + self.kv * kv, "kv": kv}
 
     def distill_cache(
-        self, model: ThoughtModel, teacher: Reading, z: Context, rationale: Tensor, answer: Tensor
+        self, model: ThoughtModel, teacher: Reading, z: Context, there: Tensor, answer: Tensor
     ) -> Tensor:
-        """L_KV, summed over rows. rationale: [b], its tokens; answer: [b, q], which queries are real."""
-        first, longest = teacher.context.width - teacher.final.shape[1], int(rationale.max())
+        """L_KV, summed over rows. there: [b, t], the rationale's places; answer: [b, q], which queries are
+        real."""
+        first, longest = teacher.context.width - teacher.final.shape[1], there.shape[1]
         if not longest:
             return teacher.final.new_zeros(())
-        there = torch.arange(longest, device=rationale.device) < rationale.unsqueeze(1)
         theirs = teacher.context.keys_values(slice(first, first + longest))
         ours = z.keys_values(slice(z.width - self.latents, z.width))
         start = teacher.context.next_position - teacher.context.mask[:, first:].sum(1)
@@ -134,7 +133,7 @@ class Kava(Pccot):
         """state, target: [b, heads, m, head_dim]; filled: [b, heads, m]. Summed over rows."""
         each = DISTANCES[self.kv_distance](state, target, reduction="none").mean(-1) * filled
         total = (each.sum(2) / filled.sum(2).clamp(min=1)).mean(1).sum()
-        scale = target[filled].std() if self.kv_std else target.new_ones(())
+        scale = _std(target, filled) if self.kv_std else target.new_ones(())
         return total / (scale**2 if self.kv_distance == "l2" else scale)
 
     @torch.no_grad()
@@ -172,6 +171,13 @@ class Kava(Pccot):
         """CODI's segments, and how many tokens of `teacher` are the rationale's."""
         steps = example.steps if self.keep_last_step else example.steps[:-1]
         return {**super().encode(example, text), "rationale": len(text.rationale(steps))}
+
+
+def _std(values: Tensor, filled: Tensor) -> Tensor:
+    """The deviation of those values [b, heads, m, head_dim] that are filled [b, heads, m]."""
+    number, real = filled.sum() * values.shape[-1], filled.unsqueeze(-1)
+    mean = (values * real).sum() / number
+    return (((values - mean) * real).square().sum() / (number - 1)).sqrt()
 
 
 def _softmax(score: Tensor, real: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ chance (who comes, which number): with w below 1 it leaves more of the gradient 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from codi.errors import RecipeError
 from codi.methods.cot_sft import CotSft
@@ -49,13 +49,12 @@ class LanguageModel(CotSft):
         """-1/N sum w_i log P(t_i | t_<i), t = [Q, r]."""
         n = divisors or self.divisors(batch)
         q, r = Tokens.of(batch, "question"), Tokens.of(batch, "teacher")
-        t = Tokens(torch.cat([q.ids, r.ids], 1), torch.cat([q.mask, r.mask], 1))
-        final = model.read(t).final
-        known = t.mask[:, 1:] * t.mask[:, :-1]  # the first of a row follows padding
-        of_q = torch.arange(1, t.ids.shape[1], device=known.device) < q.ids.shape[1]
-        question, rest = (
-            model.cross_entropy(final[:, :-1], t.ids[:, 1:], known * part) for part in (of_q, ~of_q)
-        )
+        t = Tokens.joined([q, r])
+        before = F.pad(model.read(t).final, (0, 0, 1, 0))  # the state before each token, and one after all
+        width = q.ids.shape[1]
+        known = q.mask * F.pad(q.mask[:, :-1], (1, 0))  # the first of a row follows padding
+        question = model.cross_entropy(before[:, :width], replace(q, mask=known))
+        rest = model.cross_entropy(before[:, width:], r)
         loss = (self.question_weight * question + rest) / n["text"]
         return {"loss": loss, "text": loss}
 

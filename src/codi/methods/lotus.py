@@ -32,7 +32,7 @@ from codi.data.example import Example
 from codi.errors import RecipeError, UsageError
 from codi.methods.method import Batch, Method, Start, append, prepend, register
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Context, Tokens
+from codi.modeling.context import Context, Tokens, laid_out
 from codi.modeling.model import ThoughtModel
 
 LATENT = "<latent>"
@@ -87,13 +87,12 @@ class Lotus(Method):
         """L = L_suffix + step_weight L_steps, each a mean over its tokens."""
         n = divisors or self.divisors(batch)
         z, says = self.think(model, Tokens.of(batch, "question"), self._blocks * self.width)
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        final = model.read(y, after=z).final
-        suffix = model.cross_entropy(final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["suffix"]
+        y = Tokens.of(batch, "student")
+        final = model.read(prepend(model.eot_id, y), after=z).final
+        suffix = model.cross_entropy(final, y) / n["suffix"]
         step = torch.zeros_like(suffix)
         if self._blocks:
-            t, mask = (self._places(batch[f"steps_{part}"]) for part in ("ids", "mask"))
-            step = model.cross_entropy(says, t, mask) / torch.where(n["steps"] > 0, n["steps"], 1)
+            step = model.cross_entropy(says, self._told(batch)) / n["steps"].clamp(min=1)
         return {"loss": suffix + self.step_weight * step, "suffix": suffix, "steps": step}
 
     def think(self, model: ThoughtModel, question: Tokens, latents: int) -> tuple[Context, Tensor]:
@@ -113,10 +112,14 @@ class Lotus(Method):
         own = [before[min(k, self.loops_of_stage)][:, at : at + self.width] for k, at in enumerate(blocks, 1)]
         return loops[-1].context, torch.cat(own, 1)
 
-    def _places(self, steps: Tensor) -> Tensor:
-        """[b, s, t] of at most K steps and c tokens, as they lie over the places: [b, K c]."""
-        missing = (0, self.width - steps.shape[2], 0, self._blocks - steps.shape[1])
-        return F.pad(steps, missing).flatten(1)
+    def _told(self, batch: Batch) -> Tokens:
+        """What each place is to say: steps [b, s, t], at most K of at most c tokens, laid out in [b, K c]."""
+        ids, mask, places = batch["steps_ids"], batch["steps_mask"], batch.get("steps_places")
+        shape, blocks = tuple(ids.shape[1:]), (self._blocks, self.width)
+        missing = (0, self.width - shape[1], 0, self._blocks - shape[0])
+        if places is not None:
+            places = laid_out(places, shape, blocks)
+        return Tokens(F.pad(ids, missing).flatten(1), F.pad(mask, missing).flatten(1), places)
 
     def thought_name(self, number: int) -> str:
         """`z2.5`: block 2, place 5."""

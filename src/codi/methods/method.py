@@ -89,7 +89,11 @@ class Method(ABC):
     def loss(
         self, model: ThoughtModel, batch: Batch, divisors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own."""
+        """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own.
+
+        Nothing in it looks at a value on the device (`.item()`, `bool`, an index by a mask): a GPU would have
+        to be waited for. What depends on the batch's contents comes with it, as `collate` says.
+        """
 
     @abstractmethod
     def start(
@@ -169,6 +173,11 @@ class Method(ABC):
         """Whether the method has continuous thoughts."""
         return "latent" in self.modes
 
+    @property
+    def stops(self) -> bool:
+        """Whether it ends its thinking by itself: then questions have different numbers of thoughts."""
+        return False
+
     def mode(self, asked: str | None) -> str:
         """The mode to answer in. Raises UsageError when the method cannot answer that way."""
         if asked is None:
@@ -224,22 +233,18 @@ def _import_all() -> None:
 
 def prepend(token: int, tokens: Tokens) -> Tokens:
     """`token` before every row's (right-padded) tokens."""
-    one = Tokens.repeated([token], tokens.ids.shape[0], tokens.ids.device)
-    return Tokens(torch.cat([one.ids, tokens.ids], 1), torch.cat([one.mask, tokens.mask], 1))
+    return Tokens.joined([Tokens.repeated([token], tokens.ids.shape[0], tokens.ids.device), tokens])
 
 
 def append(tokens: Tokens, ids: list[int]) -> Tokens:
     """The same `ids` after every row's (left-padded) tokens."""
-    tail = Tokens.repeated(ids, tokens.ids.shape[0], tokens.ids.device)
-    return Tokens(torch.cat([tokens.ids, tail.ids], 1), torch.cat([tokens.mask, tail.mask], 1))
+    return Tokens.joined([tokens, Tokens.repeated(ids, tokens.ids.shape[0], tokens.ids.device)])
 
 
 def predicted_after(model: ThoughtModel, context: Context, tokens: Tokens) -> Tensor:
     """Summed cross entropy of tokens read after a context; the first is predicted by the context itself."""
     final = model.read(tokens, after=context).final
-    return model.cross_entropy(
-        torch.cat([context.last_hidden.unsqueeze(1), final[:, :-1]], 1), tokens.ids, tokens.mask
-    )
+    return model.cross_entropy(torch.cat([context.last_hidden.unsqueeze(1), final[:, :-1]], 1), tokens)
 
 
 def start_writing(model: ThoughtModel, question: Tokens) -> Start:

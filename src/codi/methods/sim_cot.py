@@ -18,7 +18,7 @@ against 50.4 and 50.0). Over Coconut: `sim_cot_coconut.py`.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,8 +32,9 @@ from codi.errors import RecipeError
 from codi.methods.codi import Codi
 from codi.methods.method import Batch, register
 from codi.modeling.backbone import build_base
-from codi.modeling.context import Tokens
-from codi.modeling.model import ThoughtModel
+from codi.modeling.context import Tokens, laid_out
+from codi.modeling.model import NOT_LEARNED, ThoughtModel
+from codi.modeling.packing import may_attend
 
 DECODER = "decoder"
 
@@ -41,7 +42,8 @@ DECODER = "decoder"
 def decoder_of(model: ThoughtModel) -> dict[str, nn.Module]:
     """A second base, without adapters: the pretrained one, or a copy where it began from random weights."""
     config = model.config
-    return {DECODER: copy.deepcopy(model.causal) if config.base is None else build_base(config)}
+    trained = replace(config, base_dtype=None)  # all its weights learn
+    return {DECODER: copy.deepcopy(model.causal) if config.base is None else build_base(trained)}
 
 
 def explained(model: ThoughtModel, z: Tensor, batch: Batch, first_position: int) -> Tensor:
@@ -50,24 +52,29 @@ def explained(model: ThoughtModel, z: Tensor, batch: Batch, first_position: int)
     z: [b, s, c, d], the c latents of each slot; batch: `steps` [b, s, t], eos included.
     """
     decoder: Any = model.training_parts[DECODER]
+    (rows, slots), width = z.shape[:2], batch["steps_ids"].shape[2]
     ids, mask = batch["steps_ids"].flatten(0, 1), batch["steps_mask"].flatten(0, 1)
-    chosen = mask.any(1).nonzero().squeeze(1)
-    if not len(chosen):  # the decoder takes part in every step: processes that share it wait for one another
-        chosen = chosen.new_zeros(1)
-    ids, mask, z_k = ids[chosen], mask[chosen], z.flatten(0, 1)[chosen]
-    inputs = torch.cat([z_k, model.embed(ids).to(z_k.dtype)], 1)
-    seen = torch.cat([mask.new_ones(z_k.shape[:2]), mask], 1)
-    positions = torch.arange(inputs.shape[1], device=ids.device).expand(seen.shape) + first_position
+    # Only slots that say something. There is always one: processes that share a decoder wait for one another.
+    chosen = batch.get("steps_slots", torch.arange(rows * slots, device=z.device))
+    places = batch.get("steps_places", torch.arange(ids.numel(), device=z.device))
+    t, real, z_k = (part.index_select(0, chosen) for part in (ids, mask, z.flatten(0, 1)))
+    inputs = torch.cat([z_k, model.embed(t).to(z_k.dtype)], 1)
+    seen = torch.cat([real.new_ones(z_k.shape[:2]), real], 1)
+    positions = torch.arange(inputs.shape[1], device=z.device).expand(seen.shape) + first_position
     final = decoder.base_model(
-        inputs_embeds=inputs, attention_mask=seen, position_ids=positions, use_cache=False
+        inputs_embeds=inputs,
+        attention_mask=may_attend(seen, inputs.shape[1]) if model.own_masks else seen,
+        position_ids=positions,
+        use_cache=False,
     ).last_hidden_state
     says = final[:, z_k.shape[1] - 1 : -1]  # the last latent says the first token
-    wanted = mask.bool()
+    among_chosen = torch.searchsorted(chosen, places // width) * width + places % width
+    before = says.flatten(0, 1).index_select(0, among_chosen)
+    targets = ids.masked_fill(mask == 0, NOT_LEARNED).flatten().index_select(0, places)
     losses = F.cross_entropy(
-        decoder.get_output_embeddings()(says[wanted]).float(), ids[wanted], reduction="none"
+        decoder.get_output_embeddings()(before).float(), targets, ignore_index=NOT_LEARNED, reduction="none"
     )
-    slot = (chosen % z.shape[1]).unsqueeze(1).expand_as(ids)[wanted]
-    return losses.new_zeros(z.shape[1]).index_add(0, slot, losses)
+    return losses.new_zeros(slots).index_add(0, places // width % slots, losses)
 
 
 def mean_over_slots(sums: Tensor, n: dict[str, Tensor]) -> Tensor:
@@ -86,8 +93,16 @@ def slot_sizes(batch: Batch, slots: int, rows: bool = False) -> dict[str, Tensor
 
 def padded(batch: Batch, slots: int) -> Batch:
     """With as many slots as there are latents for, the last ones empty."""
-    missing = (0, 0, 0, slots - batch["steps_ids"].shape[1])
-    return {**batch, **{name: F.pad(batch[name], missing) for name in ("steps_ids", "steps_mask")}}
+    _, number, width = batch["steps_ids"].shape
+    missing = (0, 0, 0, slots - number)
+    wider = {name: F.pad(batch[name], missing) for name in ("steps_ids", "steps_mask")}
+    for name, shape, new in (
+        ("steps_slots", (number,), (slots,)),
+        ("steps_places", (number, width), (slots, width)),
+    ):
+        if name in batch:
+            wider[name] = laid_out(batch[name], shape, new)
+    return {**batch, **wider}
 
 
 @register

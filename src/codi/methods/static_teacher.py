@@ -57,9 +57,9 @@ class StaticTeacher(Codi):
             teacher = frozen.read(r, after=frozen.read(question).context, hidden_states=True)
 
         begun = model.read(append(question, [model.bot_id])).context
-        y = prepend(model.eot_id, Tokens.of(batch, "student"))
-        student = model.read(y, after=model.think(after=begun, steps=self.latents), hidden_states=True)
-        loss_student = model.cross_entropy(student.final[:, :-1], y.ids[:, 1:], y.mask[:, 1:]) / n["student"]
+        y, z = Tokens.of(batch, "student"), model.think(after=begun, steps=self.latents)
+        student = model.read(prepend(model.eot_id, y), after=z, hidden_states=True)
+        loss_student = model.cross_entropy(student.final, y) / n["student"]
         loss_kd = self.distill(teacher, student, batch) / n["rows"]
         loss_teacher = torch.zeros_like(loss_student)
         if self.multitask_student:

@@ -14,20 +14,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import RecipeError
+from codi.modeling.precision import computed_in
 
 
 @contextmanager
 def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Inside, every adapted linear layer of `model` computes with one weight, made on entering."""
-    adapted: list[Any] = [layer for layer in model.modules() if isinstance(layer, Linear)] if wanted else []
+    adapted = _adapted(model) if wanted else []
     for layer in adapted:
         base = layer.get_base_layer()
         weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
+        # Cast once here, where autocast would do it in every pass.
+        weight = weight.to(computed_in(weight.device) or base.weight.dtype)
         if isinstance(base, nn.Linear):
             layer.forward = partial(_linear, weight=weight, bias=base.bias)
         else:  # GPT-2's Conv1D holds its weight the other way round
@@ -39,12 +41,24 @@ def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
             del layer.forward
 
 
+def _adapted(model: nn.Module) -> list[Any]:
+    from peft.tuners.lora import Linear
+
+    return [layer for layer in model.modules() if isinstance(layer, Linear)]
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def check_once(dropout: float) -> None:
-    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs."""
+def check_once(dropout: float, recompute: bool = False) -> None:
+    """Raise RecipeError where adapters have dropout, which acts on each pass's own inputs, or where passes
+    are computed again in backward, when what was multiplied is gone."""
+    if recompute:
+        raise RecipeError(
+            "model.lora.multiply_once was asked for with model.recompute: adapters are multiplied in for the "
+            "forward pass, and computed again it would run without. Leave one of them out."
+        )
     if dropout:
         raise RecipeError(
             f"model.lora.multiply_once was asked for with model.lora.dropout = {dropout}: dropout acts on "

@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, nearest
 from codi.modeling.bases import Base, look_at, refuse_adapter
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.precision import DTYPES, cast_weights, check_attention, check_types, held_base_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 UNREADABLE = (
     OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, TypeError, EOFError,
@@ -27,20 +32,19 @@ UNREADABLE = (
 )  # fmt: skip
 """What transformers and the readers below it raise over files that they cannot make sense of."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def build_base(config: ModelConfig) -> PreTrainedModel:
     """The base causal LM, without adapters.
 
     Raises RecipeError when the configuration names no base or two, CheckpointError when it cannot be loaded.
     """
-    if config.dtype not in DTYPES:
-        raise RecipeError(f"dtype is '{config.dtype}', but it must be one of {', '.join(DTYPES)}.")
-    if config.base_rounded_to is not None and config.base_rounded_to not in DTYPES:
-        raise RecipeError(
-            f"base_rounded_to is '{config.base_rounded_to}', but it must be one of {', '.join(DTYPES)}."
-        )
+    from transformers import AutoConfig, AutoModelForCausalLM  # here and below: slow to import
+
+    check_types(config)
+    check_attention(config.attention)
+    dtype = held = held_base_type(config)
+    if config.base_rounded_to is not None and held == "float16":
+        dtype = "float32"  # rounded twice, some weights would end elsewhere
     if (config.base is None) == (config.base_config is None):
         raise RecipeError("Give exactly one of model.base (a pretrained model) and model.base_config.")
     if config.base_config is not None:
@@ -64,38 +68,68 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
                 raise RecipeError(
                     f"Unknown key '{key}' in model.base_config for {model_type}.{nearest(key, sorted(known))}"
                 )
-        causal = AutoModelForCausalLM.from_config(base_config, dtype=DTYPES[config.dtype])  # type: ignore[no-untyped-call]
+        automatic: Any = AutoModelForCausalLM
+        with _attention_said(config.attention):
+            causal = automatic.from_config(base_config, dtype=DTYPES[dtype], **attending(config.attention))
     else:
-        causal = _from_pretrained(config)
+        causal = _from_pretrained(config, dtype)
     if config.base_rounded_to is not None:
         round_weights(causal, DTYPES[config.base_rounded_to])
+        cast_weights(causal, DTYPES[held])
     fuse_activations(causal)
     check_head(causal)
     return causal  # type: ignore[no-any-return]
 
 
+def attending(attention: str | None) -> dict[str, str]:
+    """What transformers is told of the attention to use."""
+    return {} if attention is None else {"attn_implementation": attention}
+
+
+@contextmanager
+def _attention_said(attention: str | None) -> Iterator[None]:
+    """Where a base refuses the attention that was asked for, a RecipeError says so."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if attention is None or "attention" not in str(error).lower():
+            raise
+        said = first_line(error).partition(". ")[0]
+        raise RecipeError(
+            f"model.attention={attention} cannot be had with this base: {said}. Leave model.attention out."
+        ) from error
+
+
 def load_causal(
-    path: str | Path | None, dtype: str, revision: str = "main", gguf_file: str | None = None
+    path: str | Path | None,
+    dtype: str,
+    revision: str = "main",
+    gguf_file: str | None = None,
+    attention: str | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """A causal LM, and transformers' account of missing and unexpected weights.
 
-    gguf_file: name of the file in `path` to read; its weights are held dequantised. Raises UNREADABLE.
+    gguf_file: name of the file in `path` to read; its weights are held dequantised. Raises UNREADABLE, and
+    RecipeError where the model does not have the attention that is asked for.
     """
+    from transformers import AutoModelForCausalLM
+
     automatic: Any = AutoModelForCausalLM  # its annotations leave out what output_loading_info returns
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = attending(attention)
     if gguf_file is not None:
         import transformers
 
         options["gguf_file"] = gguf_file
         if hasattr(transformers, "GgufConfig"):  # else it is dequantised without being told
             options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    causal, info = automatic.from_pretrained(
-        path, revision=revision, dtype=DTYPES[dtype], output_loading_info=True, **options
-    )
+    with _attention_said(attention):
+        causal, info = automatic.from_pretrained(
+            path, revision=revision, dtype=DTYPES[dtype], output_loading_info=True, **options
+        )
     return causal, info
 
 
-def _from_pretrained(config: ModelConfig) -> Any:
+def _from_pretrained(config: ModelConfig, dtype: str) -> Any:
     assert config.base is not None
     base = look_at(config.base, config.base_revision, config.gguf_file)
     if config.base_revision is not None and Path(config.base).expanduser().exists():
@@ -109,18 +143,18 @@ def _from_pretrained(config: ModelConfig) -> Any:
                 f"model.merge_adapter is set, but '{config.base}' is no adapter: it has no "
                 "adapter_config.json. Leave model.merge_adapter out."
             )
-        return _plain(base, config.dtype)
+        return _plain(base, dtype, config.attention)
     if not config.merge_adapter:
         raise refuse_adapter(base)
     # Always in float32, whatever holds the result: the same weights, and one fingerprint, in every dtype.
-    return _merged(base, seen=()).to(DTYPES[config.dtype])
+    return _merged(base, seen=(), attention=config.attention).to(DTYPES[dtype])
 
 
-def _plain(base: Base, dtype: str) -> Any:
+def _plain(base: Base, dtype: str, attention: str | None = None) -> Any:
     """Raises CheckpointError when it cannot be loaded whole."""
     name = f"{base.where}/{base.gguf_file}" if base.gguf_file else base.where
     try:
-        causal, info = load_causal(base.where, dtype, base.revision or "main", base.gguf_file)
+        causal, info = load_causal(base.where, dtype, base.revision or "main", base.gguf_file, attention)
     except UNREADABLE as error:
         raise CheckpointError(f"The base model '{name}' could not be loaded: {_why(base, error)}") from error
     if info["missing_keys"]:
@@ -158,13 +192,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _merged(base: Base, seen: tuple[str, ...]) -> Any:
+def _merged(base: Base, seen: tuple[str, ...], attention: str | None = None) -> Any:
     """The base of a PEFT adapter with the adapter multiplied in: a plain causal LM in float32.
 
     Raises CheckpointError when adapter or base are not there, or do not fit together.
     """
     if base.adapter is None:
-        return _plain(base, "float32")
+        return _plain(base, "float32", attention)
     from peft import PeftConfig, PeftModel
 
     over, name = base.under_adapter, base.where
@@ -177,7 +211,7 @@ def _merged(base: Base, seen: tuple[str, ...]) -> Any:
             f"The adapter '{name}' was trained over '{over}', which cannot be used: {error}\nWhere that base "
             "is elsewhere now, write its place into adapter_config.json as base_model_name_or_path."
         ) from error
-    causal = _merged(below, (*seen, name))
+    causal = _merged(below, (*seen, name), attention)
     try:
         settings = PeftConfig.from_pretrained(name, revision=base.revision)
         if settings.is_prompt_learning:

@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from codi.data.text_format import TextFormat
-from codi.errors import CheckpointError, RecipeError
+from codi.errors import CheckpointError, RecipeError, UsageError
 from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_activations, load_causal
 from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.model import ThoughtModel
+from codi.modeling.model import ThoughtModel, fingerprint_of
+from codi.modeling.precision import DTYPES, attention_at_hand, cast_weights
 from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
 from codi.version import installed_version
 
@@ -168,12 +169,32 @@ def _prefixed(model: ThoughtModel) -> dict[str, Tensor]:
     return {f"projection.{name}": tensor for name, tensor in model.projection.state_dict().items()}
 
 
-def load_model(path: Path, config: ModelConfig, base: str | None = None) -> ThoughtModel:
+def load_model(
+    path: Path, config: ModelConfig, base: str | None = None, dtype: str | None = None
+) -> ThoughtModel:
     """Build the model that `config` describes and load the weights in `path`, strictly.
 
-    base: where the base of a LoRA checkpoint is now. Raises CheckpointError where one is given that would not
-    be used.
+    base: where the base of a LoRA checkpoint is now; dtype: hold every weight in that type in place of those
+    that were recorded. Raises CheckpointError where a base is given that would not be used, UsageError for a
+    type that does not exist.
     """
+    config = replace(config, attention=attention_at_hand(config.attention))
+    if dtype is None:
+        return _load_model(path, config, base)
+    if dtype not in DTYPES:
+        raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
+    # What was trained over a rounded base answers over one. In float16 a base has another fingerprint, so it
+    # is compared before.
+    rounded = config.base_rounded_to if config.base_dtype is None else config.base_dtype
+    held = "float32" if dtype == "float16" else dtype
+    model = _load_model(path, replace(config, dtype=held, base_dtype=None, base_rounded_to=rounded), base)
+    cast_weights(model, DTYPES[dtype])
+    model.config = replace(model.config, dtype=dtype)
+    model.config = replace(model.config, base_fingerprint=fingerprint_of(model.causal, model.config))
+    return model
+
+
+def _load_model(path: Path, config: ModelConfig, base: str | None) -> ThoughtModel:
     if config.lora is None:
         if base is not None:
             raise CheckpointError(
@@ -314,7 +335,7 @@ def _whole_base(path: Path, config: ModelConfig) -> Any:
             "Move that file away."
         )
     try:
-        causal, info = load_causal(path, config.dtype)
+        causal, info = load_causal(path, config.dtype, attention=config.attention)
     except UNREADABLE as error:
         raise CheckpointError(f"The weights in '{path}' could not be loaded: {first_line(error)}") from error
     wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "unexpected_keys") if info[kind]}

@@ -44,10 +44,19 @@ class ModelConfig:
     base_config: dict[str, Any] | None = None
     """A transformers configuration (with `model_type`) for a model that starts from random weights."""
     dtype: str = "float32"
-    """Type the weights are held in: float32, bfloat16 or float16. Mixed precision is the trainer's `bf16`."""
+    """Type the weights are held in: float32, bfloat16 or float16. Mixed precision is the trainer's `bf16`;
+    what is trained is held in float32."""
+    base_dtype: str | None = None
+    """Type that a frozen base (under LoRA) is held in: float32, or bfloat16, which takes half the memory and
+    spares mixed precision a cast of every weight in every pass. None: as `dtype`."""
+    attention: str | None = None
+    """sdpa, eager or flash_attention_2; None lets transformers choose (sdpa, where the base has it)."""
     base_rounded_to: str | None = None
     """A narrower type (bfloat16) that the base's weights are rounded to before they are held in `dtype`: what
     a model was trained over, where that was a rounded copy of the published base."""
+    recompute: bool = False
+    """Keep no activations of a pass, but its inputs, keys and values, and compute it again in backward: far
+    less memory, about a third more computation (activation checkpointing that keeps the thoughts)."""
     lora: LoraSettings | None = None
     """Adapters; None trains every weight of the base."""
     projection: bool = True

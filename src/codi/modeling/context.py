@@ -11,8 +11,10 @@ and extending one fork never touches another.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,25 +24,63 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from codi.errors import UsageError
+from codi.modeling.precision import computed_in
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A padded batch of token ids. ids: [b, t] long; mask: [b, t], 1 at real tokens."""
+    """A padded batch of token ids. ids: [b, t] long; mask: [b, t], 1 at real tokens.
+
+    What is known of them without a look at the device: padded: whether a token may be none; places: [n],
+    where in the flattened ids all real ones are (and perhaps others); None where that is not known.
+    """
 
     ids: Tensor
     mask: Tensor
+    places: Tensor | None = None
+    padded: bool = True
 
     @classmethod
-    def of(cls, batch: dict[str, Tensor], name: str) -> Tokens:
+    def of(cls, batch: Mapping[str, Tensor], name: str) -> Tokens:
         """The segment `name` of a collated batch."""
-        return cls(batch[f"{name}_ids"], batch[f"{name}_mask"])
+        ids, places = batch[f"{name}_ids"], batch.get(f"{name}_places")
+        padded = places is None or places.numel() < ids.numel()
+        return cls(ids, batch[f"{name}_mask"], places if padded else None, padded)
 
     @classmethod
-    def repeated(cls, ids: list[int], rows: int, device: torch.device) -> Tokens:
+    def repeated(cls, ids: Sequence[int], rows: int, device: torch.device) -> Tokens:
         """The same tokens for every row: [rows, len(ids)]."""
-        tensor = torch.tensor(ids, dtype=torch.long, device=device).expand(rows, -1)
-        return cls(tensor, torch.ones_like(tensor))
+        runs = [  # filled in on the device: nothing is copied to it
+            torch.full((rows, len(list(run))), token, dtype=torch.long, device=device)
+            for token, run in groupby(ids)
+        ]
+        tensor = torch.cat(runs, 1) if runs else torch.zeros(rows, 0, dtype=torch.long, device=device)
+        return cls(tensor, torch.ones_like(tensor), padded=False)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Each row's tokens of one part after another."""
+        if len(parts) == 1:
+            return parts[0]
+        ids, mask = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("ids", "mask"))
+        padded = any(part.padded for part in parts)
+        if not padded or any(part.padded and part.places is None for part in parts):
+            return cls(ids, mask, padded=padded)
+        first, found = 0, list[Tensor]()
+        for part in parts:
+            width = part.ids.shape[1]
+            places = torch.arange(part.ids.numel(), device=ids.device) if part.places is None else part.places
+            found.append(first + laid_out(places, (width,), (ids.shape[1],)))
+            first += width
+        return cls(ids, mask, torch.cat(found))
+
+
+def laid_out(places: Tensor, shape: Sequence[int], wider: Sequence[int]) -> Tensor:
+    """Places in a flattened [b, *shape], as they lie in a flattened [b, *wider]: padded at each axis' end."""
+    moved, stride = torch.zeros_like(places), 1
+    for size, new in zip(reversed(shape), reversed(wider), strict=True):
+        moved, places, stride = moved + places % size * stride, places // size, stride * new
+    return moved + places * stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +94,7 @@ class Context:
     thoughts:      [b, n, d], the hidden states that became continuous thoughts, *before* the projection
     latents:       [b, n, d], what was fed back for them
     thought:       [b], how many of them each row thought; None where every row thought all n
+    padded:        whether any position may be masked, as far as is known without looking
     """
 
     cache: DynamicCache
@@ -63,6 +104,7 @@ class Context:
     thoughts: Tensor | None = None
     latents: Tensor | None = None
     thought: Tensor | None = None
+    padded: bool = True
 
     @property
     def rows(self) -> int:
@@ -112,6 +154,7 @@ class Context:
             mask=torch.cat([F.pad(context.mask, (width - context.width, 0)) for context in contexts]),
             next_position=torch.cat([context.next_position for context in contexts]),
             last_hidden=torch.cat([context.last_hidden for context in contexts]),
+            padded=any(context.padded or context.width < width for context in contexts),
         )
 
     def narrowed(self, width: int) -> Context:
@@ -172,9 +215,32 @@ class Context:
         ]
 
 
+class ThoughtCache(DynamicCache):
+    """Keeps keys and values in the type of the computation.
+
+    RoPE turns keys in float32 under autocast: kept so, they take twice the memory of their values, and are
+    cast again by every pass that attends to them.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """transformers' own, for keys and values [b, heads, t, head_dim] as they are to be kept."""
+        dtype = computed_in(key_states.device)
+        if dtype is not None:
+            key_states, value_states = key_states.to(dtype), value_states.to(dtype)
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache with nothing in it, laid out for the base's layer types."""
-    return DynamicCache(config=config)
+    return ThoughtCache(config=config)
+
+
+def given_to(body: Any, cache: DynamicCache) -> dict[str, DynamicCache]:
+    """The cache under the name that the forward of `body` has for it: it was renamed in transformers 5.24."""
+    known = inspect.signature(type(body).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache}
 
 
 def remembers_all(cache: DynamicCache) -> bool:

@@ -25,10 +25,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from codi.errors import CheckpointError, CodiError, nearest
-from codi.modeling.backbone import DTYPES, base_weights, fingerprint
+from codi.modeling.backbone import base_weights, fingerprint
 from codi.modeling.checkpoint import read_tensors
 from codi.modeling.configuration import LoraSettings, ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.modeling.precision import DTYPES
 
 PREFIX = "codi.base_model.model."
 PROJECTION = {"prj.1": "layers.1", "prj.3": "layers.3", "prj.ln": "layers.4"}

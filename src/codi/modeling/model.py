@@ -19,22 +19,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
 from codi.modeling.adapters import check_once, multiplied_once
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
-from codi.modeling.context import Context, Tokens, empty_cache, remembers_all
-from codi.modeling.packing import ATTENTION, Asked, Packing, allow_packing, read_packed
+from codi.modeling.context import Context, Tokens, empty_cache, laid_out, remembers_all
+from codi.modeling.packing import ATTENTION, allow_packing, may_attend
+from codi.modeling.passing import Pass, last_real, pays_to_pack, placed
+from codi.modeling.precision import DTYPES
 from codi.modeling.projection import Projection
 from codi.modeling.watching import ThoughtWatcher
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["BOT", "EOT", "Reading", "ThoughtModel", "ThoughtWatcher"]
 
@@ -85,7 +89,9 @@ class ThoughtModel(nn.Module):
         self.backbone: nn.Module = causal
         if config.lora is not None:
             if config.lora.multiply_once:
-                check_once(config.lora.dropout)
+                check_once(config.lora.dropout, config.recompute)
+            from peft import LoraConfig, get_peft_model  # slow to import, and not every command loads a model
+
             settings = LoraConfig(
                 r=config.lora.rank,
                 lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
@@ -99,17 +105,20 @@ class ThoughtModel(nn.Module):
                 raise RecipeError(
                     f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"
                 ) from error
+        own = embedding.dtype if config.base_dtype is None else DTYPES[config.dtype]
         self.projection: nn.Module = nn.Identity()
         if config.projection:
             self.projection = Projection(
                 hidden_size, config.projection_width or hidden_size, config.projection_dropout
             )
-            self.projection.to(embedding.dtype)
-        self.thought_tokens = nn.Parameter(_new_rows(embedding, 2), requires_grad=config.train_thought_tokens)
+            self.projection.to(own)
+        self.thought_tokens = nn.Parameter(
+            _new_rows(embedding, 2, own), requires_grad=config.train_thought_tokens
+        )
         """[2, d], <bot> and <eot>."""
         self.rows = nn.ParameterDict(
             {
-                name: nn.Parameter(_new_rows(embedding, 1)[0], requires_grad=config.train_rows)
+                name: nn.Parameter(_new_rows(embedding, 1, own)[0], requires_grad=config.train_rows)
                 for name in config.rows
             }
         )
@@ -139,13 +148,17 @@ class ThoughtModel(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: [b, t]; rows of our own have the ids after the vocabulary. Returns [b, t, d]."""
-        is_thought_token = ids >= self.bot_id
-        embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(is_thought_token, 0))
-        table: Tensor = self.thought_tokens
-        if self.rows:
-            table = torch.cat([table, torch.stack(list(self.rows.values()))])
-        rows = table[(ids - self.bot_id).clamp(min=0)]
-        return torch.where(is_thought_token.unsqueeze(-1), rows.to(embedded.dtype), embedded)
+        embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(ids >= self.bot_id, 0))
+        # Put in one by one: the gradient of a gather is added up place by place, all into these few rows.
+        for number, row in enumerate((*self.thought_tokens, *self.rows.values())):
+            here = (ids == self.bot_id + number).unsqueeze(-1)
+            embedded = torch.where(here, row.to(embedded.dtype), embedded)
+        return embedded
+
+    @property
+    def own_masks(self) -> bool:
+        """Whether the base takes masks of four dimensions, which are made without a look at them."""
+        return bool(self.causal.config._attn_implementation == ATTENTION)
 
     def row_id(self, name: str) -> int:
         """The id of a row of our own. Raises CheckpointError where the model has none of that name."""
@@ -171,58 +184,55 @@ class ThoughtModel(nn.Module):
         after: Context | None = None,
         hidden_states: bool = False,
         attention_of: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Reading:
         """One pass of the body (not the head) over inputs [b, t, d], after a context or from nothing.
 
-        mask: [b, t], 1 at what is real; None where all is. attention_of: [b, q], places among the t whose
-        attention is wanted (`Reading.attention`). Raises UsageError where the base does not give it.
+        mask: [b, t], 1 at what is real; None where all is. places: see `Tokens`. attention_of: [b, q], places
+        among the t whose attention is wanted (`Reading.attention`). Raises UsageError where the base does not
+        give it.
         """
         body = self.causal.base_model
         if self.training and getattr(body, "gradient_checkpointing", False):
             raise TrainingError(CHECKPOINTING_REFUSED)
-        if mask is None:
-            mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
-        start = 0 if after is None else after.next_position.unsqueeze(1)
-        positions = (start + mask.cumsum(1) - 1).clamp(min=0)
-        whole_mask = mask if after is None else torch.cat([after.mask, mask], dim=1)
-        cache = empty_cache(self.causal.config) if after is None else after.forked_cache()
-        asked = None if attention_of is None else self._asked(attention_of)
-        states: tuple[Tensor, ...] | None
-        if self.packs and mask.shape[1] > 1 and 0 < int(mask.sum()) < mask.numel():
-            packing = Packing.of(mask, whole_mask, cache)
-            final, states = read_packed(body, packing, inputs, positions, hidden_states, asked)
-        else:
-            output = body(
-                inputs_embeds=inputs,
-                attention_mask=whole_mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                output_hidden_states=hidden_states,
-                **({} if asked is None else {"asked": asked}),
-            )
-            final, states, cache = output.last_hidden_state, output.hidden_states, output.past_key_values
+        inputs = inputs.to(self.causal.get_input_embeddings().weight.dtype)  # what learns may be held wider
+        positions, whole_mask, next_position = placed(inputs, mask, after)
+        padded, width = mask is not None or (after is not None and after.padded), inputs.shape[1]
+        seen: Tensor | None = whole_mask
+        if self.own_masks:
+            plain = not padded and (after is None or width == 1)
+            seen = None if plain else may_attend(whole_mask, width)
+        if attention_of is not None:
+            self._check_attention_given()
+        passed = Pass(
+            body=body,
+            start=partial(empty_cache, self.causal.config) if after is None else after.forked_cache,
+            positions=positions,
+            seen=seen,
+            places=places if self.packs and pays_to_pack(places, inputs) else None,
+            hidden_states=hidden_states,
+            attention_of=attention_of,
+        ).over(inputs, recompute=self.config.recompute and self.training and torch.is_grad_enabled())
         context = Context(
-            cache=cache,
+            cache=passed.cache,
             mask=whole_mask,
-            next_position=(start if isinstance(start, int) else start.squeeze(1)) + mask.sum(1),
-            last_hidden=_last_real(final, mask, after),
+            next_position=next_position,
+            last_hidden=last_real(passed.final, mask, after),
             thoughts=None if after is None else after.thoughts,
             latents=None if after is None else after.latents,
             thought=None if after is None else after.thought,
+            padded=padded,
         )
-        found = None if asked is None else tuple(asked.found)
-        return Reading(context, final, states if hidden_states else None, found)
+        return Reading(context, passed.final, passed.states, passed.attention)
 
-    def _asked(self, places: Tensor) -> Asked:
+    def _check_attention_given(self) -> None:
         """Raises UsageError where the base does not attend through our function."""
-        if self.causal.config._attn_implementation != ATTENTION:
+        if not self.own_masks:
             raise UsageError(
                 f"The attention of single tokens was asked for, but {type(self.causal).__name__} attends in "
                 "a way of its own (sliding windows, or another implementation than sdpa), which does not "
                 "give it. Take another base, or a method that needs no attention."
             )
-        return Asked(places)
 
     def read(
         self,
@@ -232,7 +242,8 @@ class ThoughtModel(nn.Module):
         attention_of: Tensor | None = None,
     ) -> Reading:
         """Run tokens through the body (not the head), after a context or from nothing; see `feed`."""
-        return self.feed(self.embed(tokens.ids), tokens.mask, after, hidden_states, attention_of)
+        mask = tokens.mask if tokens.padded else None
+        return self.feed(self.embed(tokens.ids), mask, after, hidden_states, attention_of, tokens.places)
 
     def read_parts(self, parts: Sequence[Tokens], after: Context | None = None) -> list[Reading]:
         """Several parts, each after the one before it, in one pass: the reading of each as if read alone.
@@ -245,12 +256,13 @@ class ThoughtModel(nn.Module):
                 readings.append(self.read(part, after))
                 after = readings[-1].context
             return readings
-        ids, mask = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("ids", "mask"))
-        whole, left = self.read(Tokens(ids, mask), after), ids.shape[1]
+        tokens = Tokens.joined(parts)
+        whole, left = self.read(tokens, after), tokens.ids.shape[1]
         for part in parts:
-            first, left = ids.shape[1] - left, left - part.ids.shape[1]
-            final = whole.final[:, first : ids.shape[1] - left]
-            context = whole.context.cut(left, _last_real(final, part.mask, after))
+            first, left = tokens.ids.shape[1] - left, left - part.ids.shape[1]
+            final = whole.final[:, first : tokens.ids.shape[1] - left]
+            last = last_real(final, part.mask if part.padded else None, after)
+            context = whole.context.cut(left, last)
             readings.append(Reading(context, final, None))
             after = context
         return readings
@@ -266,30 +278,33 @@ class ThoughtModel(nn.Module):
         """`steps` continuous thoughts: z_i = projection(last hidden state), fed back as the next input.
 
         The hidden state of the last thought is what follows it; its own projection is never used.
-        steps: one number, or one for each row [b]; a row that has done its own waits, masked, for the others.
+        steps: one number, or [b, n] where rows differ, 1 at each row's own (`<name>_mask` of a collated
+        number); a row that has done its own waits, masked, for the others.
         stop: told of the contexts before and after each thought; says which rows [b] need no further one.
         """
-        each = torch.as_tensor(steps, device=self.device).expand(after.rows)
+        number = steps if isinstance(steps, int) else steps.shape[1]
+        each: Tensor | None = None if isinstance(steps, int) else steps.sum(1)  # [b], where rows differ
+        if each is None and stop is not None:
+            each = torch.full((after.rows,), number, dtype=torch.long, device=self.device)
         context, thoughts, latents = after, list[Tensor](), list[Tensor]()
-        for done in range(int(each.max())):
+        for done in range(number):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden)
             if self.watcher is not None:
                 latent = self.watcher.feed(done, context, latent)
             latents.append(latent)
-            going_on = (each > done).long().unsqueeze(1)
+            going_on = None if each is None else (each > done).long().unsqueeze(1)
             before, context = context, self.feed(latent.unsqueeze(1), going_on, context).context
             if self.watcher is not None:
                 context = self.watcher.fed(done, context)
-            if stop is not None:
+            if stop is not None and each is not None:
                 each = torch.where(stop(before, context), each.clamp(max=done + 1), each)
                 if int(each.max()) == done + 1:
                     break
         if not thoughts:
             return context
-        thought = None if stop is None and isinstance(steps, int) else each
         return replace(
-            context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1), thought=thought
+            context, thoughts=torch.stack(thoughts, 1), latents=torch.stack(latents, 1), thought=each
         )
 
     def refine(
@@ -337,20 +352,30 @@ class ThoughtModel(nn.Module):
         scores: Tensor = self.causal.get_output_embeddings()(hidden)
         return scores
 
-    def cross_entropy(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Summed -log P(target) where mask is 1; the head runs on those positions only.
+    def cross_entropy(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Summed -log P(token) of the real ones; where their places are known, the head runs on those alone.
 
-        hidden: [b, t, d], the state *before* each target; targets, mask: [b, t]. Returns a scalar.
+        hidden: [b, t or more, d], the state *before* each token in its column. Returns a scalar.
         """
-        wanted = mask.bool()
-        return F.cross_entropy(self.logits(hidden[wanted]).float(), targets[wanted], reduction="sum")
+        width, states = tokens.ids.shape[1], hidden.shape[1]
+        ids, real = tokens.ids.flatten(), tokens.mask.flatten()
+        if tokens.places is None:
+            before = hidden[:, :width].flatten(0, 1)
+        else:
+            ids, real = ids.index_select(0, tokens.places), real.index_select(0, tokens.places)
+            before = hidden.flatten(0, 1).index_select(0, laid_out(tokens.places, (width,), (states,)))
+        targets = ids.masked_fill(real == 0, NOT_LEARNED)
+        return F.cross_entropy(
+            self.logits(before).float(), targets, ignore_index=NOT_LEARNED, reduction="sum"
+        )
 
 
+NOT_LEARNED = -100
 CHECKPOINTING_REFUSED = (
     "Activation checkpointing was asked for, but it cannot be used: in training it sets every layer's cache "
     "to None, so the continuous thoughts would lose their question (measured: loss 5.99 instead of 4.99, "
-    "gradients off by more than 100 %). Turn it off; to save memory use a smaller batch with more "
-    "accumulation."
+    "gradients off by more than 100 %). Turn it off; to save memory set model.recompute=true, which computes "
+    "passes again and keeps what they remember, or use a smaller batch with more accumulation."
 )
 
 
@@ -360,18 +385,11 @@ def fingerprint_of(causal: Any, config: ModelConfig) -> str | None:
     return fingerprint(causal) if config.lora is not None and is_real else config.base_fingerprint
 
 
-def _last_real(final: Tensor, mask: Tensor, after: Context | None) -> Tensor:
-    """The state of each row's last real token; a row with no real token keeps the one it had. [b, d]"""
-    index = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).max(1).values - 1
-    last = final[torch.arange(final.shape[0], device=final.device), index.clamp(min=0)]
-    return last if after is None else torch.where((index < 0).unsqueeze(1), after.last_hidden, last)
-
-
 @torch.no_grad()
-def _new_rows(embedding: Tensor, number: int) -> Tensor:
+def _new_rows(embedding: Tensor, number: int, dtype: torch.dtype) -> Tensor:
     """Rows drawn like the base's own: per-dimension mean and spread of its embedding. [number, d]"""
     if embedding.device.type == "meta":
-        return torch.empty(number, embedding.shape[1], device="meta", dtype=embedding.dtype)
+        return torch.empty(number, embedding.shape[1], device="meta", dtype=dtype)
     table = embedding.float()
     drawn = torch.randn(number, table.shape[1], device=table.device)
-    return (table.mean(0) + table.std(0) * drawn).to(embedding.dtype)
+    return (table.mean(0) + table.std(0) * drawn).to(dtype)

@@ -26,5 +26,5 @@ class Projection(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: [.., d], the state after the final norm. Returns [.., d]."""
-        projected: Tensor = self.layers(hidden)
+        projected: Tensor = self.layers(hidden.to(self.layers[1].weight.dtype))  # type: ignore[arg-type]
         return projected

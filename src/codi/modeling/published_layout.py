@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from codi.errors import CheckpointError
 from codi.modeling.configuration import LoraSettings
-from codi.modeling.context import Tokens
+from codi.modeling.context import Tokens, empty_cache, given_to
 from codi.modeling.model import ThoughtModel
 
 
@@ -53,16 +53,14 @@ class PublishedLayout(nn.Module):
     @torch.no_grad()
     def logits(self, question: list[int], latents: int, answer: list[int]) -> Tensor:
         """Read question and <bot>, think, read <eot> and answer: [1 + answer, vocabulary] over the base's."""
-        embedding, cache = self.codi.get_base_model().get_input_embeddings(), None
+        causal = self.codi.get_base_model()
+        embedding, cache = causal.get_input_embeddings(), given_to(causal, empty_cache(causal.config))
         inputs = embedding(torch.tensor([[*question, self.vocabulary + 1]]))
         for _ in range(latents + 1):
-            output = self.codi(
-                inputs_embeds=inputs, past_key_values=cache, use_cache=True, output_hidden_states=True
-            )
-            cache = output.past_key_values
+            output = self.codi(inputs_embeds=inputs, use_cache=True, output_hidden_states=True, **cache)
             inputs = self.prj(output.hidden_states[-1][:, -1:])
         inputs = embedding(torch.tensor([[self.vocabulary + 2, *answer]]))
-        output = self.codi(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+        output = self.codi(inputs_embeds=inputs, use_cache=True, **cache)
         scores: Tensor = output.logits[0, :, : self.vocabulary]
         return scores
 

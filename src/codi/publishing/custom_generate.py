@@ -19,6 +19,7 @@ num_return_sequences, return_dict_in_generate. Whatever else would change the an
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import operator
@@ -29,6 +30,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 from transformers.utils.hub import cached_file
 
@@ -89,7 +91,7 @@ def generate(
     rows, device, longest = ids.shape[0], ids.device, settings["longest"]
     embed, one = model.get_input_embeddings(), mask.new_ones(rows, 1)
     bot, eot = (thoughts.rows[name].expand(rows, 1, -1) for name in ("<bot>", "<eot>"))
-    text = _Text(model, mask[:, :0])
+    text = _Text(model, mask[:, :0], DynamicCache(config=model.config))
     hidden = text.read(torch.cat([embed(question), bot], 1), torch.cat([mask, one], 1))[:, -1]
     if settings["refine"] is None:
         text, hidden = _one_after_the_other(thoughts, text, hidden, steps)
@@ -119,17 +121,18 @@ class _Text:
 
     model: Any
     mask: Tensor
-    cache: Any = None
+    cache: Any
 
     def read(self, embedded: Tensor, reading: Tensor) -> Tensor:
         """Read on. embedded: [b, s, d]; reading: [b, s], 0 where a row waits. Returns the last states."""
         self.mask = torch.cat([self.mask, reading], 1)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
+        known = inspect.signature(type(self.model.base_model).forward).parameters
+        name = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5.24
         output = self.model.base_model(
-            inputs_embeds=embedded, attention_mask=self.mask, position_ids=positions,
-            past_key_values=self.cache, use_cache=True,
+            inputs_embeds=embedded, attention_mask=self.mask, position_ids=positions, use_cache=True,
+            **{name: self.cache},
         )  # fmt: skip
-        self.cache = output.past_key_values
         states: Tensor = output.last_hidden_state
         return states
 

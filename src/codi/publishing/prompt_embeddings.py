@@ -55,23 +55,23 @@ def prompt_embeddings(
     reasoner.model.eval()
     for first in range(0, len(encoded), batch_size):
         with _inputs_of(reasoner) as passes:
-            reasoner.start(encoded[first : first + batch_size], latents=latents)
-        inputs, real = passes[0]
-        for later, real in passes[1:]:  # a round stands in the place of the round before
-            inputs = torch.cat([inputs[:, : real.shape[1] - later.shape[1]], later], 1)
-        prompts += [row[kept].cpu() for row, kept in zip(inputs, real.bool(), strict=True)]
+            real = reasoner.start(encoded[first : first + batch_size], latents=latents).context.mask.bool()
+        inputs, _ = passes[0]
+        for later, before in passes[1:]:  # a round stands in the place of the round before
+            inputs = torch.cat([inputs[:, :before], later], 1)
+        prompts += [row[kept].cpu() for row, kept in zip(inputs, real, strict=True)]
         done(len(prompts), len(encoded))
     return prompts
 
 
 @contextmanager
-def _inputs_of(reasoner: LatentReasoner) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What the body is given in each pass, whatever the method: inputs [b, t, d], and the mask [b, s + t] of
-    what came before and these."""
-    passes: list[tuple[Tensor, Tensor]] = []
+def _inputs_of(reasoner: LatentReasoner) -> Iterator[list[tuple[Tensor, int]]]:
+    """What the body is given in each pass, whatever the method: inputs [b, t, d], after how many places."""
+    passes: list[tuple[Tensor, int]] = []
 
     def note(_: Any, __: Any, named: dict[str, Any]) -> None:
-        passes.append((named["inputs_embeds"], named["attention_mask"]))
+        cache = named["cache"] if "cache" in named else named["past_key_values"]
+        passes.append((named["inputs_embeds"], cache.get_seq_length()))
 
     model = reasoner.model
     packs, model.packs = model.packs, False  # packed rows would have to be told apart again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -49,3 +50,19 @@ def converged(result: dict[str, Any]) -> bool | None:
     """Whether a result's run had come to its plateau; None where its curve does not say."""
     gain = result.get("last_gain")
     return None if gain is None else gain < PLATEAU
+
+
+def start_of(result: dict[str, Any]) -> tuple[str | None, int]:
+    """The variant that a result's run started from, if any, and the updates which that one had taken."""
+    start = result["configuration"].get("start")
+    if not start:
+        return None, 0
+    settings = result["stands_on"]["runs"][start]["configuration"]
+    return start.partition("/")[0], int(settings["training"]["max_steps"])
+
+
+def mean_curve(curves: Iterable[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The mean of several curves (x, y), at the places that all of them have."""
+    by_place = [dict(points) for points in curves if points]
+    places = sorted(set.intersection(*map(set, by_place))) if by_place else []
+    return [(x, statistics.fmean(points[x] for points in by_place)) for x in places]

@@ -15,7 +15,7 @@ from codi.reproduce.same_settings import comparable
 from codi.reproduce.scales import SCALES, Scale
 from codi.reproduce.table_names import tables_named
 from codi.reproduce.tables import VARIANTS, Table, Variant
-from codi.training.recipes import RunConfig, build_run_config, load_recipe
+from codi.training.recipes import RunConfig, load_recipe
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,33 @@ def _of_recipe(checkpoint: str | None) -> str | None:
 
 @cache
 def _configuration(one: Plan) -> RunConfig:
-    variant, folder = one.variant, one.runs / one.scale
-    overrides = [*variant.overrides, *(variant.small if one.generated else variant.paper)]
-    overrides.append(f"training.seed={one.seed}")
-    if one.start:
-        overrides.append(f"start={folder / one.start / f'seed-{one.seed}'}")
+    """The variant's configuration with the plan's seed: to read and check one takes most of a list's time."""
+    shared = _of_any_seed(replace(one, seed=0))
+    folder, method = one.runs / one.scale, dict(shared.method)
     if one.teacher:
-        overrides.append(f"method.teacher={folder / one.teacher / f'seed-{one.seed}'}")
+        method["teacher"] = str(folder / one.teacher / f"seed-{one.seed}")
+    start = str(folder / one.start / f"seed-{one.seed}") if one.start else shared.start
+    training = shared.training | {"seed": one.seed}
+    return replace(shared, start=start, method=method, training=training)
+
+
+@cache
+def _of_any_seed(one: Plan) -> RunConfig:
+    variant = one.variant
+    overrides = [*variant.overrides, *(variant.small if one.generated else variant.paper)]
+    if one.teacher:
+        overrides.append(f"method.teacher={one.teacher}")
     config = load_recipe(one.recipe, overrides)
     training = {**config.training, "disable_tqdm": True}  # the bars of side_by_side.py speak for all
-    method = config.method
+    data, method = config.data, config.method
     if one.generated:
         training["max_steps"] = round(training["max_steps"] * variant.updates_factor)
     if one.steps is not None:
         method = _shortened(method, one.steps / int(training.get("max_steps") or one.steps))
         training |= {"max_steps": one.steps, "eval_steps": max(1, one.steps // 2)}
-    values = config.as_dict() | {"training": training, "method": method}
     if one.questions is not None:
-        values["data"]["validation_limit"] = one.questions
-    return build_run_config(values, one.name)
+        data = replace(data, validation_limit=one.questions)
+    return replace(config, data=data, method=method, training=training)
 
 
 def _shortened(method: dict[str, Any], share: float) -> dict[str, Any]:

@@ -8,10 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from codi.data.chains import SeenChains
-from codi.evaluation.system_colours import COLOURS, colours_of
 from codi.reproduce.plans import plan
-from codi.reproduce.table_report import Results, accuracies, collect, directions, rows, sets_of
-from codi.reproduce.tables import TABLES, VARIANTS, Table
+from codi.reproduce.table_figures import draw, draw_curves
+from codi.reproduce.table_report import (
+    COMPARED,
+    NOT_RUN,
+    VERDICTS,
+    Direction,
+    Results,
+    collect,
+    directions,
+    how_tested,
+    rising_note,
+    rows,
+)
+from codi.reproduce.tables import TABLES, Table
 from codi.storage import write_whole
 
 HEAD = """# Results
@@ -19,46 +30,77 @@ HEAD = """# Results
 Written by `codi reproduce all --show --page docs/results.md` from the files under `results/`; a test
 fails when it is out of date. "paper" is the paper's own figure for the real data and model it names; ours
 are of the [small scale](small-scale.md): generated problems of two branches, and a small pretrained base with
-LoRA. The absolute numbers cannot agree; what can be compared is the direction. A direction is tested on all
-questions of all seeds with McNemar's exact test; the interval of a difference is a paired bootstrap's. An
-accuracy of several seeds is given as mean ± standard deviation, of one seed with its 95 % Wilson
-interval. n = 1,000 questions a set and seed. In each table all systems have had as many updates, those of the
-checkpoint that they start from included; Table A5 alone varies them, as the paper does.
+LoRA. The absolute numbers cannot agree; what can be compared is the direction.
 
-No test problem's equations stand in training. Results of earlier scales stand apart:
-[version 1](results-version-1.md) of the word problems, where most did.
+A direction is tested **over seeds**: the same seeds and questions for both systems, and the question is
+whether the next training would come out the same way. It agrees or disagrees where the 95 % interval of the
+mean difference leaves out 0, and is undecided where it does not, or where there is one seed. McNemar's test
+would only tell two checkpoints apart (`codi compare`).
 
-The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it takes days on an A100 for
-each system. The commands below each table would run it.
+An accuracy of several seeds is given as mean ± standard deviation, of one seed with its 95 % Wilson
+interval; n = 1,000 questions a set and seed. "training" is the accuracy on 250 of the training problems. In
+each table all systems have had as many updates, those of the checkpoint that they start from included; Table
+A5 alone varies them, as the paper does. The settings were chosen on validation problems and on seeds that
+stand in no table.
+
+Results of earlier scales stand apart: [version 1](results-version-1.md) of the word problems, where most
+test chains stood in training. The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it
+takes days on an A100 for each system (`--scale paper`).
 """
 
 
 def render_page(results: Path) -> str:
-    """The page as Markdown."""
-    parts = [HEAD]
+    """The page as Markdown: what the directions came to, the tables with runs, and those without."""
+    sections, waiting, every = list[str](), list[str](), list[Direction]()
     for table in TABLES.values():
-        plans = plan([table.name], "small", results, Path("runs/reproduce"))
-        found = collect(plans)
-        finished = sum(len(by_seed) for by_seed in found.values())
-        parts.append(f"## {table.title}\n")
-        if finished:
-            headings, made = rows(table, found, "small")
-            parts.append(_markdown(headings, made))
-            if _drawn(table):
-                parts.append(f"![{table.title}]({_picture(table)})\n")
-        if finished < len(plans):
-            parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
-        if finished:
-            parts.append(f"{_test_chains(found).capitalize()}.\n")
-        lines = [f"- {one.describe()}" for one in directions(table, found, "small") if finished]
-        if lines:
-            parts.append("\n".join(lines) + "\n")
-        if table.note:
-            parts.append(f"{table.note}\n")
-        parts.append(
-            f"Small scale: `codi reproduce {table.name}`. "
-            f"Paper scale, not run: `codi reproduce {table.name} --scale paper`.\n"
-        )
+        found = _results_of(table, results)
+        tested = directions(table, found, "small")
+        every += tested
+        if any(variant in found for variant in table.rows):
+            sections.append(_section(table, found, tested, results))
+        else:
+            waiting.append(f"- {table.title}: `codi reproduce {table.name}`")
+    parts = [HEAD, _summary(every), *sections]
+    if waiting:
+        parts.append("## Not run yet\n\n" + "\n".join(waiting) + "\n")
+    return "\n".join(parts)
+
+
+def _results_of(table: Table, results: Path) -> Results:
+    return collect(plan([table.name], "small", results, Path("runs/reproduce")))
+
+
+def _summary(every: list[Direction]) -> str:
+    verdicts = [one.verdict for one in every]
+    agree, disagree, undecided = (verdicts.count(verdict) for verdict in VERDICTS.values())
+    decided = [one for one in every if one.verdict in (VERDICTS["above"], VERDICTS["below"])]
+    sure = sum(one.holm_p is not None and one.holm_p < 0.05 for one in decided)
+    return (
+        f"Of the paper's {len(every)} directions, each on each of its table's sets, **{agree} agree, "
+        f"{disagree} disagree, {undecided} are undecided** and {verdicts.count(NOT_RUN)} have not been run. "
+        f"Of the {len(decided)} decided ones {sure} stay below p = 0.05 when all comparisons of their table "
+        "are counted (Holm).\n"
+    )
+
+
+def _section(table: Table, found: Results, tested: list[Direction], results: Path) -> str:
+    parts = [f"## {table.title}\n", _markdown(*rows(table, found, "small"))]
+    plans = plan([table.name], "small", results, Path("runs/reproduce"))
+    finished = sum(len(by_seed) for by_seed in found.values())
+    if finished < len(plans):
+        parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
+    if rising := rising_note(table, found):
+        parts.append(f"{rising}\n")
+    pictures = [(_picture(table), table.title)] if _drawn(table) else []
+    if _has_curves(table, found):
+        pictures.append((_picture(table, "-curves"), "Validation accuracy against updates"))
+    parts += [f"![{title}]({file})\n" for file, title in pictures]
+    if tested:
+        headings = ("the paper's direction", *(("set",) if table.sets > 1 else ()), *COMPARED)
+        parts.append(_markdown(headings, [one.cells() for one in tested]))
+    notes = (how_tested(tested), table.note, f"{_test_chains(found).capitalize()}.")
+    parts += [f"{note}\n" for note in notes if note]
+    parts.append(f"`codi reproduce {table.name}`\n")
     return "\n".join(parts)
 
 
@@ -77,67 +119,28 @@ def write_page(page: Path, results: Path) -> None:
     """Write the page, and its figures beside it."""
     page.parent.mkdir(parents=True, exist_ok=True)
     for table in TABLES.values():
-        found = collect(plan([table.name], "small", results, Path("runs/reproduce")))
-        if found and _drawn(table):
-            file = page.parent / _picture(table)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draw(table, found, file)
+        found = _results_of(table, results)
+        if _drawn(table) and any(variant in found for variant in table.rows):
+            draw(table, found, page.parent / _picture(table))
+        if _has_curves(table, found):
+            draw_curves(table, found, page.parent / _picture(table, "-curves"))
     write_whole(page, render_page(results))
 
 
-def _picture(table: Table) -> str:
-    return f"results/reproduce/{table.name}.png"
+def _picture(table: Table, which: str = "") -> str:
+    return f"results/reproduce/{table.name}{which}.png"
 
 
 def _drawn(table: Table) -> bool:
     return table.kind == "curve" or table.sets > 1
 
 
+def _has_curves(table: Table, found: Results) -> bool:
+    return table.kind != "cost" and any(
+        one.get("validation") for variant in table.rows for one in found.get(variant, {}).values()
+    )
+
+
 def _markdown(headings: tuple[str, ...], made: list[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in made)]) + "\n"
-
-
-def draw(table: Table, found: Results, file: Path) -> None:
-    """A curve against the number of latents, or bars for every set. Writes a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    from codi.evaluation.statistics import mean_std
-
-    names = sets_of(table, "small")
-    figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
-    if table.kind == "curve":
-        for family, marker in (("CODI", "o"), ("Coconut", "s")):
-            points = sorted(
-                (x, 100 * mean_std(values)[0])
-                for variant, x in table.x.items()
-                if VARIANTS[variant].title.startswith(family)
-                and (values := accuracies(table, found, variant, names[0]))
-            )
-            if points:
-                axis.plot(*zip(*points, strict=True), marker=marker, label=family, color=COLOURS[family])
-        axis.set_xlabel("continuous thoughts")
-    else:
-        width = 0.8 / len(table.rows)
-        titles = [VARIANTS[variant].title_at("small") for variant in table.rows]
-        for offset, (variant, title, colour) in enumerate(
-            zip(table.rows, titles, colours_of(titles), strict=True)
-        ):
-            heights, spread = [], []
-            for name in names:
-                mean, deviation = mean_std(accuracies(table, found, variant, name) or [0.0])
-                heights.append(100 * mean)
-                spread.append(100 * (deviation or 0.0))
-            places = [i + (offset - len(table.rows) / 2 + 0.5) * width for i in range(len(names))]
-            axis.bar(places, heights, width, yerr=spread, capsize=2, label=title, color=colour)
-        axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axis.set_ylabel("accuracy (%)")
-    axis.set_ylim(0, 104)
-    axis.set_yticks(range(0, 101, 20))
-    axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from codi.evaluation.statistics import accuracy_interval, mcnemar_exact, mean_std, paired_difference
+from codi.evaluation.over_seeds import SeedComparison, compare_over_seeds, holm
+from codi.evaluation.statistics import accuracy_interval, mean_std
+from codi.reproduce.curves import converged
 from codi.reproduce.plans import Plan
 from codi.reproduce.scales import PAPER_SETS, SCALES
 from codi.reproduce.sweep import read_result
@@ -16,34 +18,76 @@ Results = dict[str, dict[int, dict[str, Any]]]
 """Finished results by variant and seed."""
 
 
+VERDICTS = {"above": "agrees", "below": "disagrees", "undecided": "undecided"}
+"""What a comparison of `better` with `worse` says of the claim."""
+NOT_RUN = "not run yet"
+COMPARED = ("ours", "points", "95 % interval", "seeds above", "sign p", "p", "Holm's p")
+"""Headings of `Direction.cells`, after the claim and its set."""
+
+
 @dataclass(frozen=True)
 class Direction:
-    """A claim of the paper against our runs, on one set. agrees: None while runs are missing.
+    """A claim of the paper against our runs, on one set.
 
-    on: the set, named where the table has several. difference: accuracy of `better` less that of `worse`
-    (fraction), over all seeds' questions together, with its paired bootstrap interval and McNemar's exact p.
+    on: the set, named where the table has several. found: `better` against `worse` over the seeds that both
+    have, None while there is none. holm_p: its p among all comparisons of the table.
     """
 
     claim: Claim
-    agrees: bool | None
-    difference: float = 0.0
-    ci95: tuple[float, float] = (0.0, 0.0)
-    p: float = 1.0
+    found: SeedComparison | None = None
     on: str = ""
+    holm_p: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`agrees`, `disagrees`, `undecided`: the interval over seeds holds 0, or one seed; `not run yet`."""
+        return VERDICTS[self.found.verdict] if self.found else NOT_RUN
+
+    def cells(self) -> tuple[str, ...]:
+        """Claim, set where there are several, and what `COMPARED` names."""
+        named = (self.claim.text, self.on) if self.on else (self.claim.text,)
+        if self.found is None:
+            return (*named, NOT_RUN, *["–"] * (len(COMPARED) - 1))
+        one = self.found
+        interval = "–" if one.ci95 is None else f"{100 * one.ci95[0]:+.1f} to {100 * one.ci95[1]:+.1f}"
+        verdict = self.verdict if self.verdict == VERDICTS["undecided"] else f"**{self.verdict}**"
+        above = f"{one.above} of {one.seeds}"
+        points = f"{100 * one.difference:+.1f}"
+        return (*named, verdict, points, interval, above, f"{one.sign_p:.2g}", _p(one.p), _p(self.holm_p))
 
     def describe(self) -> str:
         """One line: never softened where it disagrees."""
         text = f"{self.claim.text} ({self.on})" if self.on else self.claim.text
-        if self.agrees is None:
-            return f"{text}: not run yet"
-        low, high = self.ci95
-        verdict = "agrees" if self.agrees else "DISAGREES"
-        sure = "" if self.p < 0.05 else ", not significant"
-        p = f"= {self.p:.2g}" if self.p > 1e-300 else "< 1e-300"
+        if self.found is None:
+            return f"{text}: {NOT_RUN}"
+        one = self.found
+        verdict = self.verdict.upper() if self.verdict == "disagrees" else self.verdict
+        points = f"{100 * one.difference:+.1f} points"
+        if one.ci95 is None:
+            return f"{text}: {verdict}, one seed ({points})"
+        low, high = one.ci95
         return (
-            f"{text}: {verdict}{sure} ({100 * self.difference:+.1f} points "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p {p})"
+            f"{text}: {verdict} ({points} [{100 * low:+.1f}, {100 * high:+.1f}], above in {one.above} of "
+            f"{one.seeds} seeds, sign p {one.sign_p:.2g}; p {_p(one.p)}, Holm {_p(self.holm_p)})"
         )
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def how_tested(found: Sequence[Direction]) -> str:
+    """What the directions of a table were tested by; empty where none was."""
+    tested = [one.found for one in found if one.found and one.found.p is not None]
+    if not tested:
+        return ""
+    least = {one.seeds: one.least_sign_p for one in tested}
+    limits = ", ".join(f"{least[seeds]:.2g} with {seeds}" for seeds in sorted(least))
+    return (
+        "Tested over seeds, paired by seed and question: the mean difference, its 95 % interval and p by "
+        f"Student's t over the seeds, with the questions' own spread; Holm's p counts the {len(tested)} "
+        f"comparisons of this table. The sign test's p cannot be below {limits} seeds."
+    )
 
 
 def collect(plans: Sequence[Plan]) -> Results:
@@ -87,27 +131,31 @@ def cell(table: Table, results: Results, variant: str, name: str) -> str:
 def directions(table: Table, results: Results, scale: str) -> list[Direction]:
     """Every claim of the table, on each of its sets that stands for one of the paper's."""
     sets = sets_of(table, scale)[: len(PAPER_SETS)]
-    return [_direction(claim, results, table, name) for claim in table.claims for name in sets]
+    made = [
+        Direction(claim, _compared(claim, results, name), name if table.sets > 1 else "")
+        for claim in table.claims
+        for name in sets
+    ]
+    p_values = {at: one.found.p for at, one in enumerate(made) if one.found and one.found.p is not None}
+    for at, p in zip(p_values, holm(list(p_values.values())), strict=True):
+        made[at] = replace(made[at], holm_p=p)
+    return made
 
 
-def _direction(claim: Claim, results: Results, table: Table, name: str) -> Direction:
-    worse, better = _outcomes(results, table, claim, name)
-    on = name if table.sets > 1 else ""
-    if not worse:
-        return Direction(claim, None, on=on)
-    difference, low, high = paired_difference(worse, better)
-    p = mcnemar_exact(worse, better).p_value
-    return Direction(claim, difference > 0, difference, (low, high), p, on)
-
-
-def _outcomes(results: Results, table: Table, claim: Claim, name: str) -> tuple[list[bool], list[bool]]:
-    """Right or wrong per question and seed, of the seeds that both have."""
+def _compared(claim: Claim, results: Results, name: str) -> SeedComparison | None:
+    """On the seeds that both have."""
     one, other = results.get(claim.worse, {}), results.get(claim.better, {})
-    worse, better = list[bool](), list[bool]()
-    for seed in sorted(one.keys() & other.keys()):
-        worse += [mark == "1" for mark in one[seed]["benchmarks"][name]["outcomes"]]
-        better += [mark == "1" for mark in other[seed]["benchmarks"][name]["outcomes"]]
-    return worse, better
+    seeds = sorted(one.keys() & other.keys())
+    if not seeds:
+        return None
+    return compare_over_seeds(
+        [_outcomes(one[seed], name) for seed in seeds], [_outcomes(other[seed], name) for seed in seeds]
+    )
+
+
+def _outcomes(result: dict[str, Any], name: str) -> list[bool]:
+    """Right or wrong per question."""
+    return [mark == "1" for mark in result["benchmarks"][name]["outcomes"]]
 
 
 def within_two_deviations(table: Table, results: Results, scale: str) -> dict[str, str]:
@@ -138,6 +186,9 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         headings.append(f"{name} %")
         if has_paper and index < len(PAPER_SETS):
             headings.append(f"paper, {PAPER_SETS[index]} %")
+    known = [one for by_seed in results.values() for one in by_seed.values() if "train_accuracy" in one]
+    if known:
+        headings.append("training %")
     rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
     if table.name == "a6":
         headings.append("within ± 2 std")
@@ -148,17 +199,39 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         by_seed = results.get(variant, {})
         if any("sampled" in one["benchmarks"][sets[0]] for one in by_seed.values()):
             title += " (mean of ten sampled runs)"
-        row = [title, str(len(by_seed))]
+        row = [title, _seeds(by_seed)]
         for index, name in enumerate(sets):
             figure = papers_figures[index] if index < len(papers_figures) else None
             row.append(cell(table, results, variant, name))
             if has_paper and index < len(PAPER_SETS):
                 row.append("–" if figure is None else f"{figure:.1f}")
+        if known:
+            shown = [one["train_accuracy"]["accuracy"] for one in by_seed.values() if "train_accuracy" in one]
+            row.append(f"{100 * mean_std(shown)[0]:.1f}" if shown else "–")
         if table.name == "a6":
             row.append(rule.get(variant, "–"))
         row += _costs(by_seed) if table.costs else []
         made.append(tuple(row))
     return tuple(headings), made
+
+
+def _seeds(by_seed: dict[int, dict[str, Any]]) -> str:
+    """How many runs there are, and how many of them had not come to a plateau: `5 (2†)`."""
+    rising = sum(converged(one) is False for one in by_seed.values())
+    return f"{len(by_seed)} ({rising}†)" if rising else str(len(by_seed))
+
+
+def rising_note(table: Table, results: Results) -> str:
+    """What the mark in the table means; empty where no run has it."""
+    if table.kind == "cost":
+        return ""
+    runs = [one for variant in table.rows for one in results.get(variant, {}).values()]
+    if not any(converged(one) is False for one in runs):
+        return ""
+    return (
+        "† So many of them had not come to a plateau: the last fifth of their updates gained a point or more "
+        "on validation."
+    )
 
 
 COSTS = ["thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms"]

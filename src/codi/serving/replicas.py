@@ -50,6 +50,7 @@ class ReplicaSettings:
     gpus: float | None = None
     device: str | None = None
     base: str | None = None
+    dtype: str | None = None
     stop: str | None = None
     api_key: str | None = None
     max_batch: int = 64
@@ -90,7 +91,7 @@ def application(settings: ReplicaSettings) -> serve.Application:
         from codi.serving.engine import Engine
 
         reasoner = LatentReasoner.from_pretrained(
-            settings.checkpoint, device=settings.device, base=settings.base
+            settings.checkpoint, device=settings.device, base=settings.base, dtype=settings.dtype
         )
         if settings.stop is not None:
             reasoner = reasoner.stopping(settings.stop)

@@ -44,6 +44,7 @@ class PreparedData:
     reports: list[LoadReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     group_by_length: bool = True
+    width_buckets: int | None = None
     scorer: Scorer | None = None
     """What reads the validation answers, ready for this set and model; None where it was to be chosen from a
     validation set that there is not."""
@@ -99,8 +100,9 @@ def prepare(config: DataConfig, reasoner: LatentReasoner, scorer: str) -> Prepar
     notes += check_text(tokens.sample, reasoner.method, reasoner.text, config.train)
     lengths = [int(length) for length in _lengths(tokens)]
     return PreparedData(
-        tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length, rule
-    )
+        tokens.encoded, lengths, tokens.ids, validation, seen, reports, notes, config.group_by_length,
+        config.width_buckets, rule,
+    )  # fmt: skip
 
 
 _NUMBERS = {"require_answer_number": True}

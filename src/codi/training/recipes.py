@@ -56,6 +56,9 @@ class DataConfig:
     """Leave out (and count) rows with an empty question or no answer instead of stopping at the first."""
     group_by_length: bool = True
     """Batches of similar length, which saves padding; False mixes all lengths in every batch."""
+    width_buckets: int | None = None
+    """Pad batches to at most so many shapes, chosen from the data's lengths: on a GPU a shape that was met
+    before costs nothing new. None pads each batch to its own longest rows."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
 
@@ -196,6 +199,8 @@ def build_run_config(values: dict[str, Any], where: str = "the recipe") -> RunCo
         raise RecipeError(
             f"data.annotations is '{values['data'].annotations}'; it must be one of {', '.join(ANNOTATIONS)}."
         )
+    if values["data"].width_buckets is not None and values["data"].width_buckets < 1:
+        raise RecipeError(f"data.width_buckets is {values['data'].width_buckets}; it must be 1 or more.")
     for key in ("tokenizer", "start", "optimizer", "scorer"):
         if key in values:
             values[key] = read_as(values[key], kinds[key], key)

@@ -148,7 +148,8 @@ def _train(
                 read = {"reports": account, "overview": data.overview.as_dict()}
                 write_whole(output / "data.json", json.dumps(read, indent=2) + "\n")
                 write_whole(output / "data.md", seen + "\n")
-        for note in (*data.notes, *notes):
+        widths = [] if trainer.buckets is None else [trainer.buckets.describe()]
+        for note in (*data.notes, *notes, *widths):
             say(note)
         for callback in callbacks:
             trainer.add_callback(callback)

@@ -22,6 +22,7 @@ from codi.modeling.checkpoint import (
 )
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import BOT, EOT, ThoughtModel
+from codi.modeling.precision import check_trained_types
 from codi.modeling.pretrained import check_world
 from codi.modeling.tokenizer_pipeline import difference
 from codi.training.recipes import RunConfig
@@ -30,6 +31,7 @@ from codi.training.recipes import RunConfig
 def build_reasoner(config: RunConfig) -> LatentReasoner:
     """An untrained reasoner as configured; the caller has set the seed."""
     model = config.model
+    check_trained_types(model)
     if model.base is not None and not model.merge_adapter:
         _refuse_thoughts(model.base, model.base_revision)
     if config.tokenizer is not None:

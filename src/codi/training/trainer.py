@@ -7,7 +7,6 @@ copies whatever tensors it returns.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from codi import processes
-from codi.data.collation import collate
+from codi.data.collation import collate, row_alone
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.modeling import checkpoint
@@ -37,6 +36,7 @@ from codi.training import sharding
 from codi.training.batches import LengthGroupedBatches
 from codi.training.callbacks import KnownBest, LastStep, LossBar
 from codi.training.curriculum import Clock, Curriculum, StagedRows, stage_began
+from codi.training.loss_watch import LossWatch
 from codi.training.muon import MuonWithAdamW
 from codi.training.preparation import PreparedData
 from codi.training.rehearsal import check_arguments
@@ -50,6 +50,7 @@ from codi.training.resuming import (
     read_state,
 )
 from codi.training.shares import Share
+from codi.training.width_buckets import WidthBuckets
 
 
 class MethodLoss(nn.Module):
@@ -90,8 +91,12 @@ class CodiTrainer(Trainer):
             epoch_steps=-(-len(data.lengths) // self.share.batch), update_steps=self.share.accumulation
         )
         self.rows_mark = ""
-        self.term_sums: dict[str, float] = {}
+        self.term_sums: Tensor | None = None
+        """[terms] Since the last log, on the device: read when they are logged."""
         self.term_steps = 0
+        self.losses = LossWatch()
+        self.buckets = None if data.width_buckets is None else self._buckets(args, data.width_buckets)
+        """The shapes that batches are padded to, where there are few."""
         self.began = time.perf_counter()
         self.first_epoch = 0
         made = None
@@ -185,8 +190,19 @@ class CodiTrainer(Trainer):
             )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
-    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return collate(rows, self.reasoner.text.pad_id)
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The collated rows, and `number`: whose they are, which stays on the host."""
+        numbers = [int(row["number"]) for row in rows]
+        plain = [{name: value for name, value in row.items() if name != "number"} for row in rows]
+        widths = None if self.buckets is None else self.buckets.fitting(plain)
+        return {**collate(plain, self.reasoner.text.pad_id, widths), "number": numbers}
+
+    def _buckets(self, args: TrainingArguments, number: int) -> WidthBuckets:
+        """Chosen for the batches of the first epoch, as one process alone would make them."""
+        seed = args.seed if args.data_seed is None else args.data_seed
+        data = self.data
+        batches = LengthGroupedBatches(data.lengths, self.share.batch, seed, data.group_by_length)
+        return WidthBuckets.chosen(data.encoded, ([row for row, _ in batch] for batch in batches), number)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Each term's divisor, summed over the accumulated micro-batches and averaged over processes.
@@ -208,40 +224,45 @@ class CodiTrainer(Trainer):
             totals = {name: gather(total).sum() / processes for name, total in totals.items()}
         return totals
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's; a loss that is not finite stops the run, before the optimiser has used it."""
+        loss = super().training_step(*args, **kwargs)
+        self.losses.check()  # backward is on its way: while it runs, what is waited for is long there
+        return loss
+
     def compute_loss(  # type: ignore[override]
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """The method's loss; a loss that is not finite stops the run."""
-        numbers = inputs.pop("number")
-        if not self.term_sums:  # first since the last log, or since a resume
+        """The method's loss, whose terms are added up."""
+        numbers: list[int] = inputs.pop("number")
+        if self.term_sums is None:  # first since the last log, or since a resume
             self.term_steps = self.state.global_step
         terms = model(inputs, num_items_in_batch)
         if _fills_in(numbers):
             terms = {name: 0 * term for name, term in terms.items()}
+        names = self.reasoner.method.terms
+        values = torch.stack([terms[name].detach().float() for name in ("loss", *names)])
+        self.term_sums = values[1:] if self.term_sums is None else self.term_sums + values[1:]
+        self.losses.note(values, lambda found: self._not_finite(found, inputs, numbers))
         loss: Tensor = terms["loss"]
-        if not math.isfinite(loss.item()):
-            raise TrainingError(self._not_finite(terms, inputs, numbers))
-        for name in self.reasoner.method.terms:
-            self.term_sums[name] = self.term_sums.get(name, 0.0) + terms[name].item()
         return loss
 
     @torch.no_grad()
-    def _not_finite(self, terms: dict[str, Tensor], inputs: dict[str, Tensor], numbers: Tensor) -> str:
+    def _not_finite(self, found: list[float], inputs: dict[str, Tensor], numbers: list[int]) -> str:
         """The message for a loss that is not finite: step, terms, and the rows that cause it."""
-        alone = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(len(numbers))]
+        alone = [row_alone(inputs, i) for i in range(len(numbers))]
         module = self.accelerator.unwrap_model(self.model)
         if self.is_fsdp_enabled:  # a sharded model answers to all processes at once only
             alone = []
         bad = [i for i, row in enumerate(alone) if not torch.isfinite(module(row)["loss"])]
         named = bad or range(len(numbers))
         ids = [self.data.ids[int(numbers[i])] for i in named]
-        values = ", ".join(
-            f"{name} {terms[name].item():.4g}" for name in ("loss", *self.reasoner.method.terms)
-        )
+        named_terms = zip(("loss", *self.reasoner.method.terms), found, strict=True)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in named_terms)
         which = "examples" if bad else "no single example alone, but the batch of"
         return (
             f"The loss is not finite at step {self.state.global_step + 1}: {values}. Caused by {which}: "
@@ -259,10 +280,11 @@ class CodiTrainer(Trainer):
         """Add each loss term's mean since the last log."""
         steps = self.state.global_step - self.term_steps
         if "loss" in logs and steps:
-            everyones = processes.everyones(self.term_sums)
-            for name in self.term_sums:
-                logs[name] = sum(sums[name] for sums in everyones) / len(everyones) / steps
-            self.term_sums = {}
+            sums = [] if self.term_sums is None else self.term_sums.tolist()
+            everyones = processes.everyones(sums)
+            for name, each in zip(self.reasoner.method.terms, zip(*everyones, strict=True), strict=False):
+                logs[name] = sum(each) / len(everyones) / steps
+            self.term_sums = None
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -365,6 +387,6 @@ class CodiTrainer(Trainer):
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def _fills_in(numbers: Tensor) -> bool:
+def _fills_in(numbers: list[int]) -> bool:
     """Whether a batch only keeps this process in step with the others; see `Share.own`."""
-    return int(numbers[0]) < 0
+    return numbers[0] < 0

@@ -1,0 +1,276 @@
+"""Types: a frozen base in bfloat16, what learns in float32, keys and values as they are computed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from codi.cli import app
+from codi.errors import RecipeError, UsageError
+from codi.generation.latent_reasoner import LatentReasoner
+from codi.generation.published_behaviour import PublishedBehaviour
+from codi.methods.codi import Codi
+from codi.methods.sim_cot import SimCot
+from codi.modeling.backbone import build_base, fingerprint
+from codi.modeling.configuration import ModelConfig
+from codi.modeling.model import ThoughtModel
+from codi.training.recipes import load_recipe, recipe_names
+from codi.training.starting import build_reasoner
+from tiny_models import (
+    EXAMPLES,
+    FAMILIES,
+    assert_same_gradients,
+    encoded_batch,
+    fill_adapters,
+    gradients,
+    reasoner,
+    tiny_config,
+    tiny_model,
+    with_lora,
+)
+
+QUESTIONS = [example.question for example in EXAMPLES]
+BF16 = torch.bfloat16
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    tiny_model("llama").causal.save_pretrained(tmp_path / "base")
+    return str(tmp_path / "base")
+
+
+def over(base: str, **changes: Any) -> ThoughtModel:
+    torch.manual_seed(1)
+    model = ThoughtModel(with_lora(base, **changes))
+    fill_adapters(model)
+    return model
+
+
+def types(model: torch.nn.Module, learns: bool) -> set[torch.dtype]:
+    return {weight.dtype for weight in model.parameters() if weight.requires_grad is learns}
+
+
+def test_a_frozen_base_is_held_in_bfloat16_and_what_learns_in_float32(base: str) -> None:
+    model = over(base, base_dtype="bfloat16")
+    assert types(model, learns=False) == {BF16}
+    assert types(model, learns=True) == {torch.float32}
+    assert model.thought_tokens.dtype == torch.float32
+    assert model.config.base_fingerprint == over(base).config.base_fingerprint
+
+
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "plain"])
+def test_it_computes_what_a_base_rounded_to_bfloat16_computes(base: str, autocast: bool) -> None:
+    method, found = Codi(latents=2), []
+    batch = encoded_batch(method)
+    for changes in ({"base_dtype": "bfloat16"}, {"base_rounded_to": "bfloat16"}):
+        model = over(base, **changes)
+        with torch.autocast("cpu", BF16, enabled=autocast):
+            loss = method.loss(model, batch)["loss"]
+        found.append((loss.item(), gradients(model, loss)))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    assert ours == pytest.approx(theirs, rel=2e-2)
+    assert_same_gradients(our_gradients, their_gradients, relative=0.2)
+
+
+def test_small_steps_move_the_weights(base: str) -> None:
+    """What bfloat16 cannot do: at a weight of 1 its steps are 0.008 wide."""
+    model, method = over(base, base_dtype="bfloat16"), Codi(latents=2)
+    norm = model.projection.layers[-1].weight  # type: ignore[index, union-attr]
+    before = norm.detach().clone()
+    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-4)
+    with torch.autocast("cpu", BF16):
+        method.loss(model, encoded_batch(method))["loss"].backward()
+    optimizer.step()
+    assert (norm != before).all()
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_keys_and_values_are_kept_in_the_type_of_the_computation(family: str) -> None:
+    model, method = tiny_model(family), Codi(latents=2)
+    batch = encoded_batch(method)
+    for autocast, dtype in ((True, BF16), (False, torch.float32)):
+        with torch.autocast("cpu", BF16, enabled=autocast):
+            context = method.start(model, *_asked(batch), "latent").context
+        kept = [part.dtype for layer in context.cache.layers for part in (layer.keys, layer.values)]
+        assert set(kept) == {dtype}
+
+
+def _asked(batch: Any) -> tuple[Any, Any]:
+    from codi.modeling.context import Tokens
+    from tiny_models import word_encoder
+
+    return word_encoder(), Tokens.of(batch, "question")
+
+
+def test_adapters_multiplied_once_over_a_base_in_bfloat16(base: str) -> None:
+    settings = with_lora(base).lora
+    assert settings is not None
+    once = over(base, base_dtype="bfloat16", lora=replace(settings, multiply_once=True))
+    each = over(base, base_dtype="bfloat16")
+    batch, found = encoded_batch(Codi(latents=2)), []
+    for model in (once, each):
+        for autocast in (True, False):
+            with torch.autocast("cpu", BF16, enabled=autocast), model.whole_weights():
+                found.append(Codi(latents=2).loss(model, batch)["loss"].item())
+    assert found == pytest.approx([found[0]] * 4, rel=3e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dtype": "bfloat16"}, "47 % of the weights had not moved"),
+        ({"dtype": "float16", "base_dtype": "bfloat16"}, "model.base_dtype=bfloat16"),
+        ({"base_dtype": "bfloat16", "lora": None}, "without model.lora the base is trained"),
+    ],
+)
+def test_training_weights_in_bfloat16_is_refused(base: str, changes: dict[str, Any], said: str) -> None:
+    model = replace(with_lora(base), **changes)
+    config = replace(load_recipe("word-problems-small"), model=model)
+    with pytest.raises(RecipeError, match=said):
+        build_reasoner(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"base_dtype": "float16"}, "base_dtype is 'float16'"),
+        ({"attention": "flash"}, "model.attention=flash does not exist"),
+        ({"attention": "flash_attention_2"}, "needs a CUDA GPU and the package flash-attn"),
+    ],
+)
+def test_types_and_attentions_that_cannot_be_had(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        build_base(tiny_config(**changes))
+
+
+def test_a_base_without_the_attention_asked_for() -> None:
+    settings = {"model_type": "bloom", "vocab_size": 64, "hidden_size": 16, "n_layer": 1, "n_head": 2}
+    with pytest.raises(RecipeError, match=r"model\.attention=sdpa cannot be had with this base"):
+        build_base(ModelConfig(base_config=settings, attention="sdpa"))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_attention_is_the_one_asked_for_and_the_loss_the_same(attention: str) -> None:
+    model, method = tiny_model("llama", attention=attention), Codi(latents=2)
+    assert model.packs is (attention == "sdpa")
+    assert (model.causal.config._attn_implementation == "eager") is (attention == "eager")
+    batch = encoded_batch(method)
+    expected = method.loss(tiny_model("llama"), batch)["loss"].item()
+    assert method.loss(model, batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_checkpoint_trained_with_an_attention_that_is_not_here(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reasoner(Codi(latents=2), tiny_model("llama")).save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved/codi.json"
+    saved = json.loads(file.read_text())
+    saved["model"]["attention"] = "flash_attention_2"
+    file.write_text(json.dumps(saved))
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu")
+    assert loaded.answer(QUESTIONS, max_new_tokens=4)
+    assert "model.attention=flash_attention_2" in caplog.text
+
+
+def test_saved_over_a_base_in_bfloat16_it_answers_the_same(base: str, tmp_path: Path) -> None:
+    asked = reasoner(Codi(latents=2), over(base, base_dtype="bfloat16"))
+    asked.save_pretrained(tmp_path / "saved")
+    answers = asked.answer(QUESTIONS, max_new_tokens=6)
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu")
+    assert types(loaded.model, learns=False) == {BF16}
+    assert loaded.answer(QUESTIONS, max_new_tokens=6) == answers
+
+
+def test_a_checkpoint_without_the_settings_loads(base: str, tmp_path: Path) -> None:
+    asked = reasoner(Codi(latents=2), over(base))
+    asked.save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved/codi.json"
+    saved = json.loads(file.read_text())
+    for name in ("base_dtype", "attention"):
+        del saved["model"][name]
+    file.write_text(json.dumps(saved))
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu")
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
+    assert loaded.answer(QUESTIONS, max_new_tokens=6) == asked.answer(QUESTIONS, max_new_tokens=6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["whole", "lora"])
+def test_answering_in_another_type(base: str, tmp_path: Path, kind: str, dtype: str) -> None:
+    model = over(base, base_dtype="bfloat16") if kind == "lora" else tiny_model("llama")
+    asked = reasoner(Codi(latents=2), model)
+    asked.save_pretrained(tmp_path / "saved")
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype=dtype)
+    assert {str(weight.dtype) for weight in loaded.model.parameters()} == {f"torch.{dtype}"}
+    assert len(loaded.answer(QUESTIONS, max_new_tokens=4)) == len(QUESTIONS)
+    assert loaded.decode_thoughts(QUESTIONS[0])
+    logits = [
+        each.model.logits(each.start([each.text.question(QUESTIONS[0])]).context.last_hidden).float()
+        for each in (asked, loaded)
+    ]
+    torch.testing.assert_close(*logits, atol=0.2, rtol=0.05)
+    loaded.save_pretrained(tmp_path / "again")
+    again = LatentReasoner.from_pretrained(tmp_path / "again", device="cpu")
+    assert again.answer(QUESTIONS, max_new_tokens=4) == loaded.answer(QUESTIONS, max_new_tokens=4)
+
+
+def test_a_type_that_does_not_exist(tmp_path: Path) -> None:
+    reasoner(Codi(latents=2), tiny_model()).save_pretrained(tmp_path / "saved")
+    with pytest.raises(UsageError, match="'int4' is unknown; choose one of float32"):
+        LatentReasoner.from_pretrained(tmp_path / "saved", dtype="int4")
+
+
+@pytest.mark.parametrize(
+    "command", [["generate", "CHECKPOINT", "How many?"], ["probe", "CHECKPOINT", "--question", "How many?"]]
+)
+def test_commands_take_a_type(command: list[str], tmp_path: Path) -> None:
+    reasoner(Codi(latents=2), tiny_model("llama")).save_pretrained(tmp_path / "saved")
+    asked = [part.replace("CHECKPOINT", str(tmp_path / "saved")) for part in command]
+    done = CliRunner().invoke(app, [*asked, "--device", "cpu", "--dtype", "bfloat16"])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(app, [*asked, "--dtype", "int4"])
+    assert refused.exit_code != 0
+
+
+def test_adapters_merged_into_a_base_in_bfloat16_are_not_rounded(base: str) -> None:
+    asked = reasoner(Codi(latents=2), over(base, base_dtype="bfloat16"))
+    alone = asked.without_adapters()
+    assert {weight.dtype for weight in alone.model.parameters()} == {torch.float32}
+    rounded = reasoner(Codi(latents=2), over(base, base_rounded_to="bfloat16"))
+    learned = {name: w for name, w in asked.model.named_parameters() if w.requires_grad}
+    rounded.model.load_state_dict(learned, strict=False)
+    ids = [asked.text.question(QUESTIONS[0])]
+    torch.testing.assert_close(
+        alone.start(ids).context.last_hidden, rounded.start(ids).context.last_hidden, atol=1e-4, rtol=1e-4
+    )
+    assert fingerprint(asked.model.causal) == rounded.model.config.base_fingerprint
+
+
+def test_published_behaviour_over_a_base_in_bfloat16(base: str) -> None:
+    asked = reasoner(Codi(latents=2), over(base, base_dtype="bfloat16"))
+    found = PublishedBehaviour(asked, dtype="float32")
+    assert {weight.dtype for weight in found.model.parameters()} == {torch.float32}
+    [answers] = found.answer_batches(QUESTIONS, max_new_tokens=4)
+    assert len(answers) == len(QUESTIONS)
+
+
+def test_sim_cots_decoder_learns_in_float32(base: str) -> None:
+    model, method = over(base, base_dtype="bfloat16"), SimCot(latents=2)
+    model.training_parts.update(method.training_parts(model))
+    assert {weight.dtype for weight in model.training_parts.parameters()} == {torch.float32}
+    with torch.autocast("cpu", BF16):
+        method.loss(model, encoded_batch(method))["loss"].backward()
+
+
+def test_paper_scale_recipes_hold_a_frozen_base_in_bfloat16() -> None:
+    for name in recipe_names():
+        config = load_recipe(name)
+        paper_scale = name.startswith(("gpt2", "llama"))
+        wanted = "bfloat16" if paper_scale and config.model.lora is not None else None
+        assert config.model.base_dtype == wanted, name
