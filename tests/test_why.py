@@ -239,7 +239,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "training.max_steps": 2, "training.eval_steps": 1, "data.train": "two-branches?count=64",
         "data.validation_limit": 4, "training.disable_tqdm": True, "training.seed": 1,
     }  # fmt: skip
-    for name in ("small-start", "small-cot-sft"):
+    for name in {Path(str(load_recipe(recipe).start)).name for recipe in RECIPES.values()}:
         train(name, folder / name, brief | {"data.validation": None}, say=lambda _: None)
     for variant, recipe in RECIPES.items():
         start = Path(str(load_recipe(recipe).start)).name
@@ -295,7 +295,13 @@ def test_figures_and_page_are_made_from_the_files_alone(measured: Path, tmp_path
     codi.write_text(json.dumps(values))
     other = render_page(output, page)
     assert "last-step.png" not in other
+    assert "Not measured yet: last-step. `codi why last-step` measures it." in other
     assert "CODI answers 62.5 %" in other
+
+
+def test_the_page_in_the_docs_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs/why.md"
+    assert page.read_text(encoding="utf-8") == render_page(page.parent / "results/why", page)
 
 
 def test_one_figure_can_be_measured_anew(runs: Path, tmp_path: Path) -> None:

@@ -54,10 +54,11 @@ def why(
         )
         measure(names, ask, output, typer.echo)
     found = read_measured(output)
-    if not found:
+    if not found and page is None:
         raise UsageError(f"Nothing was measured yet: there is no file in '{output}'. Leave --show out.")
     save_figures(found, output)
-    typer.echo(f"Figures: {', '.join(str(output / f'{name}.png') for name in found)}")
+    for name in found:
+        typer.echo(f"Drawn: {output / f'{name}.png'}")
     if page is not None:
         from codi.reproduce.why_page import write_page
 

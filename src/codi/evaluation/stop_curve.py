@@ -1,7 +1,7 @@
 """Accuracy against thoughts: a rule that ends the thinking, at many thresholds, beside fixed numbers.
 
-    learned    one point a threshold: mean thoughts, accuracy       what the rule saves
-    fixed      one point a number: so many for every question       what it must be better than
+learned    one point a threshold: mean thoughts, accuracy       what the rule saves
+fixed      one point a number: so many for every question       what it must be better than
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ RECIPES = {
     WITHOUT_PROJECTION: "small-codi-without-projection", COCONUT: "small-coconut",
 }  # fmt: skip
 """What each variant is trained by."""
-SPLIT = "test"
-"""Of the problems asked: no run trains on it or chooses by it."""
+SOURCE, SPLIT = "two-branches?seed=14", "test"
+"""The problems asked: no run trains on this split or chooses by it."""
 STARTS = ("warm", "cold")
 SCORER = "number"
 
@@ -60,15 +60,15 @@ SCORER = "number"
 class Measurement:
     """What a figure is made from.
 
-    runs: folder of RUNS/VARIANT/seed-N; source, problems: what is asked, and how many; drawn
-    apart from what the tables ask. replayed: of the seeds, as many are trained once more where learning is
-    watched; updates: of CODI, and after `every` so many the gradients are measured, each over `batch`
-    problems. least_per_class: problems that a result needs for a probe to learn it.
+    runs: folder of RUNS/VARIANT/seed-N; source, problems: what is asked, and how many; drawn apart from what
+    the tables ask. replayed: of the seeds, as many are trained once more where learning is watched; updates:
+    of CODI, and after `every` so many the gradients are measured, each over `batch` problems.
+    least_per_class: problems that a result needs for a probe to learn it.
     """
 
     runs: Path
     seeds: tuple[int, ...] = (1, 2, 3)
-    source: str = "two-branches?seed=14"
+    source: str = SOURCE
     problems: int = 1500
     replayed: int = 1
     updates: int = 240

@@ -16,7 +16,7 @@ Measured = dict[str, dict[str, Any]]
 BLUE, ORANGE, GREY, GREEN = "#1769aa", "#d08a35", "#7a8594", "#2f8f6b"
 COLOURS = {CODI: BLUE, WITHOUT_L1: ORANGE, LAST_STEP: GREEN, WITHOUT_PROJECTION: ORANGE}
 TITLES = {
-    CODI: "CODI", WITHOUT_L1: "without the distance", LAST_STEP: "with the last step",
+    CODI: "CODI", WITHOUT_L1: "without the L1 term", LAST_STEP: "with the last step",
     WITHOUT_PROJECTION: "without the projection",
 }  # fmt: skip
 RESULTS = ("first branch's result", "second branch's result", "the answer, their join")

@@ -18,7 +18,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from codi.interpretability.distilled_token import ROLES
-from codi.reproduce.why import CODI, LAST_STEP, STARTS, WITHOUT_L1, WITHOUT_PROJECTION, read_measured
+from codi.reproduce.why import (
+    CODI,
+    LAST_STEP,
+    SOURCE,
+    STARTS,
+    WITHOUT_L1,
+    WITHOUT_PROJECTION,
+    read_measured,
+)
 from codi.reproduce.why_figures import RESULTS, TITLES, Measured
 from codi.storage import write_whole
 
@@ -60,8 +68,9 @@ def render_page(output: Path, page: Path) -> str:
     }
     rendered = environment.from_string(text).render(
         where=Path(os.path.relpath(output, page.parent)).as_posix(),
-        problems=next((found["problems"] for found in measured.values()), ""),
-        contents=contents,
+        problems=next((found["problems"] for found in measured.values()), SOURCE),
+        contents=contents if measured else "",
+        missing=[name for name in SECTIONS if name not in measured],
         titles={name.replace("-", "_"): title for name, title in SECTIONS.items()},
         **sections,
     )
