@@ -266,8 +266,8 @@ TABLES: dict[str, Table] = {
             "authors': CODI 42.0, Coconut 36.6 there). PCCoT, KaVa and LOTUS give none in text for GPT-2; "
             "the directions are from LLaMA-1B (PCCoT 53.4, CODI 55.6, SIM-CoT on CODI 56.1, KaVa 56.5) and, "
             "for LOTUS, from 3B (LOTUS 70.0, KaVa 65.7, SIM-CoT on CODI 62.3). Sources: docs/methods.md. "
-            "The later papers' figures are of GSM8k, so their directions are tested on the set that stands for "
-            "it. Latency is of the first seed, at batch 1.",
+            "The later papers' figures are of GSM8k, so their directions are tested on the set that stands "
+            "for it. Latency is of the first seed, at batch 1.",
         ),
     )
 }  # fmt: skip
