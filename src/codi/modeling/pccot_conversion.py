@@ -124,7 +124,7 @@ NEUTRAL = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True
 
 def _known_settings(file: Path, adapter: dict[str, Any]) -> None:
     """Refuse adapters that compute, or stand elsewhere, in a way that is not known here."""
-    usual = LoraConfig().to_dict()
+    usual = vars(LoraConfig())
     strange = [
         f"{name} {json.dumps(value)}"
         for name, value in sorted(adapter.items())
