@@ -43,12 +43,12 @@ def check_trained_types(config: ModelConfig) -> None:
         under_lora = "" if config.lora is None else ", and the frozen base with model.base_dtype=bfloat16"
         raise RecipeError(
             f"model.dtype={config.dtype} would hold weights that are trained in {config.dtype}. {coarse} "
-            f"Leave model.dtype out; compute in bfloat16 with training.bf16=true{under_lora}."
+            f"Set model.dtype=float32; compute in bfloat16 with training.bf16=true{under_lora}."
         )
     if config.lora is None and held_base_type(config) != "float32":
         raise RecipeError(
             f"model.base_dtype={config.base_dtype} is for a frozen base, but without model.lora the base is "
-            f"trained. {coarse} Leave model.base_dtype out; compute in bfloat16 with training.bf16=true."
+            f"trained. {coarse} Set model.base_dtype=null; compute in bfloat16 with training.bf16=true."
         )
 
 
