@@ -121,12 +121,31 @@ def test_adapters_multiplied_once_over_a_base_in_bfloat16(base: str) -> None:
     assert found == pytest.approx([found[0]] * 4, rel=3e-2)
 
 
+def test_outside_autocast_too_small_adapters_are_not_rounded_away(base: str) -> None:
+    """Beside weights of 1 a bfloat16 has nothing below 0.004; inputs here cancel all but the adapter."""
+    settings = with_lora(base).lora
+    assert settings is not None
+    model = over(base, base_dtype="bfloat16", lora=replace(settings, multiply_once=True))
+    layer = model.causal.base_model.layers[0].mlp.up_proj
+    with torch.no_grad():
+        layer.get_base_layer().weight.fill_(1)
+        layer.lora_B["default"].weight.mul_(0.01)
+        x = torch.tensor([1.0, -1.0], dtype=BF16).repeat(model.hidden_size // 2).unsqueeze(0)
+        expected = layer(x)
+        with model.whole_weights():
+            found = layer(x)
+    assert 0 < expected.abs().max() < 0.004
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"dtype": "bfloat16"}, "47 % of the weights had not moved"),
         ({"dtype": "float16", "base_dtype": "bfloat16"}, "model.base_dtype=bfloat16"),
         ({"base_dtype": "bfloat16", "lora": None}, "without model.lora the base is trained"),
+        ({"base_dtype": "bfloat16", "lora": None}, "Set model.base_dtype=null;"),  # it may be the recipe's
     ],
 )
 def test_training_weights_in_bfloat16_is_refused(base: str, changes: dict[str, Any], said: str) -> None:
@@ -220,6 +239,34 @@ def test_answering_in_another_type(base: str, tmp_path: Path, kind: str, dtype: 
     assert again.answer(QUESTIONS, max_new_tokens=4) == loaded.answer(QUESTIONS, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_recorded_in_float16_answers_in_every_type(base: str, tmp_path: Path, dtype: str) -> None:
+    with torch.no_grad():  # values so small that a float16 rounds them further than a bfloat16
+        causal = build_base(ModelConfig(base=base))
+        causal.base_model.layers[0].self_attn.q_proj.weight.mul_(1e-4)
+        causal.save_pretrained(base)
+    asked = reasoner(Codi(latents=2), over(base, dtype="float16"))
+    assert asked.model.config.base_fingerprint != over(base).config.base_fingerprint
+    asked.save_pretrained(tmp_path / "saved")
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype=dtype)
+    wanted = {name: w.to(getattr(torch, dtype)) for name, w in asked.model.named_parameters()}
+    for name, weight in loaded.model.named_parameters():
+        assert torch.equal(weight, wanted[name]), name
+    loaded.save_pretrained(tmp_path / "again")
+    again = LatentReasoner.from_pretrained(tmp_path / "again", device="cpu")
+    for name, weight in again.model.named_parameters():
+        assert torch.equal(weight, wanted[name]), name
+
+
+@pytest.mark.parametrize("base_dtype", [None, "float32", "bfloat16"])
+def test_a_rounded_base_is_rounded_in_another_type_too(base: str, tmp_path: Path, base_dtype: str) -> None:
+    asked = reasoner(Codi(latents=2), over(base, base_dtype=base_dtype, base_rounded_to="bfloat16"))
+    asked.save_pretrained(tmp_path / "saved")
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype="float32")
+    for name, weight in asked.model.named_parameters():
+        assert torch.equal(loaded.model.get_parameter(name), weight.float()), name
+
+
 def test_a_type_that_does_not_exist(tmp_path: Path) -> None:
     reasoner(Codi(latents=2), tiny_model()).save_pretrained(tmp_path / "saved")
     with pytest.raises(UsageError, match="'int4' is unknown; choose one of float32"):
@@ -250,6 +297,22 @@ def test_adapters_merged_into_a_base_in_bfloat16_are_not_rounded(base: str) -> N
         alone.start(ids).context.last_hidden, rounded.start(ids).context.last_hidden, atol=1e-4, rtol=1e-4
     )
     assert fingerprint(asked.model.causal) == rounded.model.config.base_fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_adapters_held_in_16_bits_are_kept_when_merged(base: str, tmp_path: Path, dtype: str) -> None:
+    reasoner(Codi(latents=2), over(base)).save_pretrained(tmp_path / "saved")
+    asked = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype=dtype)
+    alone = asked.without_adapters()
+    assert {weight.dtype for weight in alone.model.parameters()} == {torch.float32}
+    asked.model.float()
+    ids = [asked.text.question(QUESTIONS[0])]
+    torch.testing.assert_close(
+        alone.start(ids).context.last_hidden, asked.start(ids).context.last_hidden, atol=1e-4, rtol=1e-4
+    )
+    alone.save_pretrained(tmp_path / "alone")
+    again = LatentReasoner.from_pretrained(tmp_path / "alone", device="cpu")
+    assert again.answer(QUESTIONS, max_new_tokens=4) == alone.answer(QUESTIONS, max_new_tokens=4)
 
 
 def test_published_behaviour_over_a_base_in_bfloat16(base: str) -> None:

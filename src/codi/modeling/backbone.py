@@ -43,7 +43,7 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
     check_types(config)
     check_attention(config.attention)
     dtype = held = held_base_type(config)
-    if config.base_rounded_to is not None and held == "float16":
+    if config.base_rounded_to not in (None, held):
         dtype = "float32"  # rounded twice, some weights would end elsewhere
     if (config.base is None) == (config.base_config is None):
         raise RecipeError("Give exactly one of model.base (a pretrained model) and model.base_config.")

@@ -29,7 +29,7 @@ from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_acti
 from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel, fingerprint_of
-from codi.modeling.precision import DTYPES, attention_at_hand, cast_weights
+from codi.modeling.precision import DTYPES, attention_at_hand, cast_weights, held_base_type
 from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
 from codi.version import installed_version
 
@@ -183,13 +183,20 @@ def load_model(
         return _load_model(path, config, base)
     if dtype not in DTYPES:
         raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
-    # What was trained over a rounded base answers over one. In float16 a base has another fingerprint, so it
-    # is compared before.
-    rounded = config.base_rounded_to if config.base_dtype is None else config.base_dtype
-    held = "float32" if dtype == "float16" else dtype
-    model = _load_model(path, replace(config, dtype=held, base_dtype=None, base_rounded_to=rounded), base)
+    # What was trained over a rounded base answers over one.
+    recorded = held_base_type(config)
+    narrow = recorded if config.lora is not None and recorded != "float32" else None
+    changed = replace(config, dtype=dtype, base_dtype=None, base_rounded_to=config.base_rounded_to or narrow)
+    # In float16 a base has another fingerprint than in the wider types, so it is compared as it was recorded.
+    if recorded == "float16":
+        loaded = config
+    else:
+        loaded = replace(changed, dtype="float32" if dtype == "float16" else dtype)
+    model = _load_model(path, loaded, base)
     cast_weights(model, DTYPES[dtype])
-    model.config = replace(model.config, dtype=dtype)
+    model.config = replace(
+        model.config, dtype=dtype, base_dtype=None, base_rounded_to=changed.base_rounded_to
+    )
     model.config = replace(model.config, base_fingerprint=fingerprint_of(model.causal, model.config))
     return model
 
