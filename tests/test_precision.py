@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from codi.methods.sim_cot import SimCot
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.modeling.precision import check_computed_type
 from codi.training.recipes import load_recipe, recipe_names
 from codi.training.starting import build_reasoner
 from tiny_models import (
@@ -34,6 +36,7 @@ from tiny_models import (
     tiny_model,
     with_lora,
 )
+from tiny_runs import lora_over_saved_base, run, tiny_settings
 
 QUESTIONS = [example.question for example in EXAMPLES]
 BF16 = torch.bfloat16
@@ -153,6 +156,34 @@ def test_training_weights_in_bfloat16_is_refused(base: str, changes: dict[str, A
     config = replace(load_recipe("word-problems-small"), model=model)
     with pytest.raises(RecipeError, match=said):
         build_reasoner(config)
+
+
+def test_a_base_in_bfloat16_trains_under_mixed_precision_in_bfloat16_alone(tmp_path: Path) -> None:
+    settings = lora_over_saved_base(tmp_path, tiny_settings(tmp_path, max_steps=2))
+    settings["model"]["base_dtype"] = "bfloat16"
+    for mixed, said in (({}, "training.bf16 is false"), ({"fp16": True}, "training.fp16 is true")):
+        given = {**settings, "training": settings["training"] | mixed}
+        with pytest.raises(RecipeError, match=rf"{said}.*norms too.*model\.base_dtype=null"):
+            run(given, tmp_path / "refused")
+    settings["training"]["bf16"] = True
+    assert run(settings, tmp_path / "run")["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "bf16", "validating", "refused"),
+    [
+        ({}, False, False, True),
+        ({}, True, True, True),
+        ({}, True, False, False),
+        ({"base_dtype": "bfloat16"}, True, True, False),
+    ],
+)
+def test_flash_attention_is_for_16_bits(
+    changes: dict[str, Any], bf16: bool, validating: bool, refused: bool
+) -> None:
+    config = with_lora("a/base", attention="flash_attention_2", **changes)
+    with pytest.raises(RecipeError, match="in 16 bits alone") if refused else nullcontext():
+        check_computed_type(config, bf16, fp16=False, validating=validating)
 
 
 @pytest.mark.parametrize(
@@ -337,3 +368,4 @@ def test_paper_scale_recipes_hold_a_frozen_base_in_bfloat16() -> None:
         paper_scale = name.startswith(("gpt2", "llama"))
         wanted = "bfloat16" if paper_scale and config.model.lora is not None else None
         assert config.model.base_dtype == wanted, name
+        check_computed_type(config.model, config.training.get("bf16", False), fp16=False, validating=True)

@@ -52,6 +52,31 @@ def check_trained_types(config: ModelConfig) -> None:
         )
 
 
+def check_computed_type(config: ModelConfig, bf16: bool, fp16: bool, validating: bool) -> None:
+    """Raise RecipeError where training would compute in another type than the weights are held for.
+
+    bf16, fp16: of mixed precision; validating: whether questions are answered on the way, which is done in
+    the type of the weights.
+    """
+    held = held_base_type(config)
+    if held != "float32" and not bf16:
+        raise RecipeError(
+            f"model.base_dtype={held} is for mixed precision in bfloat16, but training.{_mixed(fp16)}: "
+            "everything between the adapters, norms too, would be computed in the base's type alone. Set "
+            "training.bf16=true, or hold the base in float32 with model.base_dtype=null."
+        )
+    if config.attention == "flash_attention_2" and (not (bf16 or fp16) or (validating and held == "float32")):
+        why = "validation answers in the weights' type" if bf16 or fp16 else f"training.{_mixed(fp16)}"
+        raise RecipeError(
+            f"model.attention=flash_attention_2 computes in 16 bits alone, but {why} (float32). Set "
+            "training.bf16=true and, under LoRA, model.base_dtype=bfloat16; or take model.attention=sdpa."
+        )
+
+
+def _mixed(fp16: bool) -> str:
+    return "fp16 is true" if fp16 else "bf16 is false"
+
+
 def check_attention(attention: str | None) -> None:
     """Raise RecipeError for an attention that does not exist, or cannot be had on this machine."""
     if attention is not None and (fault := _attention_fault(attention)):

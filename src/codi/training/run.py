@@ -31,6 +31,7 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import check_base, check_vocabulary, read_configuration
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.precision import check_computed_type
 from codi.storage import write_whole
 from codi.training.account import TrainingResult, is_finished, result_of, versions, write_account
 from codi.training.interruption import kept_on_interrupt
@@ -171,10 +172,12 @@ def _train(
 
 
 def _checked_settings(config: RunConfig, output: Path, share: Share) -> TrainingArguments:
-    """The Trainer's arguments, tried out. Raises TrainingError when they cannot be used here."""
+    """The Trainer's arguments, tried out. Raises TrainingError when they cannot be used here, RecipeError
+    when the model's types do not go with them."""
     validating = config.data.validation is not None and config.data.validation_limit != 0
     settings = _arguments({**DEFAULTS, **config.training}, output, validating, share)
     check_arguments(settings, build_method(config.method))
+    check_computed_type(config.model, settings.bf16, settings.fp16, validating)
     rehearse(settings, own_optimizer=config.optimizer == "muon")
     return settings
 
