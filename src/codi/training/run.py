@@ -56,7 +56,10 @@ RUN_FILES = (
     "chat_template.jinja", "README.md",
 )  # fmt: skip
 """What a run writes beside its checkpoint folders and weights."""
-DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
+DEFAULTS: dict[str, Any] = {
+    "seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none",
+    "accelerator_config": {"non_blocking": True},  # a batch is copied to a GPU while that computes
+}  # fmt: skip
 
 
 def train(
