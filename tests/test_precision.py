@@ -18,10 +18,10 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.published_behaviour import PublishedBehaviour
 from codi.methods.codi import Codi
 from codi.methods.sim_cot import SimCot
-from codi.modeling.backbone import build_base, fingerprint
+from codi.modeling.backbone import build_base, check_head, fingerprint
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
-from codi.modeling.precision import check_computed_type
+from codi.modeling.precision import attention_at_hand, check_computed_type
 from codi.training.recipes import load_recipe, recipe_names
 from codi.training.starting import build_reasoner
 from tiny_models import (
@@ -215,6 +215,25 @@ def test_the_attention_is_the_one_asked_for_and_the_loss_the_same(attention: str
     assert method.loss(model, batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_check_of_the_head_needs_no_flash_attention() -> None:
+    """Which is not to be had on a CPU: a pass with it fails."""
+    causal = tiny_model("llama").causal
+    causal.config._attn_implementation = "flash_attention_2"
+    check_head(causal)
+    assert causal.config._attn_implementation == "flash_attention_2"
+    with pytest.raises((ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError)):
+        causal(input_ids=torch.tensor([[1, 2]]))
+
+
+def test_flash_attention_answers_in_16_bits_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: True)
+    assert attention_at_hand("flash_attention_2", "bfloat16") == "flash_attention_2"
+    assert attention_at_hand("flash_attention_2", "float32") is None
+    assert "held in float32" in caplog.text
+
+
 def test_a_checkpoint_trained_with_an_attention_that_is_not_here(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,7 +290,9 @@ def test_answering_in_another_type(base: str, tmp_path: Path, kind: str, dtype: 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_checkpoint_recorded_in_float16_answers_in_every_type(base: str, tmp_path: Path, dtype: str) -> None:
+def test_a_checkpoint_recorded_in_float16_answers_in_every_type(
+    base: str, tmp_path: Path, dtype: str
+) -> None:
     with torch.no_grad():  # values so small that a float16 rounds them further than a bfloat16
         causal = build_base(ModelConfig(base=base))
         causal.base_model.layers[0].self_attn.q_proj.weight.mul_(1e-4)

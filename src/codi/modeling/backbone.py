@@ -270,12 +270,16 @@ def fuse_activations(model: nn.Module) -> None:
 def check_head(causal: Any) -> None:
     """Refuse a model that changes its logits after the head (scaling, soft caps): we call the head alone.
 
-    Raises CheckpointError. The check itself is a pass of two tokens.
+    Raises CheckpointError. The check itself is a pass of two tokens, where the weights are and in their type:
+    flash attention, which takes neither a CPU nor float32, is put aside for it.
     """
     device = causal.get_input_embeddings().weight.device
     if device.type == "meta":
         return
     training, head = causal.training, causal.get_output_embeddings()
+    attention = causal.config._attn_implementation
+    if attention == "flash_attention_2":
+        causal.config._attn_implementation = "sdpa"
     causal.eval()
     tokens = torch.tensor([[0, 1]], device=device)
     # Enlarged to a fixed range: a soft cap hardly bends the small logits of a fresh model.
@@ -286,6 +290,7 @@ def check_head(causal: Any) -> None:
     finally:
         hook.remove()
         causal.train(training)
+        causal.config._attn_implementation = attention
     if not torch.allclose(logits.float(), ours.float(), atol=0.1, rtol=1e-2):
         broken = [name for name, weight in causal.named_parameters() if not weight.isfinite().all()]
         if broken:

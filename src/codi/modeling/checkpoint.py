@@ -178,7 +178,7 @@ def load_model(
     that were recorded. Raises CheckpointError where a base is given that would not be used, UsageError for a
     type that does not exist.
     """
-    config = replace(config, attention=attention_at_hand(config.attention))
+    config = replace(config, attention=attention_at_hand(config.attention, dtype or held_base_type(config)))
     if dtype is None:
         return _load_model(path, config, base)
     if dtype not in DTYPES:

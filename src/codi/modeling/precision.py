@@ -1,8 +1,8 @@
 """Which type the weights are held in, what is computed in, and which attention there is.
 
-    frozen base     model.base_dtype    bfloat16 halves it, and no pass casts it again under mixed precision
-    what learns     model.dtype         float32: steps are smaller than a bfloat16 can move by
-    computation     training.bf16       autocast; keys and values are kept in its type too
+frozen base     model.base_dtype    bfloat16 halves it, and no pass casts it again under mixed precision
+what learns     model.dtype         float32: steps are smaller than a bfloat16 can move by
+computation     training.bf16       autocast; keys and values are kept in its type too
 """
 
 from __future__ import annotations
@@ -83,9 +83,13 @@ def check_attention(attention: str | None) -> None:
         raise RecipeError(f"model.attention={attention} {fault}")
 
 
-def attention_at_hand(attention: str | None) -> str | None:
-    """The attention that a saved model was trained with; None (and a warning) where this machine lacks it."""
-    if attention is None or not (fault := _attention_fault(attention)):
+def attention_at_hand(attention: str | None, held: str) -> str | None:
+    """The attention that a saved model was trained with; None (and a warning) where this machine lacks it, or
+    the type that the base is held in is none of its."""
+    fault = "" if attention is None else _attention_fault(attention)
+    if attention == "flash_attention_2" and not fault and held == "float32":
+        fault = "computes in 16 bits alone, and the weights are held in float32 (--dtype bfloat16)."
+    if not fault:
         return attention
     logging.getLogger("codi").warning(
         "The model was trained with model.attention=%s, which %s Another attention is used.", attention, fault
