@@ -166,7 +166,12 @@ def test_log_likelihoods_are_those_after_thoughts_and_prompt(method: str, mode: 
 def test_padding_of_continuations_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     reasoner, seen = fond_of_seven("codi"), list[Tokens]()
     read = reasoner.model.read
-    monkeypatch.setattr(reasoner.model, "read", lambda tokens, **more: seen.append(tokens) or read(tokens, **more))
+
+    def watched(tokens: Tokens, **more: Any) -> Any:
+        seen.append(tokens)
+        return read(tokens, **more)
+
+    monkeypatch.setattr(reasoner.model, "read", watched)
     endings = ("7 apples now", "7")
     harness.CodiLM(reasoner)._scored([(QUESTIONS[1], ending) for ending in endings])
     places, mask = seen[-1].places, seen[-1].mask

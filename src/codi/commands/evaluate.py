@@ -177,9 +177,9 @@ def _check_how(
         )
     if published_behaviour and dtype is not None:
         raise UsageError(
-            f"--dtype {dtype} rounds the weights, and --published-behaviour would round them once more to what "
-            "the authors' code computes in. Leave --dtype out (--published-dtype says what the latter is), or "
-            "evaluate twice."
+            f"--dtype {dtype} rounds the weights, and --published-behaviour would round them once more, to "
+            "what the authors' code computes in. Leave --dtype out (--published-dtype says what the latter "
+            "is), or evaluate twice."
         )
 
 

@@ -174,7 +174,7 @@ class Kava(Pccot):
 
 
 def _std(values: Tensor, filled: Tensor) -> Tensor:
-    """The deviation of those values [b, heads, m, head_dim] that are filled [b, heads, m]; 1 where none is."""
+    """The deviation of those values [b, heads, m, head_dim] that are filled [b, heads, m]; 1 of none."""
     number, real = filled.sum() * values.shape[-1], filled.unsqueeze(-1)
     mean = (values * real).sum() / number.clamp(min=1)
     deviation = (((values - mean) * real).square().sum() / (number - 1).clamp(min=1)).sqrt()

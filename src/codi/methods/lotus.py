@@ -92,7 +92,7 @@ class Lotus(Method):
         suffix = model.cross_entropy(final, y) / n["suffix"]
         step = torch.zeros_like(suffix)
         if self._blocks:
-            number = torch.where(n["steps"] > 0, n["steps"], 1)  # of several processes' mean it may be below 1
+            number = torch.where(n["steps"] > 0, n["steps"], 1)  # a mean over processes may be below 1
             step = model.cross_entropy(says, self._told(batch)) / number
         return {"loss": suffix + self.step_weight * step, "suffix": suffix, "steps": step}
 
