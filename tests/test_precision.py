@@ -19,6 +19,7 @@ from codi.generation.published_behaviour import PublishedBehaviour
 from codi.methods.codi import Codi
 from codi.methods.sim_cot import SimCot
 from codi.modeling.backbone import build_base, check_head, fingerprint
+from codi.modeling.checkpoint import _check_same
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
 from codi.modeling.precision import attention_at_hand, check_computed_type
@@ -220,6 +221,7 @@ def test_the_check_of_the_head_needs_no_flash_attention() -> None:
     causal = tiny_model("llama").causal
     causal.config._attn_implementation = "flash_attention_2"
     check_head(causal)
+    _check_same(Path("saved"), tiny_model("llama").causal, causal)
     assert causal.config._attn_implementation == "flash_attention_2"
     with pytest.raises((ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError)):
         causal(input_ids=torch.tensor([[1, 2]]))

@@ -266,31 +266,40 @@ def fuse_activations(model: nn.Module) -> None:
                 setattr(module, name, nn.GELU(approximate="tanh"))
 
 
+@contextmanager
+def without_flash(causal: Any) -> Iterator[None]:
+    """Inside, flash attention, which takes neither a CPU nor float32, is put aside: weights are checked where
+    and as they were loaded."""
+    attention = causal.config._attn_implementation
+    if attention == "flash_attention_2":
+        causal.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        causal.config._attn_implementation = attention
+
+
 @torch.no_grad()
 def check_head(causal: Any) -> None:
     """Refuse a model that changes its logits after the head (scaling, soft caps): we call the head alone.
 
-    Raises CheckpointError. The check itself is a pass of two tokens, where the weights are and in their type:
-    flash attention, which takes neither a CPU nor float32, is put aside for it.
+    Raises CheckpointError. The check itself is a pass of two tokens.
     """
     device = causal.get_input_embeddings().weight.device
     if device.type == "meta":
         return
     training, head = causal.training, causal.get_output_embeddings()
-    attention = causal.config._attn_implementation
-    if attention == "flash_attention_2":
-        causal.config._attn_implementation = "sdpa"
     causal.eval()
     tokens = torch.tensor([[0, 1]], device=device)
     # Enlarged to a fixed range: a soft cap hardly bends the small logits of a fresh model.
     hook = head.register_forward_hook(lambda _module, _inputs, scores: scores * (100 / scores.abs().max()))
     try:
-        logits = causal(input_ids=tokens, use_cache=False).logits
-        ours = head(causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+        with without_flash(causal):
+            logits = causal(input_ids=tokens, use_cache=False).logits
+            ours = head(causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
     finally:
         hook.remove()
         causal.train(training)
-        causal.config._attn_implementation = attention
     if not torch.allclose(logits.float(), ours.float(), atol=0.1, rtol=1e-2):
         broken = [name for name, weight in causal.named_parameters() if not weight.isfinite().all()]
         if broken:
