@@ -182,11 +182,44 @@ def test_the_command_measures_draws_and_writes(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "<svg" in (tmp_path / "curve.svg").read_text()
 
+    for rule, said in (
+        ("learned:0.7", "Write --rule learned --threshold 0.7"),
+        ("never", "The rule 'never' ends no thinking"),
+    ):
+        again = CliRunner().invoke(app, ["stop-curve", *map(str, arguments[1:4]), "--rule", rule])
+        assert again.exit_code == 2
+        assert said in " ".join(again.output.split())
+
     asked = ["generate", str(tmp_path / "model"), QUESTIONS[0], "--device", "cpu", "--stop"]
     shown = CliRunner().invoke(app, [*asked, "confident:1", "--json"])
     assert json.loads(shown.stdout)["thoughts"] == 3  # one thought: no two differ by more than 1
     refused = CliRunner().invoke(app, [*asked, "learned:much"])
     assert "The threshold 'much' of the rule 'learned' is no number" in refused.output
+
+
+@pytest.mark.parametrize("command", ["eval", "generate", "export"])
+def test_a_rule_is_refused_where_nothing_is_thought(command: str, tmp_path: Path) -> None:
+    model, file, out = tmp_path / "model", tmp_path / "mine.jsonl", tmp_path / "out"
+    reasoner(CodiAdaptive(latents=2), model_of()).save_pretrained(model)
+    file.write_text(json.dumps({"question": EXAMPLES[0].question, "answer": EXAMPLES[0].answer}) + "\n")
+    given = {
+        "eval": ["--benchmark", file, "--output", out, "--max-new-tokens", 4],
+        "generate": ["--file", file, "--max-new-tokens", 4],
+        "export": ["--prompt-embeds", file, "--output", out],
+    }  # fmt: skip
+    words = [command, model, *given[command], "--device", "cpu", "--stop", "confident:1"]
+    modes = [] if command == "export" else [["--mode", "explicit"]]
+    for more in (["--latents", 0], *modes):
+        refused = CliRunner().invoke(app, list(map(str, [*words, *more])))
+        assert refused.exit_code == 2
+        assert f"--stop confident:1 was given with {more[0]} {more[1]}" in " ".join(refused.output.split())
+        assert not out.exists()
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    if command == "export":
+        bare = [word for word in words if word not in ("--prompt-embeds", file)]
+        refused = CliRunner().invoke(app, list(map(str, [*bare, "--overwrite"])))
+        assert "no questions were given" in " ".join(refused.output.split())
 
 
 def test_saved_and_loaded_it_stops_as_before(tmp_path: Path) -> None:
@@ -256,6 +289,13 @@ def test_what_cannot_be_is_refused() -> None:
         plain.stopping("surely")
     with pytest.raises(UsageError, match="threshold is 2; it must lie between 0 and 1"):
         plain.stopping("confident", 2.0)
+    with pytest.raises(UsageError, match=r"'learned:0.7' says its threshold itself, and 0.2 was given"):
+        plain.stopping("learned:0.7", 0.2)
+    for rule, threshold in (("never:0.3", None), ("never", 0.3)):
+        with pytest.raises(UsageError, match="'never' thinks all thoughts and has no threshold"):
+            plain.stopping(rule, threshold)
+    with pytest.raises(UsageError, match="mode 'explicit' has none"):
+        stop_curve(plain, EXAMPLES, ["confident"], mode="explicit")
     with pytest.raises(RecipeError, match=r"method.latents is 0"):
         CodiAdaptive(latents=0)
     without = reasoner(CodiAdaptive(), tiny_model("llama"))

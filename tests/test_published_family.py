@@ -128,12 +128,13 @@ def in_another_layout(folder: Path, layout: str) -> None:
     (folder / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
 
 
+@pytest.mark.parametrize("projection", [False, True], ids=["plain", "projection"])
 @pytest.mark.parametrize("config", [{}, None], ids=["empty", "missing"])
 def test_without_its_configuration_the_rounds_are_asked_for(
-    config: dict[str, Any] | None, tmp_path: Path
+    config: dict[str, Any] | None, projection: bool, tmp_path: Path
 ) -> None:
     causal = make_base(tmp_path / "base", "gpt2")
-    model = pccot_model(tmp_path / "base", causal, "gpt2", projection=False, eos=True)
+    model = pccot_model(tmp_path / "base", causal, "gpt2", projection=projection, eos=True)
     folder = write_pccot(tmp_path / "pccot", model, config)
     said = refused(folder, "--output", tmp_path / "new")
     assert "does not say num_iterations" in said
@@ -141,8 +142,36 @@ def test_without_its_configuration_the_rounds_are_asked_for(
     assert not (tmp_path / "new").exists()
     loaded, _ = converted(folder, tmp_path / "base", tmp_path / "new", "--rounds", 2, "--latents", 4)
     assert loaded.method == Pccot(latents=4, rounds=2)
+    assert loaded.model.config.projection == projection
     ours = refining_logits(loaded.model, QUESTION, 5, 2, ANSWER)
-    assert (ours - thinking(model, False, rounds=2)[1]).abs().max() < 1e-4
+    assert (ours - thinking(model, projection, rounds=2)[1]).abs().max() < 1e-4
+
+
+def test_a_projection_that_the_configuration_denies_is_refused(tmp_path: Path) -> None:
+    causal = make_base(tmp_path / "base", "gpt2")
+    model = pccot_model(tmp_path / "base", causal, "gpt2", projection=True, eos=True)
+    folder = write_pccot(tmp_path / "pccot", model, CONFIG)
+    said = refused(folder, "--output", tmp_path / "new")
+    assert "holds a projection, but" in said
+    assert "config.json says use_projection false" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("use_rslora", True), ("use_dora", True), ("alpha_pattern", {"c_attn": 8}), ("bias", "all"),
+        ("rank_pattern", {"c_attn": 2}), ("layers_to_transform", [0]), ("init_lora_weights", "pissa"),
+        ("peft_type", "LOHA"), ("qalora_group_size", 4), ("of_another_release", 1),
+    ],
+)  # fmt: skip
+def test_adapters_that_compute_otherwise_are_refused_by_name(name: str, value: Any, tmp_path: Path) -> None:
+    causal = make_base(tmp_path / "base", "gpt2")
+    model = pccot_model(tmp_path / "base", causal, "gpt2", projection=False, eos=True)
+    folder = write_pccot(tmp_path / "pccot", model, CONFIG)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value, "later_release": None}))
+    said = refused(folder, "--output", tmp_path / "new")
+    assert f"settings that are not understood here: {name} {json.dumps(value)}. Only" in said
 
 
 def test_a_pccot_folder_that_does_not_fit(tmp_path: Path) -> None:

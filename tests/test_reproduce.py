@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from codi.errors import UsageError
 from codi.methods.method import build_method
 from codi.reproduce import plans as plans_module
 from codi.reproduce import sweep
+from codi.reproduce.curves import kept_update
 from codi.reproduce.plans import Plan, plan, stands_on, tuning_warning
+from codi.reproduce.results_page import render_page
 from codi.reproduce.same_settings import comparable, same_settings
 from codi.reproduce.scales import SCALES
 from codi.reproduce.sweep import read_result, run_sweep, write_result
@@ -340,6 +343,8 @@ def test_sweep_makes_skips_and_goes_on(tmp_path: Path) -> None:
         assert found["steps"] == 2
         assert set(found["benchmarks"]) == set(one.sets)
         assert len(found["benchmarks"]["in_domain"]["outcomes"]) == 6
+        chosen = json.loads((one.checkpoint / "training.json").read_text())["best_checkpoint"]
+        assert chosen == f"checkpoint-{kept_update(found)}"
         assert one.result_file.with_suffix(".yaml").exists()
     before = plans[0].result_file.read_bytes()
     plans[1].result_file.write_text("{")
@@ -484,8 +489,6 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
 
 
 def test_results_page_is_up_to_date() -> None:
-    from codi.reproduce.results_page import render_page
-
     root = Path(__file__).parents[1]
     page = (root / "docs/results.md").read_text(encoding="utf-8")
     assert page == render_page(root / "results"), "write it: codi reproduce all --show --page docs/results.md"

@@ -30,7 +30,7 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.no_cot_sft import NoCotSft
 from codi.modeling.context import Tokens
-from codi.reproduce.why import FIGURES, RECIPES, Measurement, configuration_of, measure, replay
+from codi.reproduce.why import FIGURES, RECIPES, Measurement, configuration_of, kept_after, measure, replay
 from codi.reproduce.why_page import render_page
 from codi.training.recipes import load_recipe
 from codi.training.run import train
@@ -264,19 +264,34 @@ def measured(runs: Path) -> Path:
     return runs / "measured"
 
 
-def test_every_figure_says_what_it_was_made_from(measured: Path) -> None:
+def kept_by_validation(runs: Path, variant: str) -> int:
+    account = json.loads((runs / "runs" / variant / "seed-1/training.json").read_text())
+    return int(account["best_checkpoint"].removeprefix("checkpoint-"))
+
+
+def test_every_figure_says_what_it_was_made_from(measured: Path, runs: Path) -> None:
     for name in FIGURES:
         found = json.loads((measured / f"{name}.json").read_text())
         assert (found["seeds"], found["problems"]) == ([1], "two-branches?seed=14&largest=6, test")
         assert found["n"] == {"gradients": 8, "forgetting": 14}.get(name, 42)
         assert {one["variant"] for one in found["runs"]} == set(FIGURES[name].variants)
         assert all(one["updates"] == (4 if one["variant"] == "coconut" else 2) for one in found["runs"])
+        for one in found["runs"]:
+            assert one["kept_after"] == kept_by_validation(runs, one["variant"])
     gradients = json.loads((measured / "gradients.json").read_text())
     warm, cold = (gradients[start][0]["log"] for start in ("warm", "cold"))
     assert [one["updates"] for one in warm] == [0, 1, 2]
     assert warm[0]["losses"] != cold[0]["losses"]
     stages = json.loads((measured / "forgetting.json").read_text())["coconut"][0]["stages"]
-    assert [one["updates"] for one in stages] == [0, 1, 2, 4]
+    assert [one["updates"] for one in stages] == [0, 1, 2, kept_by_validation(runs, "coconut")]
+    for one in gradients["end"]:
+        assert one["updates"] == kept_by_validation(runs, one["variant"])
+
+
+def test_weights_count_up_to_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
+    for chosen, updates in (("checkpoint-400", 400), (None, 1000)):
+        (tmp_path / "training.json").write_text(json.dumps({"steps": 1000, "best_checkpoint": chosen}))
+        assert kept_after(tmp_path) == updates
 
 
 def test_figures_and_page_are_made_from_the_files_alone(measured: Path, tmp_path: Path) -> None:
@@ -297,6 +312,25 @@ def test_figures_and_page_are_made_from_the_files_alone(measured: Path, tmp_path
     assert "last-step.png" not in other
     assert "Not measured yet: last-step. `codi why last-step` measures it." in other
     assert "CODI answers 62.5 %" in other
+
+
+def test_the_page_says_which_weights_and_takes_every_row_at_its_best_layer(
+    measured: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(measured, tmp_path / "why")
+    file = tmp_path / "why/distilled-token.json"
+    values = json.loads(file.read_text())
+    values["runs"] = [
+        run | {"updates": 1000, "kept_after": 400 if run["variant"] == "without-l1" else 1000}
+        for run in values["runs"]
+    ]
+    for probe in values["probes"]:  # one layer of each row has a lucky control
+        lucky = 0.5 if probe["role"] == "student" else 0.25
+        probe["control_accuracy"] = lucky if probe["layer"] == probe["step"] else 0.0
+    file.write_text(json.dumps(values))
+    page = render_page(tmp_path / "why", tmp_path / "why.md")
+    assert "CODI after 1,000 of 1,000 updates; without the L1 term after 400 of 1,000 updates" in page
+    assert "| shuffled labels | 37.5 % | 37.5 % | 37.5 % |" in page
 
 
 def test_the_page_in_the_docs_is_up_to_date() -> None:
@@ -321,9 +355,7 @@ def test_a_replay_is_the_run_itself(runs: Path) -> None:
     replay(config, log, start=config.start)
     finished = loss_gradients(LatentReasoner.from_pretrained(folder), seen, generate("test", 8), 2)
     at = {one.updates: one for one in log.found}
-    account = json.loads((folder / "training.json").read_text())
-    step = int(account["best_checkpoint"].removeprefix("checkpoint-"))
-    assert at[step].losses == pytest.approx(finished.losses, rel=1e-4)
+    assert at[kept_by_validation(runs, "codi")].losses == pytest.approx(finished.losses, rel=1e-4)
 
 
 def test_what_cannot_be_measured_is_said_before_anything_is(runs: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def evaluate(
     if checkpoint is None or not benchmark:
         raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
     check_output(output, overwrite)
+    options.check_stop(stop, mode, latents)
     _check_how(runs, temperature, mode, stop, published_behaviour, dtype)
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)

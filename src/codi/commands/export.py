@@ -37,12 +37,18 @@ def export(
     check_output(output, overwrite)
     if Path(checkpoint).resolve() == output.resolve():
         raise UsageError(f"--output '{output}' is the checkpoint itself. Choose another folder.")
+    options.check_stop(stop, latents=latents)
+    if stop is not None and prompt_embeds is None:
+        raise UsageError(
+            f"--stop {stop} says when the thinking about questions ends, and no questions were given. Give "
+            "--prompt-embeds QUESTIONS, or leave --stop out."
+        )
     questions = [] if prompt_embeds is None else questions_of(prompt_embeds, question_column)
 
     from codi.publishing.prompt_embeddings import EMBEDDINGS, MODEL
     from codi.publishing.prompt_embeddings import export as write
 
-    reasoner = load_reasoner(checkpoint, device, base, stop)
+    reasoner = load_reasoner(checkpoint, device, base, stop=stop)
     with progress("thinking") as done:
         write(reasoner, output, questions, latents=latents, batch_size=batch_size, done=done)
     typer.echo(f"The plain model is in {output / MODEL}.")

@@ -49,6 +49,7 @@ def generate(
     dtype: options.Dtype = None,
 ) -> None:
     """Answer a question, a file of questions, or standard input."""
+    options.check_stop(stop, mode, latents)
     questions = questions_asked(question, file, question_column)
 
     from codi.generation.decoding import Sampling

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from codi.errors import UsageError
+
 if TYPE_CHECKING:
     from codi.data.sources import Columns
 
@@ -49,6 +51,16 @@ AnswerColumn = Annotated[str | None, typer.Option(help="Column of the answer, if
 RationaleColumn = Annotated[str | None, typer.Option(help="Column of the reasoning as one text.")]
 StepsColumn = Annotated[str | None, typer.Option(help="Column of the reasoning as a list of steps.")]
 JsonOutput = Annotated[Path | None, typer.Option(help="JSON file to write the results to.")]
+
+
+def check_stop(stop: str | None, mode: str | None = None, latents: int | None = None) -> None:
+    """Raise UsageError for a rule that ends the thinking where nothing is thought."""
+    if stop is None or (mode in (None, "latent") and latents != 0):
+        return
+    given = f"--mode {mode}" if mode not in (None, "latent") else "--latents 0"
+    raise UsageError(
+        f"--stop {stop} was given with {given}, where nothing is thought that it could end. Leave one out."
+    )
 
 
 def named_columns(

@@ -100,14 +100,22 @@ def _print_plans(plans: list[Plan], scale: str) -> None:
 
 
 def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
-    from codi.reproduce.table_report import collect, directions, how_tested, rising_note, rows
+    from codi.reproduce.table_report import (
+        collect,
+        directions,
+        how_tested,
+        kept_note,
+        rising_note,
+        rows,
+    )
 
     found = collect(plans)
     headings, made = rows(table, found, scale)
     print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
     tested = directions(table, found, scale)
     for line in (
-        rising_note(table, found), *(one.describe() for one in tested), how_tested(tested), table.note
+        rising_note(table, found), kept_note(found, scale), *(one.describe() for one in tested),
+        how_tested(tested), table.note,
     ):  # fmt: skip
         if line:
             typer.echo(f"  {line}")

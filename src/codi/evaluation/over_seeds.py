@@ -16,8 +16,7 @@ the rest, which is in both:
 
 The interval and p are Student's t with S - 1 degrees of freedom; where questions add nothing, this is the
 paired t test over the seeds' accuracies. A hierarchical bootstrap (seeds drawn, then questions) estimates the
-same error, but from few seeds too small a one: with five trainings that scatter by 6 points its 95 % interval
-holds the truth 88 times in 100, with three 77 times, and this one 96 and 97 times.
+same error, but from few seeds too small a one: its interval holds the truth less often than it says.
 """
 
 from __future__ import annotations

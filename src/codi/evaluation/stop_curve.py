@@ -48,10 +48,25 @@ def stop_curve(
     """Evaluate each rule at each threshold, and every fixed number of thoughts from 0 to the trained one.
 
     options: of `evaluate`; nothing is timed unless `latency_questions` says so. Raises UsageError for a rule
-    that the model cannot end its thinking by, or a threshold outside 0 to 1, before anything is answered.
+    that the model cannot end its thinking by or that names a threshold itself, a threshold outside 0 to 1, or
+    a mode without thoughts, before anything is answered.
     """
     if not rules or not thresholds:
         raise UsageError("A curve needs a rule (learned, confident) and a threshold.")
+    if options.get("mode") not in (None, "latent"):
+        raise UsageError(f"A curve is of thoughts, and mode '{options['mode']}' has none. Leave it out.")
+    for rule in rules:
+        name, colon, number = rule.partition(":")
+        if name == "never":
+            raise UsageError(
+                f"The rule '{rule}' ends no thinking, so no threshold moves it: all thoughts are the curve's "
+                "last fixed number. Ask for learned or confident."
+            )
+        if colon:
+            raise UsageError(
+                f"The rule '{rule}' says one threshold itself, and a curve draws many. Write --rule {name} "
+                f"--threshold {number or 0.5}."
+            )
     options = {"latency_questions": 0, **options}
     ending = [
         (rule, threshold, reasoner.stopping(rule, threshold)) for rule in rules for threshold in thresholds

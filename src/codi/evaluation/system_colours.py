@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import cycle
 
 COLOURS = {
     "CoT-SFT": "#7a8594",
@@ -20,9 +21,14 @@ COLOURS = {
     "SIM-CoT over Coconut": "#8fd0b4",
 }
 """By the system's title."""
+OTHERS = (
+    "#222222", "#9e9ac8", "#7a1f2b", "#a3b018", "#d4b800", "#e0609a", "#00606b", "#ff8a3d", "#3f51d1",
+    "#5c6b00", "#c77dff", "#a8dadc", "#4e342e",
+)  # fmt: skip
+"""For ablations and settings, in their order in a table. None is a system's."""
 
 
-def colours_of(titles: Iterable[str]) -> list[str | None]:
-    """A colour for each title. Where one is an ablation and no system: None, matplotlib's own, for all."""
-    found = [COLOURS.get(title) for title in titles]
-    return found if all(found) else [None] * len(found)
+def colours_of(titles: Iterable[str]) -> list[str]:
+    """A colour for each title of a table: a system's own, and of the others one after another."""
+    others = cycle(OTHERS)
+    return [COLOURS.get(title) or next(others) for title in titles]

@@ -87,12 +87,21 @@ class CodiAdaptive(Codi):
 
     @classmethod
     def of(cls, method: Method, stop: str, threshold: float | None = None) -> CodiAdaptive:
-        """A trained CODI, answering by a rule (`learned:0.7`). Raises UsageError where it cannot."""
+        """A trained CODI, answering by a rule (`learned:0.7`). Raises UsageError where it cannot, or for a
+        threshold that would not hold."""
+        asked = stop
         stop, colon, number = stop.partition(":")
         if not isinstance(method, Codi) or method.refines or not method.latents:
             raise UsageError(
                 f"'stop' was asked of a {method.name} model, but it ends the thinking of a CODI model, whose "
                 "thoughts come one after the other. Leave it out."
+            )
+        if stop == "never" and (colon or threshold is not None):
+            raise UsageError("The rule 'never' thinks all thoughts and has no threshold. Leave it out.")
+        if colon and threshold is not None:
+            raise UsageError(
+                f"The rule '{asked}' says its threshold itself, and {threshold:g} was given beside it. "
+                "Give one of them."
             )
         options: dict[str, Any] = {
             option.name: getattr(method, option.name)

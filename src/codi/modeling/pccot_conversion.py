@@ -1,7 +1,8 @@
 """A published PCCoT folder (whyNLP/PCCoT's layout) becomes a thought model of this package.
 
     pccot_args.json            ids of <pcot.bot>, <pcot.eot>, <pcot.latent>; latents; the answer prompt
-    config.json                rounds (num_iterations), use_projection, weights of the loss; may be empty
+    config.json                rounds (num_iterations), use_projection, weights of the loss; may be empty, and
+                               then the weights say whether there is a projection
     adapter_config.json        rank, alpha, target modules, and which token rows were trained
     adapter_model.safetensors  (or .bin, or shards with an index)
         base_model.model.<name>.lora_A.weight                                  and lora_B
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from codi.errors import CheckpointError, CodiError
@@ -42,14 +43,14 @@ TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 
 @dataclass(frozen=True, slots=True)
 class PccotFolder:
-    """What a published folder says. rounds: None where its configuration does not say."""
+    """What a published folder says. rounds, projection: None where its configuration does not say."""
 
     folder: Path
     base: str | None
     latents: int
     rounds: int | None
     answer_prompt: str
-    projection: bool
+    projection: bool | None
     loss: dict[str, Any]
     lora: LoraSettings
     trained: tuple[int, ...]
@@ -57,7 +58,8 @@ class PccotFolder:
 
     @classmethod
     def read(cls, folder: Path) -> PccotFolder:
-        """Raises CheckpointError where a file is missing, broken, or of a run without adapters."""
+        """Raises CheckpointError where a file is missing, broken, of a run without adapters, or of adapters
+        with a setting that is not known here."""
         said, adapter = _object(folder / ARGUMENTS), _object(folder / ADAPTER_CONFIG)
         config = _object(folder / CONFIG) if (folder / CONFIG).exists() else {}
         trained = adapter.get("trainable_token_indices")
@@ -69,7 +71,9 @@ class PccotFolder:
                 f"'{folder}' is no published PCCoT folder as it is known here: {ARGUMENTS} or "
                 f"{ADAPTER_CONFIG} does not give {', '.join(missing) or 'trainable_token_indices'}."
             )
+        _known_settings(folder / ADAPTER_CONFIG, adapter)
         targets = adapter["target_modules"]
+        projection = config.get("use_projection")
         rounds = config.get("num_iterations")
         return cls(
             folder=folder,
@@ -77,7 +81,7 @@ class PccotFolder:
             latents=int(said.get("num_latent_tokens", 6)),
             rounds=None if rounds is None else int(rounds),
             answer_prompt=str(said.get("answer_prompt", "The answer is:")),
-            projection=bool(config.get("use_projection", False)),
+            projection=None if projection is None else bool(projection),
             loss={name: config[name] for name in LOSS if name in config},
             lora=LoraSettings(
                 rank=int(adapter["r"]),
@@ -107,6 +111,31 @@ class PccotFolder:
 
 LOSS = {"loss_alpha": "gamma", "loss_beta": "alpha", "loss_gamma": "beta", "use_layerwise_std": ""}
 """Weights of the loss in config.json, and ours."""
+READ = {"r", "lora_alpha", "lora_dropout", "target_modules", "trainable_token_indices"}
+"""Settings of the adapters that are followed."""
+WITHOUT_EFFECT = {
+    "base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "inference_mode",
+    "megatron_core", "modules_to_save", "fan_in_fan_out",
+}  # fmt: skip
+"""Settings that say where the weights come from, or that the weights themselves show."""
+NEUTRAL = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+"""Values of others with which the adapters are B A alpha / r, as here; else what peft takes by itself."""
+
+
+def _known_settings(file: Path, adapter: dict[str, Any]) -> None:
+    """Refuse adapters that compute, or stand elsewhere, in a way that is not known here."""
+    usual = vars(LoraConfig())
+    strange = [
+        f"{name} {json.dumps(value)}"
+        for name, value in sorted(adapter.items())
+        if name not in READ | WITHOUT_EFFECT
+        and value not in NEUTRAL.get(name, (usual.get(name), None, False, {}, []))
+    ]
+    if strange:
+        raise CheckpointError(
+            f"{file} has settings that are not understood here: {', '.join(strange)}. Only plain LoRA "
+            "adapters, alike in every layer, can be converted."
+        )
 
 
 @torch.no_grad()
@@ -117,8 +146,9 @@ def convert_pccot(published: PccotFolder, base: str) -> Conversion:
     """
     file = find_weights(str(published.folder), ADAPTERS)
     weights = {name.removeprefix(PREFIX): weight for name, weight in read_weights(file).items()}
+    projection = _has_projection(file, weights, published)
     config = ModelConfig(
-        base=base, lora=published.lora, projection=published.projection, rows=[LATENT], train_rows=True
+        base=base, lora=published.lora, projection=projection, rows=[LATENT], train_rows=True
     )
     try:
         model = ThoughtModel(config)
@@ -134,12 +164,21 @@ def convert_pccot(published: PccotFolder, base: str) -> Conversion:
     return Conversion(model.eval(), None, changed, largest, torch.float32)
 
 
+def _has_projection(file: Path, weights: dict[str, Tensor], published: PccotFolder) -> bool:
+    """As the configuration says, or else the weights."""
+    held = any(name.startswith("prj.") for name in weights)
+    if held and published.projection is False:
+        raise CheckpointError(
+            f"{file} holds a projection, but {published.folder / CONFIG} says use_projection false. Fetch "
+            "both again, from one run."
+        )
+    return held or bool(published.projection)
+
+
 def _take_projection(file: Path, weights: dict[str, Tensor], model: ThoughtModel) -> None:
-    theirs = {name: weights.pop(name).float() for name in list(weights) if name.startswith("prj.")}
     if not model.config.projection:
-        if theirs:
-            raise CheckpointError(f"{file} holds a projection, but {CONFIG} says use_projection false.")
         return
+    theirs = {name: weights.pop(name).float() for name in list(weights) if name.startswith("prj.")}
     named = {f"{ours}.{kind}": f"{name}.{kind}" for name, ours in PROJECTION.items() for kind in _KINDS}
     wanted = {named[name]: weight for name, weight in model.projection.state_dict().items()}
     _same_shapes(file, wanted, theirs, "the projection (use_projection)")

@@ -36,7 +36,7 @@ class PccotLayout(nn.Module):
         own = {name: weights.pop(name) for name in list(weights) if name.startswith(f"{PREFIX}prj.")}
         set_peft_model_state_dict(self.model, weights)
         self.prj: nn.Module = nn.Identity()
-        if published.projection:
+        if own:
             width = causal.config.hidden_size
             self.prj = nn.Sequential(
                 nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)

@@ -1,9 +1,10 @@
-"""A run's validation curve, and whether it had come to its plateau."""
+"""A run's validation curve: whether it had come to its plateau, and which checkpoint was kept."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 Curve = list[dict[str, float]]
@@ -50,6 +51,41 @@ def converged(result: dict[str, Any]) -> bool | None:
     """Whether a result's run had come to its plateau; None where its curve does not say."""
     gain = result.get("last_gain")
     return None if gain is None else gain < PLATEAU
+
+
+def kept_update(result: dict[str, Any]) -> int | None:
+    """The update whose weights a result's run kept: best on validation, of equals the first.
+
+    A curriculum's are chosen among its last stage's. None where validation was not asked in it.
+    """
+    began = _last_stage_began(result)
+    asked = [point for point in result.get("validation", []) if point["step"] > began]
+    return int(max(asked, key=lambda point: point["accuracy"])["step"]) if asked else None
+
+
+def _last_stage_began(result: dict[str, Any]) -> int:
+    """The updates that were done when the curriculum's last stage began; 0 without one."""
+    from codi.methods.method import Method, build_method
+    from codi.training.curriculum import Clock, stage_began
+
+    method, training = build_method(result["configuration"]["method"]), result["configuration"]["training"]
+    if type(method).stage_at is Method.stage_at:
+        return 0
+    accumulated = int(training.get("gradient_accumulation_steps", 1))
+    if int(training.get("max_steps", -1)) > 0:
+        data = result["configuration"]["data"]
+        rows = _training_rows(data["train"], data["train_split"])
+        micro_batches = -(-rows // int(training["per_device_train_batch_size"]))
+    else:
+        micro_batches = round(result["steps"] / float(training["num_train_epochs"])) * accumulated
+    return stage_began(method, Clock(max(1, micro_batches), accumulated), result["steps"])
+
+
+@cache
+def _training_rows(source: str, split: str) -> int:
+    from codi.data.sources import load_examples
+
+    return len(load_examples(source, split=split)[0])
 
 
 def start_of(result: dict[str, Any]) -> tuple[str | None, int]:

@@ -19,6 +19,7 @@ from codi.reproduce.table_report import (
     collect,
     directions,
     how_tested,
+    kept_note,
     rising_note,
     rows,
 )
@@ -38,9 +39,15 @@ mean difference leaves out 0, and is undecided where it does not, or where there
 would only tell two checkpoints apart (`codi compare`).
 
 An accuracy of several seeds is given as mean ± standard deviation, of one seed with its 95 % Wilson
-interval; n = 1,000 questions a set and seed. "training" is the accuracy on 250 of the training problems. In
-each table all systems have had as many updates, those of the checkpoint that they start from included; Table
-A5 alone varies them, as the paper does. The settings were chosen on validation problems and on seeds that
+interval; n = 1,000 questions a set and seed. "training" is the accuracy on 250 of the training problems. All
+seeds share one base, one training set of 1,000 problems and one test set of each kind: a seed varies how what
+is added to the base begins, the order of the problems, and what is drawn while training.
+
+In each table all systems were *given* as many updates, those of the checkpoint that they start from included;
+Table A5 alone varies them, as the paper does. Each run keeps the checkpoint that was best on validation, of
+equals the first, and what starts from a run starts from that one; a method that trains in stages, such as
+Coconut, chooses among those of its last stage. Where that is not the run's last checkpoint, a line under the
+table says after how many updates it was. The settings were chosen on validation problems and on seeds that
 stand in no table.
 
 Results of earlier scales stand apart: [version 1](results-version-1.md) of the word problems, where most
@@ -51,16 +58,17 @@ takes days on an A100 for each system (`--scale paper`).
 
 def render_page(results: Path) -> str:
     """The page as Markdown: what the directions came to, the tables with runs, and those without."""
-    sections, waiting, every = list[str](), list[str](), list[Direction]()
+    sections, waiting = list[str](), list[str]()
+    papers, later = list[Direction](), list[Direction]()
     for table in TABLES.values():
         found = _results_of(table, results)
         tested = directions(table, found, "small")
-        every += tested
+        (later if table.later else papers).extend(tested)
         if any(variant in found for variant in table.rows):
             sections.append(_section(table, found, tested, results))
         else:
             waiting.append(f"- {table.title}: `codi reproduce {table.name}`")
-    parts = [HEAD, _summary(every), *sections]
+    parts = [HEAD, _summary(papers, later), *sections]
     if waiting:
         parts.append("## Not run yet\n\n" + "\n".join(waiting) + "\n")
     return "\n".join(parts)
@@ -70,16 +78,23 @@ def _results_of(table: Table, results: Path) -> Results:
     return collect(plan([table.name], "small", results, Path("runs/reproduce")))
 
 
-def _summary(every: list[Direction]) -> str:
+def _summary(papers: list[Direction], later: list[Direction]) -> str:
+    """papers, later: the directions of the CODI paper's own tables, and of the papers after it."""
+    return (
+        f"Of the paper's {len(papers)} directions, each on each of its table's sets, {_came_to(papers)}\n\n"
+        f"Of the later papers' {len(later)} directions, on the set that stands for GSM8k, {_came_to(later)}\n"
+    )
+
+
+def _came_to(every: list[Direction]) -> str:
     verdicts = [one.verdict for one in every]
     agree, disagree, undecided = (verdicts.count(verdict) for verdict in VERDICTS.values())
     decided = [one for one in every if one.verdict in (VERDICTS["above"], VERDICTS["below"])]
     sure = sum(one.holm_p is not None and one.holm_p < 0.05 for one in decided)
     return (
-        f"Of the paper's {len(every)} directions, each on each of its table's sets, **{agree} agree, "
-        f"{disagree} disagree, {undecided} are undecided** and {verdicts.count(NOT_RUN)} have not been run. "
-        f"Of the {len(decided)} decided ones {sure} stay below p = 0.05 when all comparisons of their table "
-        "are counted (Holm).\n"
+        f"**{agree} agree, {disagree} disagree, {undecided} are undecided** and {verdicts.count(NOT_RUN)} "
+        f"have not been run. Of the {len(decided)} decided ones {sure} stay below p = 0.05 when all "
+        "comparisons of their table are counted (Holm)."
     )
 
 
@@ -89,14 +104,14 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
     finished = sum(len(by_seed) for by_seed in found.values())
     if finished < len(plans):
         parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
-    if rising := rising_note(table, found):
-        parts.append(f"{rising}\n")
+    parts += [f"{note}\n" for note in (rising_note(table, found), kept_note(found, "small")) if note]
     pictures = [(_picture(table), table.title)] if _drawn(table) else []
     if _has_curves(table, found):
         pictures.append((_picture(table, "-curves"), "Validation accuracy against updates"))
     parts += [f"![{title}]({file})\n" for file, title in pictures]
     if tested:
-        headings = ("the paper's direction", *(("set",) if table.sets > 1 else ()), *COMPARED)
+        whose = "a later paper's direction" if table.later else "the paper's direction"
+        headings = (whose, *(("set",) if table.sets > 1 else ()), *COMPARED)
         parts.append(_markdown(headings, [one.cells() for one in tested]))
     notes = (how_tested(tested), table.note, f"{_test_chains(found).capitalize()}.")
     parts += [f"{note}\n" for note in notes if note]
@@ -105,14 +120,18 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
 
 
 def _test_chains(found: Results) -> str:
-    """How many test chains stand in training, the runs' counts added: each seed and set has its own."""
-    counts = [
-        one
-        for by_seed in found.values()
-        for result in by_seed.values()
-        for one in result.get("test_chains", {}).values()
-    ]
-    return SeenChains(sum(one["seen"] for one in counts), sum(one["chains"] for one in counts)).describe()
+    """How many chains of the test sets stand in training: each set's once, as the runs all have the same.
+
+    Where runs were trained on other problems, those that show most of a set count for it.
+    """
+    worst: dict[str, SeenChains] = {}
+    for by_seed in found.values():
+        for result in by_seed.values():
+            for name, counted in result.get("test_chains", {}).items():
+                one = SeenChains(**counted)
+                worst[name] = max(worst.get(name, one), one, key=lambda known: known.seen)
+    counts = worst.values()
+    return SeenChains(sum(one.seen for one in counts), sum(one.chains for one in counts)).describe()
 
 
 def write_page(page: Path, results: Path) -> None:

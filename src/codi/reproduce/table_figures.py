@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from codi.evaluation.statistics import mean_std
 from codi.evaluation.system_colours import COLOURS, colours_of
@@ -23,14 +24,15 @@ def draw(table: Table, found: Results, file: Path) -> None:
     """Accuracy against the number of latents, or bars for every set. Writes a PNG."""
     figure, axis = _begun(8, 3.8)
     if table.kind == "curve":
-        _against_latents(axis, table, found)
+        against_latents(axis, table, found)
     else:
-        _bars(axis, table, found)
+        bars(axis, table, found)
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _written(figure, axis, file)
 
 
-def _against_latents(axis: Axes, table: Table, found: Results) -> None:
+def against_latents(axis: Axes, table: Table, found: Results) -> None:
+    """A line for CODI and one for Coconut; an error bar where there are several seeds."""
     [name] = sets_of(table, "small")
     for family, marker in (("CODI", "o"), ("Coconut", "s")):
         points = sorted(
@@ -42,27 +44,31 @@ def _against_latents(axis: Axes, table: Table, found: Results) -> None:
         if points:
             axis.errorbar(
                 [x for x, _, _ in points], [100 * mean for _, mean, _ in points],
-                yerr=[100 * (deviation or 0.0) for _, _, deviation in points],
+                yerr=[nan if deviation is None else 100 * deviation for _, _, deviation in points],
                 marker=marker, capsize=2, label=family, color=COLOURS[family],
             )  # fmt: skip
     axis.set_xlabel("continuous thoughts")
 
 
-def _bars(axis: Axes, table: Table, found: Results) -> None:
+def bars(axis: Axes, table: Table, found: Results) -> None:
+    """Of each system that has been run a bar for every set; an error bar where it has several seeds."""
     names = sets_of(table, "small")
-    width = 0.8 / len(table.rows)
-    titles = [VARIANTS[variant].title_at("small") for variant in table.rows]
-    for offset, (variant, title, colour) in enumerate(
-        zip(table.rows, titles, colours_of(titles), strict=True)
-    ):
-        heights, spread = [], []
-        for name in names:
-            mean, deviation = mean_std(accuracies(table, found, variant, name) or [0.0])
-            heights.append(100 * mean)
-            spread.append(100 * (deviation or 0.0))
-        places = [i + (offset - len(table.rows) / 2 + 0.5) * width for i in range(len(names))]
+    systems = _shown(table, found)
+    width = 0.8 / len(systems)
+    for offset, (variant, (title, colour)) in enumerate(systems.items()):
+        each = [mean_std(accuracies(table, found, variant, name)) for name in names]
+        heights = [100 * mean for mean, _ in each]
+        spread = [100 * deviation for _, deviation in each if deviation is not None] or None
+        places = [i + (offset - len(systems) / 2 + 0.5) * width for i in range(len(names))]
         axis.bar(places, heights, width, yerr=spread, capsize=2, label=title, color=colour)
     axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
+
+
+def _shown(table: Table, found: Results) -> dict[str, tuple[str, str]]:
+    """Title and colour of the rows that have been run; what has not takes no colour from the others."""
+    titles = [VARIANTS[variant].title_at("small") for variant in table.rows]
+    rows = zip(table.rows, titles, colours_of(titles), strict=True)
+    return {variant: (title, colour) for variant, title, colour in rows if found.get(variant)}
 
 
 def draw_curves(table: Table, found: Results, file: Path) -> None:
@@ -70,25 +76,18 @@ def draw_curves(table: Table, found: Results, file: Path) -> None:
 
     Writes a PNG.
     """
-    import matplotlib
-
     figure, axis = _begun(9, 4.6)
-    runs = {variant: found[variant] for variant in table.rows if found.get(variant)}
-    titles = [VARIANTS[variant].title_at("small") for variant in runs]
-    others = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
     starts: dict[str, list[Points]] = {}
-    for place, (by_seed, title, colour) in enumerate(
-        zip(runs.values(), titles, colours_of(titles), strict=True)
-    ):
+    for variant, (title, colour) in _shown(table, found).items():
         curves: list[Points] = []
-        for seed, result in by_seed.items():
+        for seed, result in found[variant].items():
             start, begun = start_of(result)
             own = [(begun + one["step"], 100 * one["accuracy"]) for one in result.get("validation", [])]
             curves.append(own)
             if start and seed in found.get(start, {}):
                 before = found[start][seed].get("validation", [])
                 starts.setdefault(start, []).append([(one["step"], 100 * one["accuracy"]) for one in before])
-        _seeds_and_mean(axis, curves, title, colour or others[(2 * place + place // 10) % 20])
+        _seeds_and_mean(axis, curves, title, colour)
     for start, curves in starts.items():
         dashed = "--" if start != min(starts) else ":"
         _seeds_and_mean(axis, curves, VARIANTS[start].title, START_COLOUR, dashed)
@@ -98,7 +97,7 @@ def draw_curves(table: Table, found: Results, file: Path) -> None:
     _written(figure, axis, file, "validation accuracy (%)")
 
 
-def _seeds_and_mean(axis: Axes, curves: list[Points], title: str, colour: Any, dashes: str = "-") -> None:
+def _seeds_and_mean(axis: Axes, curves: list[Points], title: str, colour: str, dashes: str = "-") -> None:
     for points in curves:
         if points and len(curves) > 1:
             axis.plot(*zip(*points, strict=True), color=colour, linewidth=0.6, alpha=0.45, linestyle=dashes)

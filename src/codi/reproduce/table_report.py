@@ -8,7 +8,7 @@ from typing import Any
 
 from codi.evaluation.over_seeds import SeedComparison, compare_over_seeds, holm
 from codi.evaluation.statistics import accuracy_interval, mean_std
-from codi.reproduce.curves import converged
+from codi.reproduce.curves import converged, kept_update
 from codi.reproduce.plans import Plan
 from codi.reproduce.scales import PAPER_SETS, SCALES
 from codi.reproduce.sweep import read_result
@@ -129,12 +129,13 @@ def cell(table: Table, results: Results, variant: str, name: str) -> str:
 
 
 def directions(table: Table, results: Results, scale: str) -> list[Direction]:
-    """Every claim of the table, on each of its sets that stands for one of the paper's."""
-    sets = sets_of(table, scale)[: len(PAPER_SETS)]
+    """Every claim of the table, on each of the claim's sets, or else of the table's, that the paper has."""
+    sets = list(zip(PAPER_SETS, sets_of(table, scale), strict=False))
     made = [
         Direction(claim, _compared(claim, results, name), name if table.sets > 1 else "")
         for claim in table.claims
-        for name in sets
+        for papers, name in sets
+        if papers in (claim.sets or PAPER_SETS)
     ]
     p_values = {at: one.found.p for at, one in enumerate(made) if one.found and one.found.p is not None}
     for at, p in zip(p_values, holm(list(p_values.values())), strict=True):
@@ -229,9 +230,27 @@ def rising_note(table: Table, results: Results) -> str:
     if not any(converged(one) is False for one in runs):
         return ""
     return (
-        "† So many of them had not come to a plateau: the last fifth of their updates gained a point or more "
-        "on validation."
+        "† So many of them had not come to a plateau: the last fifth of the updates that they were given "
+        "gained a point or more on validation. That is judged on the whole run, whichever checkpoint it kept."
     )
+
+
+def kept_note(results: Results, scale: str) -> str:
+    """Which runs, starts included, kept an earlier checkpoint than their last; empty where none did."""
+    said = list[str]()
+    for variant, by_seed in results.items():
+        earlier: dict[str, list[int]] = {}
+        for seed, result in sorted(by_seed.items()):
+            kept, given = kept_update(result), int(result["steps"])
+            if kept is not None and kept < given:
+                earlier.setdefault(f"{kept:,} of {given:,}", []).append(seed)
+        shown = (
+            f"{updates} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+            for updates, seeds in earlier.items()
+        )
+        if earlier:
+            said.append(f"{VARIANTS[variant].title_at(scale)}: {', '.join(shown)}")
+    return f"Updates kept, where not all of the run's own: {'; '.join(said)}." if said else ""
 
 
 COSTS = ["thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms"]

@@ -123,7 +123,7 @@ def gradients(ask: Measurement) -> dict[str, Any]:
             found[start].append({"seed": seed, "log": [one.as_dict() for one in log.found]})
     for variant, seed, folder in ask.of(CODI, WITHOUT_L1):
         seen = _trained_on(configuration_of(folder), ask.batch)
-        one = loss_gradients(LatentReasoner.from_pretrained(folder), seen, unseen, _updates(folder))
+        one = loss_gradients(LatentReasoner.from_pretrained(folder), seen, unseen, kept_after(folder))
         found["end"].append({"variant": variant, "seed": seed, **one.as_dict()})
     weights = build_method(configuration_of(ask.run(CODI, ask.seeds[0])).method).as_dict()
     return found | {
@@ -160,8 +160,8 @@ def forgetting(ask: Measurement) -> dict[str, Any]:
         replay(config, log, start=config.start)
         method = build_method(config.method)
         assert isinstance(method, Coconut)
-        found = log.found | {_updates(folder): skills(_merged(folder), method, problems)}
-        stages = [{"updates": updates, "skills": shares} for updates, shares in found.items()]
+        found = [*log.found.items(), (kept_after(folder), skills(_merged(folder), method, problems))]
+        stages = [{"updates": updates, "skills": shares} for updates, shares in found]
         coconut.append({"seed": seed, "stages": stages})
     codi = []
     for _, seed, folder in ask.of(CODI):
@@ -232,13 +232,6 @@ def measure(names: Sequence[str], ask: Measurement, output: Path, say: Callable[
     for figure in chosen:
         began, busy = time.perf_counter(), time.process_time()
         found = figure.measure(ask)
-        runs = [
-            {
-                "variant": variant, "seed": seed, "updates": _updates(folder),
-                "validation_accuracy": _account(folder)["validation_accuracy"],
-            }
-            for variant, seed, folder in ask.of(*figure.variants)
-        ]  # fmt: skip
         made = {
             "figure": figure.name,
             "problems": f"{ask.source}, {SPLIT}",
@@ -246,7 +239,7 @@ def measure(names: Sequence[str], ask: Measurement, output: Path, say: Callable[
             "seconds": round(time.perf_counter() - began, 1),
             "cpu_seconds": round(time.process_time() - busy, 1),
             "versions": versions(),
-            "runs": runs,
+            "runs": runs_measured(ask, figure),
         }
         write_whole(output / f"{figure.name}.json", json.dumps(made | found, indent=1) + "\n")
         say(f"{figure.name}: measured in {made['seconds']:.0f} s ({made['cpu_seconds']:.0f} s of one core).")
@@ -322,5 +315,20 @@ def _account(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _updates(folder: Path) -> int:
-    return int(_account(folder)["steps"])
+def runs_measured(ask: Measurement, figure: Figure) -> list[dict[str, Any]]:
+    """The runs behind a figure. updates: in all; kept_after: those of the weights that were measured."""
+    return [
+        {
+            "variant": variant, "seed": seed, "updates": int(_account(folder)["steps"]),
+            "kept_after": kept_after(folder),
+            "validation_accuracy": _account(folder)["validation_accuracy"],
+        }
+        for variant, seed, folder in ask.of(*figure.variants)
+    ]  # fmt: skip
+
+
+def kept_after(folder: Path) -> int:
+    """The updates of a run's weights: up to the checkpoint that validation chose, or all where none was."""
+    account = _account(folder)
+    chosen = account["best_checkpoint"]
+    return int(account["steps"] if chosen is None else chosen.removeprefix("checkpoint-"))

@@ -10,14 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from codi.interpretability.distilled_token import ROLES
-from codi.reproduce.why import CODI, LAST_STEP, STARTS, WITHOUT_L1, WITHOUT_PROJECTION
+from codi.reproduce.why import COCONUT, CODI, LAST_STEP, STARTS, WITHOUT_L1, WITHOUT_PROJECTION
 
 Measured = dict[str, dict[str, Any]]
 BLUE, ORANGE, GREY, GREEN = "#1769aa", "#d08a35", "#7a8594", "#2f8f6b"
 COLOURS = {CODI: BLUE, WITHOUT_L1: ORANGE, LAST_STEP: GREEN, WITHOUT_PROJECTION: ORANGE}
 TITLES = {
     CODI: "CODI", WITHOUT_L1: "without the L1 term", LAST_STEP: "with the last step",
-    WITHOUT_PROJECTION: "without the projection",
+    WITHOUT_PROJECTION: "without the projection", COCONUT: "Coconut",
 }  # fmt: skip
 RESULTS = ("first branch's result", "second branch's result", "the answer, their join")
 DASHES = {"teacher": "-", "student": "--", "warm": "-", "cold": "--"}
@@ -165,7 +165,7 @@ def draw_forgetting(measured: Measured) -> Figure:
         name = "all steps written" if not form else f"{form} of {forms - 1} steps replaced by thoughts"
         lines(axes[0][0], series, f"form {form}: {name}", colour)
     stages = len(runs[0]["stages"])
-    names = ["start", *(f"stage {at}" for at in range(1, stages - 1)), "end"]
+    names = ["start", *(f"stage {at}" for at in range(1, stages - 1)), "kept"]
     axes[0][0].set_xticks(range(stages), names)
     _said(axes[0][0], "Coconut", "after", "accuracy (%)")
     pairs = [

@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from codi.interpretability.distilled_token import ROLES
 from codi.reproduce.why import (
+    COCONUT,
     CODI,
     LAST_STEP,
     SOURCE,
@@ -64,7 +65,10 @@ def render_page(output: Path, page: Path) -> str:
         ),
     )
     sections = {
-        name.replace("-", "_"): say(measured) if name in measured else None for name, say in words.items()
+        name.replace("-", "_"): {"kept": _kept(measured[name]["runs"])} | say(measured)
+        if name in measured
+        else None
+        for name, say in words.items()
     }
     rendered = environment.from_string(text).render(
         where=Path(os.path.relpath(output, page.parent)).as_posix(),
@@ -105,6 +109,22 @@ def _mean(values: Iterable[float], form: str = "{:.2f}") -> str:
         return "-"
     said, low, high = (form.format(value) for value in (fmean(each), min(each), max(each)))
     return said if len(each) == 1 else f"{said} [{low}, {high}]"
+
+
+def _kept(runs: Sequence[dict[str, Any]]) -> str:
+    """Which weights of runs were measured: `CODI after 800, 1,000 of 1,000 updates; ...`, seed by seed."""
+    said = []
+    for variant in dict.fromkeys(run["variant"] for run in runs):
+        mine = _of(runs, variant=variant)
+        kept = ", ".join(f"{run['kept_after']:,}" for run in mine)
+        said.append(f"{TITLES[variant]} after {kept} of {_span(run['updates'] for run in mine)} updates")
+    return "; ".join(said)
+
+
+def _span(counts: Iterable[int]) -> str:
+    """`1,000`, or `800 to 1,000`."""
+    each = sorted(set(counts))
+    return f"{each[0]:,}" if len(each) == 1 else f"{each[0]:,} to {each[-1]:,}"
 
 
 def _percent(values: Iterable[float]) -> str:
@@ -193,18 +213,30 @@ def _probe_table(probes: Sequence[dict[str, Any]], variants: Sequence[str]) -> s
         for role in ROLES:
             cells = []
             for step in range(1, 1 + len(RESULTS)):
-                mine = _of(probes, variant=variant, role=role, step=step)
-                by_layer = {
-                    layer: [one["accuracy"] for one in _of(mine, layer=layer)]
-                    for layer in sorted({one["layer"] for one in mine})
-                }
-                best = max(by_layer, key=lambda layer: fmean(by_layer[layer]))
-                cells.append(f"{_percent(by_layer[best])}, layer {best}")
+                layer, shares = _best_layer(_of(probes, variant=variant, role=role, step=step), "accuracy")
+                cells.append(f"{_percent(shares)}, layer {layer}")
             rows.append((f"{TITLES[variant]}: {role}", *cells))
-    for name, key in (("commonest result", "majority"), ("shuffled labels", "control_accuracy")):
-        chances = [[fmean(one[key] for one in _of(probes, step=step))] for step in range(1, 1 + len(RESULTS))]
-        rows.append((name, *map(_percent, chances)))
+    commonest, shuffled = [], []
+    for step in range(1, 1 + len(RESULTS)):
+        commonest.append(_percent([fmean(one["majority"] for one in _of(probes, step=step))]))
+        controls = [  # each of the rows above, with its layer chosen in the same way
+            fmean(_best_layer(_of(probes, variant=variant, role=role, step=step), "control_accuracy")[1])
+            for variant in variants
+            for role in ROLES
+        ]
+        shuffled.append(_percent([fmean(controls)]))
+    rows += [("commonest result", *commonest), ("shuffled labels", *shuffled)]
     return _table(("the best layer's probe", *RESULTS), rows)
+
+
+def _best_layer(probes: Sequence[dict[str, Any]], key: str) -> tuple[int, list[float]]:
+    """The layer whose mean over seeds is highest, and its value for each seed."""
+    by_layer = {
+        layer: [one[key] for one in _of(probes, layer=layer)]
+        for layer in sorted({one["layer"] for one in probes})
+    }
+    best = max(by_layer, key=lambda layer: fmean(by_layer[layer]))
+    return best, by_layer[best]
 
 
 def _accuracy(found: dict[str, Any], variant: str) -> str:
@@ -258,10 +290,10 @@ def _forgetting(measured: Measured) -> dict[str, str]:
     runs = found["coconut"]
     stages = list(zip(*(run["stages"] for run in runs), strict=True))
     forms = range(len(stages[0][0]["skills"]))
-    names = ["the start", *(f"stage {at}" for at in range(1, len(stages) - 1)), "the end"]
+    names = ["the start", *(f"stage {at}" for at in range(1, len(stages) - 1)), "the run, as kept"]
     shares = [[_percent(one["skills"][form] for one in stage) for form in forms] for stage in stages]
     table = [
-        (name, f"{stage[0]['updates']:,}", *row)
+        (name, _span(one["updates"] for one in stage), *row)
         for name, stage, row in zip(names, stages, shares, strict=True)
     ]
     falls = [
@@ -270,6 +302,7 @@ def _forgetting(measured: Measured) -> dict[str, str]:
     ]
     last = forms[-1]  # the last stage goes on with the form of the one before it
     known = [run for run in found["codi"] if run["written_before"] is not None]
+    asked = {(COCONUT, run["seed"]) for run in runs} | {(CODI, run["seed"]) for run in found["codi"]}
     codi = (
         "CODI's teacher, writing its steps itself, answers "
         f"{_percent(run['written_before'] for run in known)} before and "
@@ -278,13 +311,14 @@ def _forgetting(measured: Measured) -> dict[str, str]:
     )
     return {
         "coconut_seeds": _seeds_of(runs),
+        "kept": _kept([run for run in found["runs"] if (run["variant"], run["seed"]) in asked]),
         "n": str(found["n"]),
         "table": _table(
             ("Coconut after", "updates", "form 0, all written", *(f"form {form}" for form in forms[1:])),
             table,
         ),
-        "falls": f"At the end of its own stage and of the next one: {'; '.join(falls)}. Form {last} goes on "
-        f"to the end: {shares[-2][last]} after {names[-2]}, {shares[-1][last]} after {names[-1]}.",
+        "falls": f"At the end of its own stage and of the next one: {'; '.join(falls)}. Form {last}, the "
+        f"last: {shares[-2][last]} after {names[-2]}, {shares[-1][last]} after {names[-1]}.",
         "codi": codi if known else "",
     }
 
