@@ -161,6 +161,8 @@ def test_rows_have_ids_names_and_values_of_their_own() -> None:
     assert not torch.equal(model.rows["<latent>"], weight[7])
     with pytest.raises(CheckpointError, match=r"'<other>'.*<bot>, <eot>, <latent>, <pause>"):
         model.row_id("<other>")
+    with pytest.raises(IndexError):  # neither the vocabulary's nor ours
+        model.embed(torch.tensor([[5, model.bot_id + 4]]))
 
 
 def test_pauses_have_a_row_that_learns_where_bot_is_frozen() -> None:

@@ -163,6 +163,23 @@ def test_log_likelihoods_are_those_after_thoughts_and_prompt(method: str, mode: 
     assert {greedy for _, greedy in found} == {True, False}
 
 
+def test_padding_of_continuations_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasoner, seen = fond_of_seven("codi"), list[Tokens]()
+    read = reasoner.model.read
+
+    def watched(tokens: Tokens, **more: Any) -> Any:
+        seen.append(tokens)
+        return read(tokens, **more)
+
+    monkeypatch.setattr(reasoner.model, "read", watched)
+    endings = ("7 apples now", "7")
+    harness.CodiLM(reasoner)._scored([(QUESTIONS[1], ending) for ending in endings])
+    places, mask = seen[-1].places, seen[-1].mask
+    assert places is not None
+    assert places.tolist() == mask.flatten().nonzero().flatten().tolist()
+    assert len(places) < mask.numel()
+
+
 def test_what_is_not_defined_is_refused(reasoner: LatentReasoner) -> None:
     with pytest.raises(UsageError, match="in explicit mode the rationale is the model's own"):
         harness.CodiLM(reasoner, reasoning="explicit").loglikelihood([Request("Q ?", "7")])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from codi.data.collation import row_alone
 from codi.errors import RecipeError, UsageError
 from codi.methods.kava import Kava, unrotated
 from codi.methods.method import build_method
@@ -115,6 +116,18 @@ def test_single_rows_sum_to_the_batch(family: str, selection: str) -> None:
     rows = [method.loss(model, encoded_batch(method, (e,)), method.divisors(batch)) for e in EXAMPLES]
     for term, value in whole.items():
         torch.testing.assert_close(sum(row[term] for row in rows), value, rtol=1e-5, atol=0)
+
+
+def test_a_row_without_a_rationale_alone_in_a_wide_batch_has_a_finite_loss() -> None:
+    """So that a loss that is not finite is not laid at its door."""
+    method, model = Kava(latents=3, rounds=1), model_of("gpt2")
+    short = replace(EXAMPLES[0], steps=EXAMPLES[0].steps[:1])  # the step that is left out of the rationale
+    batch = encoded_batch(method, (short, *EXAMPLES))
+    alone = row_alone(batch, 0)
+    assert alone["rationale_mask"].shape[1] > 0 == int(alone["rationale"])
+    terms = method.loss(model, alone)
+    assert terms["kv"] == 0
+    assert all(term.isfinite() for term in terms.values())
 
 
 def test_no_gradient_reaches_the_teacher_through_keys_and_values() -> None:

@@ -102,6 +102,18 @@ def test_single_rows_sum_to_the_batch() -> None:
         torch.testing.assert_close(sum(one[term] for one in alone), value, rtol=1e-5, atol=0)
 
 
+def test_a_divisor_below_one_is_divided_by_and_none_is_one() -> None:
+    """Of four processes, one with two tokens of steps: each divides by half a token."""
+    method, model = Lotus(blocks=3, width=7).at_stage(3), model_of("gpt2")
+    batch = batch_at(method, 3)
+    found = {
+        number: method.loss(model, batch, {**method.divisors(batch), "steps": torch.tensor(number)})["steps"]
+        for number in (0.5, 1.0, 0.0)
+    }
+    assert found[0.5].item() == pytest.approx(2 * found[1.0].item())
+    assert found[0.0].item() == found[1.0].item()
+
+
 def test_stages_move_steps_into_blocks() -> None:
     method, text = Lotus(blocks=2, width=9), word_encoder()
     row, steps = method.encode(EXAMPLES[0], text), EXAMPLES[0].steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.published_behaviour import PublishedBehaviour
 from codi.methods.codi import Codi
 from codi.methods.sim_cot import SimCot
-from codi.modeling.backbone import build_base, fingerprint
+from codi.modeling.backbone import build_base, check_head, fingerprint
+from codi.modeling.checkpoint import _check_same
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel
+from codi.modeling.precision import attention_at_hand, check_computed_type
 from codi.training.recipes import load_recipe, recipe_names
 from codi.training.starting import build_reasoner
 from tiny_models import (
@@ -34,6 +37,7 @@ from tiny_models import (
     tiny_model,
     with_lora,
 )
+from tiny_runs import lora_over_saved_base, run, tiny_settings
 
 QUESTIONS = [example.question for example in EXAMPLES]
 BF16 = torch.bfloat16
@@ -121,12 +125,31 @@ def test_adapters_multiplied_once_over_a_base_in_bfloat16(base: str) -> None:
     assert found == pytest.approx([found[0]] * 4, rel=3e-2)
 
 
+def test_outside_autocast_too_small_adapters_are_not_rounded_away(base: str) -> None:
+    """Beside weights of 1 a bfloat16 has nothing below 0.004; inputs here cancel all but the adapter."""
+    settings = with_lora(base).lora
+    assert settings is not None
+    model = over(base, base_dtype="bfloat16", lora=replace(settings, multiply_once=True))
+    layer = model.causal.base_model.layers[0].mlp.up_proj
+    with torch.no_grad():
+        layer.get_base_layer().weight.fill_(1)
+        layer.lora_B["default"].weight.mul_(0.01)
+        x = torch.tensor([1.0, -1.0], dtype=BF16).repeat(model.hidden_size // 2).unsqueeze(0)
+        expected = layer(x)
+        with model.whole_weights():
+            found = layer(x)
+    assert 0 < expected.abs().max() < 0.004
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"dtype": "bfloat16"}, "47 % of the weights had not moved"),
         ({"dtype": "float16", "base_dtype": "bfloat16"}, "model.base_dtype=bfloat16"),
         ({"base_dtype": "bfloat16", "lora": None}, "without model.lora the base is trained"),
+        ({"base_dtype": "bfloat16", "lora": None}, "Set model.base_dtype=null;"),  # it may be the recipe's
     ],
 )
 def test_training_weights_in_bfloat16_is_refused(base: str, changes: dict[str, Any], said: str) -> None:
@@ -134,6 +157,34 @@ def test_training_weights_in_bfloat16_is_refused(base: str, changes: dict[str, A
     config = replace(load_recipe("word-problems-small"), model=model)
     with pytest.raises(RecipeError, match=said):
         build_reasoner(config)
+
+
+def test_a_base_in_bfloat16_trains_under_mixed_precision_in_bfloat16_alone(tmp_path: Path) -> None:
+    settings = lora_over_saved_base(tmp_path, tiny_settings(tmp_path, max_steps=2))
+    settings["model"]["base_dtype"] = "bfloat16"
+    for mixed, said in (({}, "training.bf16 is false"), ({"fp16": True}, "training.fp16 is true")):
+        given = {**settings, "training": settings["training"] | mixed}
+        with pytest.raises(RecipeError, match=rf"{said}.*norms too.*model\.base_dtype=null"):
+            run(given, tmp_path / "refused")
+    settings["training"]["bf16"] = True
+    assert run(settings, tmp_path / "run")["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "bf16", "validating", "refused"),
+    [
+        ({}, False, False, True),
+        ({}, True, True, True),
+        ({}, True, False, False),
+        ({"base_dtype": "bfloat16"}, True, True, False),
+    ],
+)
+def test_flash_attention_is_for_16_bits(
+    changes: dict[str, Any], bf16: bool, validating: bool, refused: bool
+) -> None:
+    config = with_lora("a/base", attention="flash_attention_2", **changes)
+    with pytest.raises(RecipeError, match="in 16 bits alone") if refused else nullcontext():
+        check_computed_type(config, bf16, fp16=False, validating=validating)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +214,26 @@ def test_the_attention_is_the_one_asked_for_and_the_loss_the_same(attention: str
     batch = encoded_batch(method)
     expected = method.loss(tiny_model("llama"), batch)["loss"].item()
     assert method.loss(model, batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_check_of_the_head_needs_no_flash_attention() -> None:
+    """Which is not to be had on a CPU: a pass with it fails."""
+    causal = tiny_model("llama").causal
+    causal.config._attn_implementation = "flash_attention_2"
+    check_head(causal)
+    _check_same(Path("saved"), tiny_model("llama").causal, causal)
+    assert causal.config._attn_implementation == "flash_attention_2"
+    with pytest.raises((ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError)):
+        causal(input_ids=torch.tensor([[1, 2]]))
+
+
+def test_flash_attention_answers_in_16_bits_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: True)
+    assert attention_at_hand("flash_attention_2", "bfloat16") == "flash_attention_2"
+    assert attention_at_hand("flash_attention_2", "float32") is None
+    assert "held in float32" in caplog.text
 
 
 def test_a_checkpoint_trained_with_an_attention_that_is_not_here(
@@ -220,6 +291,36 @@ def test_answering_in_another_type(base: str, tmp_path: Path, kind: str, dtype: 
     assert again.answer(QUESTIONS, max_new_tokens=4) == loaded.answer(QUESTIONS, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_recorded_in_float16_answers_in_every_type(
+    base: str, tmp_path: Path, dtype: str
+) -> None:
+    with torch.no_grad():  # values so small that a float16 rounds them further than a bfloat16
+        causal = build_base(ModelConfig(base=base))
+        causal.base_model.layers[0].self_attn.q_proj.weight.mul_(1e-4)
+        causal.save_pretrained(base)
+    asked = reasoner(Codi(latents=2), over(base, dtype="float16"))
+    assert asked.model.config.base_fingerprint != over(base).config.base_fingerprint
+    asked.save_pretrained(tmp_path / "saved")
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype=dtype)
+    wanted = {name: w.to(getattr(torch, dtype)) for name, w in asked.model.named_parameters()}
+    for name, weight in loaded.model.named_parameters():
+        assert torch.equal(weight, wanted[name]), name
+    loaded.save_pretrained(tmp_path / "again")
+    again = LatentReasoner.from_pretrained(tmp_path / "again", device="cpu")
+    for name, weight in again.model.named_parameters():
+        assert torch.equal(weight, wanted[name]), name
+
+
+@pytest.mark.parametrize("base_dtype", [None, "float32", "bfloat16"])
+def test_a_rounded_base_is_rounded_in_another_type_too(base: str, tmp_path: Path, base_dtype: str) -> None:
+    asked = reasoner(Codi(latents=2), over(base, base_dtype=base_dtype, base_rounded_to="bfloat16"))
+    asked.save_pretrained(tmp_path / "saved")
+    loaded = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype="float32")
+    for name, weight in asked.model.named_parameters():
+        assert torch.equal(loaded.model.get_parameter(name), weight.float()), name
+
+
 def test_a_type_that_does_not_exist(tmp_path: Path) -> None:
     reasoner(Codi(latents=2), tiny_model()).save_pretrained(tmp_path / "saved")
     with pytest.raises(UsageError, match="'int4' is unknown; choose one of float32"):
@@ -252,6 +353,22 @@ def test_adapters_merged_into_a_base_in_bfloat16_are_not_rounded(base: str) -> N
     assert fingerprint(asked.model.causal) == rounded.model.config.base_fingerprint
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_adapters_held_in_16_bits_are_kept_when_merged(base: str, tmp_path: Path, dtype: str) -> None:
+    reasoner(Codi(latents=2), over(base)).save_pretrained(tmp_path / "saved")
+    asked = LatentReasoner.from_pretrained(tmp_path / "saved", device="cpu", dtype=dtype)
+    alone = asked.without_adapters()
+    assert {weight.dtype for weight in alone.model.parameters()} == {torch.float32}
+    asked.model.float()
+    ids = [asked.text.question(QUESTIONS[0])]
+    torch.testing.assert_close(
+        alone.start(ids).context.last_hidden, asked.start(ids).context.last_hidden, atol=1e-4, rtol=1e-4
+    )
+    alone.save_pretrained(tmp_path / "alone")
+    again = LatentReasoner.from_pretrained(tmp_path / "alone", device="cpu")
+    assert again.answer(QUESTIONS, max_new_tokens=4) == alone.answer(QUESTIONS, max_new_tokens=4)
+
+
 def test_published_behaviour_over_a_base_in_bfloat16(base: str) -> None:
     asked = reasoner(Codi(latents=2), over(base, base_dtype="bfloat16"))
     found = PublishedBehaviour(asked, dtype="float32")
@@ -274,3 +391,4 @@ def test_paper_scale_recipes_hold_a_frozen_base_in_bfloat16() -> None:
         paper_scale = name.startswith(("gpt2", "llama"))
         wanted = "bfloat16" if paper_scale and config.model.lora is not None else None
         assert config.model.base_dtype == wanted, name
+        check_computed_type(config.model, config.training.get("bf16", False), fp16=False, validating=True)

@@ -149,3 +149,6 @@ def test_eval_prints_both(tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, [str(word) for word in [*words, "--overwrite", *other]])
         assert refused.exit_code == 2
         assert "greedy and latent" in " ".join(refused.output.split())
+    refused = CliRunner().invoke(app, [str(word) for word in [*words, "--overwrite", "--dtype", "bfloat16"]])
+    assert refused.exit_code == 2
+    assert "round them once more" in " ".join(refused.output.split())

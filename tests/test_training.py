@@ -28,6 +28,7 @@ from codi.training import run as run_module
 from codi.training.batches import POOL, LengthGroupedBatches
 from codi.training.loss_watch import LossWatch
 from codi.training.run import build_reasoner, train
+from codi.training.shares import Share
 from codi.training.tokenisation import tokenise
 from codi.training.trainer import CodiTrainer
 from tiny_models import llama3_tokenizer
@@ -300,6 +301,19 @@ def test_lora_over_a_base_from_a_configuration_is_refused(tmp_path: Path) -> Non
     settings["model"]["lora"] = {"rank": 2}
     with pytest.raises(CodiError, match="stored nowhere"):
         run(settings, tmp_path / "out")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batches_are_copied_without_waiting(tmp_path: Path, processes: int) -> None:
+    settings = tiny_settings(tmp_path, rows=8)
+    reasoner = reasoner_of(settings)
+    data = preparation.prepare(configured(settings).data, reasoner, "codi")
+    values = {**run_module.DEFAULTS, **configured(settings).training}
+    arguments = run_module._arguments(values, tmp_path / "out", validating=False)
+    share = Share(4, processes=processes)
+    loader: Any = CodiTrainer(reasoner, arguments, data, None, share=share).get_train_dataloader()
+    assert loader._non_blocking
+    assert sum(len(batch["number"]) for batch in loader) == 8 // processes
 
 
 def test_settings_that_do_not_work_together(tmp_path: Path) -> None:

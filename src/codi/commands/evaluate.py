@@ -110,7 +110,7 @@ def evaluate(
         raise UsageError("Name a checkpoint and a --benchmark; `codi eval --list` shows the names.")
     check_output(output, overwrite)
     options.check_stop(stop, mode, latents)
-    _check_how(runs, temperature, mode, stop, published_behaviour)
+    _check_how(runs, temperature, mode, stop, published_behaviour, dtype)
     columns = options.named_columns(question_column, answer_column, None, None)
     loaded = _load(benchmark, file or [], scorer, columns, limit, allow_partial)
     asked = [(name, run) for name in loaded for run in range(runs)]
@@ -159,7 +159,12 @@ def evaluate(
 
 
 def _check_how(
-    runs: int, temperature: float, mode: str | None, stop: str | None, published_behaviour: bool
+    runs: int,
+    temperature: float,
+    mode: str | None,
+    stop: str | None,
+    published_behaviour: bool,
+    dtype: str | None,
 ) -> None:
     if runs < 1 or (runs > 1 and temperature == 0):
         raise UsageError(
@@ -170,6 +175,12 @@ def _check_how(
         raise UsageError(
             "--published-behaviour is greedy and latent, and thinks all thoughts. Leave out the temperature, "
             "the mode and --stop, or it."
+        )
+    if published_behaviour and dtype is not None:
+        raise UsageError(
+            f"--dtype {dtype} rounds the weights, and --published-behaviour would round them once more, to "
+            "what the authors' code computes in. Leave --dtype out (--published-dtype says what the latter "
+            "is), or evaluate twice."
         )
 
 

@@ -131,16 +131,18 @@ class CodiLM(LM):  # type: ignore[misc]
         start = reasoner.start(questions, self.mode, self.latents)
         # The answer's ids less prompt and end of text: what is written after the prompt was read.
         wanted = [text.answer(ending.strip()).ids[len(start.written) : -1] for _, ending in pairs]
-        padded = collate([{"answer": ids} for ids in wanted], text.pad_id)
-        answer = Tokens.of({name: t.to(model.device) for name, t in padded.items()}, "answer")
+        answer, inputs = self._tokens(wanted), self._tokens([ids[:-1] for ids in wanted])
         hidden = [start.context.last_hidden.unsqueeze(1)]
         if answer.ids.shape[1] > 1:
-            inputs = Tokens(answer.ids[:, :-1], answer.mask[:, :-1])
             hidden.append(model.read(inputs, after=start.context).final)
         scores = model.logits(torch.cat(hidden, 1)).float().log_softmax(-1)
         each = scores.gather(-1, answer.ids.unsqueeze(-1)).squeeze(-1) * answer.mask
         greedy = (scores.argmax(-1) == answer.ids) | (answer.mask == 0)
         return list(zip(each.sum(1).tolist(), greedy.all(1).tolist(), strict=True))
+
+    def _tokens(self, rows: Sequence[list[int]]) -> Tokens:
+        padded = collate([{"answer": ids} for ids in rows], self.reasoner.text.pad_id)
+        return Tokens.of({name: t.to(self.reasoner.model.device) for name, t in padded.items()}, "answer")
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Not defined: a model that thinks between question and answer gives no probability to plain text."""

@@ -174,10 +174,11 @@ class Kava(Pccot):
 
 
 def _std(values: Tensor, filled: Tensor) -> Tensor:
-    """The deviation of those values [b, heads, m, head_dim] that are filled [b, heads, m]."""
+    """The deviation of those values [b, heads, m, head_dim] that are filled [b, heads, m]; 1 of none."""
     number, real = filled.sum() * values.shape[-1], filled.unsqueeze(-1)
-    mean = (values * real).sum() / number
-    return (((values - mean) * real).square().sum() / (number - 1)).sqrt()
+    mean = (values * real).sum() / number.clamp(min=1)
+    deviation = (((values - mean) * real).square().sum() / (number - 1).clamp(min=1)).sqrt()
+    return torch.where(number > 0, deviation, 1.0)
 
 
 def _softmax(score: Tensor, real: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ class Lotus(Method):
         suffix = model.cross_entropy(final, y) / n["suffix"]
         step = torch.zeros_like(suffix)
         if self._blocks:
-            step = model.cross_entropy(says, self._told(batch)) / n["steps"].clamp(min=1)
+            number = torch.where(n["steps"] > 0, n["steps"], 1)  # a mean over processes may be below 1
+            step = model.cross_entropy(says, self._told(batch)) / number
         return {"loss": suffix + self.step_weight * step, "suffix": suffix, "steps": step}
 
     def think(self, model: ThoughtModel, question: Tokens, latents: int) -> tuple[Context, Tensor]:

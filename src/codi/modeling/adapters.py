@@ -28,8 +28,9 @@ def multiplied_once(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     for layer in adapted:
         base = layer.get_base_layer()
         weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
-        # Cast once here, where autocast would do it in every pass.
-        weight = weight.to(computed_in(weight.device) or base.weight.dtype)
+        # Cast once here, where autocast would do it in every pass. Outside it is held as the adapters are:
+        # rounded to the base's type it would lose most of them.
+        weight = weight.to(computed_in(weight.device) or weight.dtype)
         if isinstance(base, nn.Linear):
             layer.forward = partial(_linear, weight=weight, bias=base.bias)
         else:  # GPT-2's Conv1D holds its weight the other way round
@@ -48,7 +49,9 @@ def _adapted(model: nn.Module) -> list[Any]:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x, weight, bias)
+    if computed_in(x.device) is not None:
+        return F.linear(x, weight, bias)
+    return F.linear(x.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype)).to(x.dtype)
 
 
 def check_once(dropout: float, recompute: bool = False) -> None:

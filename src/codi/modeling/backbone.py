@@ -43,7 +43,7 @@ def build_base(config: ModelConfig) -> PreTrainedModel:
     check_types(config)
     check_attention(config.attention)
     dtype = held = held_base_type(config)
-    if config.base_rounded_to is not None and held == "float16":
+    if config.base_rounded_to not in (None, held):
         dtype = "float32"  # rounded twice, some weights would end elsewhere
     if (config.base is None) == (config.base_config is None):
         raise RecipeError("Give exactly one of model.base (a pretrained model) and model.base_config.")
@@ -266,6 +266,19 @@ def fuse_activations(model: nn.Module) -> None:
                 setattr(module, name, nn.GELU(approximate="tanh"))
 
 
+@contextmanager
+def without_flash(causal: Any) -> Iterator[None]:
+    """Inside, flash attention, which takes neither a CPU nor float32, is put aside: weights are checked where
+    and as they were loaded."""
+    attention = causal.config._attn_implementation
+    if attention == "flash_attention_2":
+        causal.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        causal.config._attn_implementation = attention
+
+
 @torch.no_grad()
 def check_head(causal: Any) -> None:
     """Refuse a model that changes its logits after the head (scaling, soft caps): we call the head alone.
@@ -281,8 +294,9 @@ def check_head(causal: Any) -> None:
     # Enlarged to a fixed range: a soft cap hardly bends the small logits of a fresh model.
     hook = head.register_forward_hook(lambda _module, _inputs, scores: scores * (100 / scores.abs().max()))
     try:
-        logits = causal(input_ids=tokens, use_cache=False).logits
-        ours = head(causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+        with without_flash(causal):
+            logits = causal(input_ids=tokens, use_cache=False).logits
+            ours = head(causal.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
     finally:
         hook.remove()
         causal.train(training)

@@ -25,11 +25,18 @@ from torch import Tensor
 
 from codi.data.text_format import TextFormat
 from codi.errors import CheckpointError, RecipeError, UsageError
-from codi.modeling.backbone import UNREADABLE, check_head, first_line, fuse_activations, load_causal
+from codi.modeling.backbone import (
+    UNREADABLE,
+    check_head,
+    first_line,
+    fuse_activations,
+    load_causal,
+    without_flash,
+)
 from codi.modeling.bases import ADAPTER_CONFIG, CODI_CONFIG, is_path, look_at
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.model import ThoughtModel, fingerprint_of
-from codi.modeling.precision import DTYPES, attention_at_hand, cast_weights
+from codi.modeling.precision import DTYPES, attention_at_hand, cast_weights, held_base_type
 from codi.modeling.tokenizers import load_base_tokenizer, load_tokenizer
 from codi.version import installed_version
 
@@ -178,18 +185,25 @@ def load_model(
     that were recorded. Raises CheckpointError where a base is given that would not be used, UsageError for a
     type that does not exist.
     """
-    config = replace(config, attention=attention_at_hand(config.attention))
+    config = replace(config, attention=attention_at_hand(config.attention, dtype or held_base_type(config)))
     if dtype is None:
         return _load_model(path, config, base)
     if dtype not in DTYPES:
         raise UsageError(f"The type '{dtype}' is unknown; choose one of {', '.join(DTYPES)}.")
-    # What was trained over a rounded base answers over one. In float16 a base has another fingerprint, so it
-    # is compared before.
-    rounded = config.base_rounded_to if config.base_dtype is None else config.base_dtype
-    held = "float32" if dtype == "float16" else dtype
-    model = _load_model(path, replace(config, dtype=held, base_dtype=None, base_rounded_to=rounded), base)
+    # What was trained over a rounded base answers over one.
+    recorded = held_base_type(config)
+    narrow = recorded if config.lora is not None and recorded != "float32" else None
+    changed = replace(config, dtype=dtype, base_dtype=None, base_rounded_to=config.base_rounded_to or narrow)
+    # In float16 a base has another fingerprint than in the wider types, so it is compared as it was recorded.
+    if recorded == "float16":
+        loaded = config
+    else:
+        loaded = replace(changed, dtype="float32" if dtype == "float16" else dtype)
+    model = _load_model(path, loaded, base)
     cast_weights(model, DTYPES[dtype])
-    model.config = replace(model.config, dtype=dtype)
+    model.config = replace(
+        model.config, dtype=dtype, base_dtype=None, base_rounded_to=changed.base_rounded_to
+    )
     model.config = replace(model.config, base_fingerprint=fingerprint_of(model.causal, model.config))
     return model
 
@@ -296,7 +310,9 @@ def _check_same(path: Path, saved: Any, loaded: Any) -> None:
     said = []
     for causal in (saved, loaded):
         training = causal.training
-        said.append(causal.eval()(input_ids=tokens.to(causal.device), use_cache=False).logits.float().cpu())
+        with without_flash(causal):
+            found = causal.eval()(input_ids=tokens.to(causal.device), use_cache=False).logits
+        said.append(found.float().cpu())
         causal.train(training)
     if not torch.allclose(said[0], said[1], rtol=1e-3, atol=1e-3 * float(said[0].abs().max())):
         theirs, ours = saved.config.to_dict(), loaded.config.to_dict()

@@ -1,6 +1,6 @@
 """LoRA's adapters multiplied into the base: the same answers, without peft and without the base.
 
-Over a base held in bfloat16 the product is held as the adapters are: rounded, it would lose most of them.
+Whatever base and adapters are held in, the product is held in float32: rounded, it would lose most of them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import copy
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from codi.errors import UsageError
 from codi.modeling.model import ThoughtModel
-from codi.modeling.precision import DTYPES, cast_weights
+from codi.modeling.precision import cast_weights
 
 
 def merged(model: ThoughtModel) -> ThoughtModel:
@@ -22,10 +23,9 @@ def merged(model: ThoughtModel) -> ThoughtModel:
         raise UsageError("This model has no LoRA adapters: all its weights are its own already.")
     alone = copy.deepcopy(model)
     alone.training_parts = nn.ModuleDict()
-    if model.config.base_dtype is not None:
-        cast_weights(alone.causal, DTYPES[model.config.dtype])
+    cast_weights(alone, torch.float32)
     alone.backbone = cast("Any", alone.backbone).merge_and_unload()
     alone.config = replace(
-        model.config, lora=None, base_dtype=None, base_rounded_to=None, base_fingerprint=None
+        model.config, lora=None, dtype="float32", base_dtype=None, base_rounded_to=None, base_fingerprint=None
     )
     return alone

@@ -151,8 +151,12 @@ class ThoughtModel(nn.Module):
         return int(self.causal.config.get_text_config().num_hidden_layers)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids: [b, t]; rows of our own have the ids after the vocabulary. Returns [b, t, d]."""
-        embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(ids >= self.bot_id, 0))
+        """ids: [b, t]; rows of our own have the ids after the vocabulary. Returns [b, t, d].
+
+        Raises what the base's embedding raises for an id that neither has.
+        """
+        own = (ids >= self.bot_id) & (ids < self.bot_id + len(self.row_names))
+        embedded: Tensor = self.causal.get_input_embeddings()(ids.masked_fill(own, 0))
         # Put in one by one: the gradient of a gather is added up place by place, all into these few rows.
         for number, row in enumerate((*self.thought_tokens, *self.rows.values())):
             here = (ids == self.bot_id + number).unsqueeze(-1)

@@ -59,9 +59,7 @@ class Pass:
         cache, asked = self.start(), None if self.attention_of is None else Asked(self.attention_of)
         if self.places is not None and self.seen is not None:
             packing = Packing.of(self.places, self.seen, cache)
-            final, states = read_packed(
-                self.body, packing, inputs, self.positions, self.hidden_states, asked
-            )
+            final, states = read_packed(self.body, packing, inputs, self.positions, self.hidden_states, asked)
         else:
             output = self.body(
                 inputs_embeds=inputs,

@@ -1,8 +1,8 @@
 """Which type the weights are held in, what is computed in, and which attention there is.
 
-    frozen base     model.base_dtype    bfloat16 halves it, and no pass casts it again under mixed precision
-    what learns     model.dtype         float32: steps are smaller than a bfloat16 can move by
-    computation     training.bf16       autocast; keys and values are kept in its type too
+frozen base     model.base_dtype    bfloat16 halves it, and no pass casts it again under mixed precision
+what learns     model.dtype         float32: steps are smaller than a bfloat16 can move by
+computation     training.bf16       autocast; keys and values are kept in its type too
 """
 
 from __future__ import annotations
@@ -43,13 +43,38 @@ def check_trained_types(config: ModelConfig) -> None:
         under_lora = "" if config.lora is None else ", and the frozen base with model.base_dtype=bfloat16"
         raise RecipeError(
             f"model.dtype={config.dtype} would hold weights that are trained in {config.dtype}. {coarse} "
-            f"Leave model.dtype out; compute in bfloat16 with training.bf16=true{under_lora}."
+            f"Set model.dtype=float32; compute in bfloat16 with training.bf16=true{under_lora}."
         )
     if config.lora is None and held_base_type(config) != "float32":
         raise RecipeError(
             f"model.base_dtype={config.base_dtype} is for a frozen base, but without model.lora the base is "
-            f"trained. {coarse} Leave model.base_dtype out; compute in bfloat16 with training.bf16=true."
+            f"trained. {coarse} Set model.base_dtype=null; compute in bfloat16 with training.bf16=true."
         )
+
+
+def check_computed_type(config: ModelConfig, bf16: bool, fp16: bool, validating: bool) -> None:
+    """Raise RecipeError where training would compute in another type than the weights are held for.
+
+    bf16, fp16: of mixed precision; validating: whether questions are answered on the way, which is done in
+    the type of the weights.
+    """
+    held = held_base_type(config)
+    if held != "float32" and not bf16:
+        raise RecipeError(
+            f"model.base_dtype={held} is for mixed precision in bfloat16, but training.{_mixed(fp16)}: "
+            "everything between the adapters, norms too, would be computed in the base's type alone. Set "
+            "training.bf16=true, or hold the base in float32 with model.base_dtype=null."
+        )
+    if config.attention == "flash_attention_2" and (not (bf16 or fp16) or (validating and held == "float32")):
+        why = "validation answers in the weights' type" if bf16 or fp16 else f"training.{_mixed(fp16)}"
+        raise RecipeError(
+            f"model.attention=flash_attention_2 computes in 16 bits alone, but {why} (float32). Set "
+            "training.bf16=true and, under LoRA, model.base_dtype=bfloat16; or take model.attention=sdpa."
+        )
+
+
+def _mixed(fp16: bool) -> str:
+    return "fp16 is true" if fp16 else "bf16 is false"
 
 
 def check_attention(attention: str | None) -> None:
@@ -58,9 +83,13 @@ def check_attention(attention: str | None) -> None:
         raise RecipeError(f"model.attention={attention} {fault}")
 
 
-def attention_at_hand(attention: str | None) -> str | None:
-    """The attention that a saved model was trained with; None (and a warning) where this machine lacks it."""
-    if attention is None or not (fault := _attention_fault(attention)):
+def attention_at_hand(attention: str | None, held: str) -> str | None:
+    """The attention that a saved model was trained with; None (and a warning) where this machine lacks it, or
+    the type that the base is held in is none of its."""
+    fault = "" if attention is None else _attention_fault(attention)
+    if attention == "flash_attention_2" and not fault and held == "float32":
+        fault = "computes in 16 bits alone, and the weights are held in float32 (--dtype bfloat16)."
+    if not fault:
         return attention
     logging.getLogger("codi").warning(
         "The model was trained with model.attention=%s, which %s Another attention is used.", attention, fault

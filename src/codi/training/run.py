@@ -31,6 +31,7 @@ from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import build_method
 from codi.modeling.checkpoint import check_base, check_vocabulary, read_configuration
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.precision import check_computed_type
 from codi.storage import write_whole
 from codi.training.account import TrainingResult, is_finished, result_of, versions, write_account
 from codi.training.interruption import kept_on_interrupt
@@ -55,7 +56,10 @@ RUN_FILES = (
     "chat_template.jinja", "README.md",
 )  # fmt: skip
 """What a run writes beside its checkpoint folders and weights."""
-DEFAULTS: dict[str, Any] = {"seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none"}
+DEFAULTS: dict[str, Any] = {
+    "seed": 11, "logging_steps": 10, "save_total_limit": 2, "report_to": "none",
+    "accelerator_config": {"non_blocking": True},  # a batch is copied to a GPU while that computes
+}  # fmt: skip
 
 
 def train(
@@ -171,10 +175,12 @@ def _train(
 
 
 def _checked_settings(config: RunConfig, output: Path, share: Share) -> TrainingArguments:
-    """The Trainer's arguments, tried out. Raises TrainingError when they cannot be used here."""
+    """The Trainer's arguments, tried out. Raises TrainingError when they cannot be used here, RecipeError
+    when the model's types do not go with them."""
     validating = config.data.validation is not None and config.data.validation_limit != 0
     settings = _arguments({**DEFAULTS, **config.training}, output, validating, share)
     check_arguments(settings, build_method(config.method))
+    check_computed_type(config.model, settings.bf16, settings.fp16, validating)
     rehearse(settings, own_optimizer=config.optimizer == "muon")
     return settings
 

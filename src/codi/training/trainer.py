@@ -186,7 +186,12 @@ class CodiTrainer(Trainer):
         )
         if self.share.processes > 1:  # each has its share already; accelerate would deal them out again
             return prepare_data_loader(  # type: ignore[no-any-return]
-                loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+                loader,
+                self.accelerator.device,
+                num_processes=1,
+                process_index=0,
+                put_on_device=True,
+                non_blocking=self.accelerator.non_blocking,
             )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 

@@ -3,6 +3,8 @@
     batches as they come      31+12+6   33+14+6   35+14+7   47+21+6   66+30+8 ...    a shape of its own each
     4 width buckets           35+14+7   35+14+7   35+14+7   52+24+8   85+42+8        few shapes, more padding
 
+Segments alone: what is counted, lists of steps and the head's logits are as large as each batch needs.
+
 A shape that was met before costs a GPU nothing new: its memory is laid out, its kernels are chosen. A CPU
 leaves padding out instead (`codi.modeling.packing`) and needs none of this.
 """
