@@ -23,6 +23,7 @@ SHORTER = {
     "probe": ["--count", "12"],
     "eval": ["--limit", "4", "--latency-questions", "2"],
     "data vary": ["--count", "50"],
+    "stop-curve": ["--limit", "4"],
 }
 
 
