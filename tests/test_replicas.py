@@ -172,8 +172,9 @@ def test_a_replica_that_is_killed_loses_its_own_rows_alone(server: tuple[str, su
         enough.set()
         answers = watched.result()
     statuses = Counter(one.status_code for one in answers)
-    assert statuses.keys() <= {200, 503}, statuses
-    assert statuses[200] > 0
+    # 429: places may still be kept for those whom the test before had refused.
+    assert statuses.keys() <= {200, 503, 429}, statuses
+    assert statuses[200] > statuses[429]
     assert 0 < statuses[503] <= 4  # those that it had
     for one in answers:
         if one.status_code == 503:
@@ -193,8 +194,8 @@ def test_taking_it_down_answers_503_until_nobody_is_there(server: tuple[str, sub
         gone.set()
         answers = watched.result()
     statuses = Counter("gone" if isinstance(one, Exception) else one.status_code for one in answers)
-    assert statuses.keys() <= {200, 503, "gone"}, statuses
-    assert statuses[200] > 0
+    assert statuses.keys() <= {200, 503, 429, "gone"}, statuses
+    assert statuses[200] > statuses[429]
     assert statuses[503] > 0
     for one in answers:
         if not isinstance(one, Exception) and one.status_code == 503:

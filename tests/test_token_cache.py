@@ -219,7 +219,9 @@ def test_options_named_by_a_method_are_those_that_its_tokens_depend_on() -> None
         "distance": "l2", "layers": "blocks", "mix": None, "mix_share": None, "stage": 1, "teacher": "x",
         "std": "all", "step_loss": "own-loop", "feedback": "replace", "spare": "none", "slot_mean": "tokens",
         "kv_distance": "l2", "selection": "crop", "importance": 0.5, "keys": "unrotated",
+        "question_weight": 0.5, "remove_all_when": "reached", "extra_from": "start", "stop": "confident",
     }  # fmt: skip
+    resets = {"icot": "while-any-left", "coconut": "epoch", "sim-cot-coconut": "epoch"}
     text, tried = word_encoder(), 0
     for kind in METHODS.values():
         method = kind()
@@ -227,7 +229,9 @@ def test_options_named_by_a_method_are_those_that_its_tokens_depend_on() -> None
         for name, value in method.as_dict().items():
             if name in ("name", *method.encoding_options()) or others.get(name, 0) is None:
                 continue
-            if name in others:
+            if name == "reset_optimizer":
+                other = resets[kind.name]
+            elif name in others:
                 other = others[name]
             else:
                 other = not value if isinstance(value, bool) else (value or 0) + 1
@@ -235,7 +239,8 @@ def test_options_named_by_a_method_are_those_that_its_tokens_depend_on() -> None
             assert [changed.encode(example, text) for example in EXAMPLES] == plain, (kind.name, name)
             tried += 1
         for name in method.encoding_options():
-            changed = replace(method, **{name: not getattr(method, name)})
+            fewest = 1 if (kind.name, name) == ("codi-adaptive", "latents") else not getattr(method, name)
+            changed = replace(method, **{name: fewest})
             assert [changed.encode(example, text) for example in EXAMPLES] != plain, (kind.name, name)
     assert tried > 20
 
