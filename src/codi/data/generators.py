@@ -82,8 +82,11 @@ def _polynomial_iteration(split: str, count: int, seed: int, options: _Options) 
 def _two_branches(split: str, count: int, seed: int, options: _Options) -> list[Example]:
     from codi.data import two_branches
 
-    largest = options.number("largest", two_branches.DEFAULT_STYLE.largest)
-    return two_branches.generate(split, count, seed, two_branches.BranchStyle(largest=largest))
+    usual = two_branches.DEFAULT_STYLE
+    style = two_branches.BranchStyle(
+        largest=options.number("largest", usual.largest), shorter=options.number("shorter", 0, least=0)
+    )
+    return two_branches.generate(split, count, seed, style)
 
 
 GENERATORS = {
@@ -97,7 +100,7 @@ GENERATORS = {
         version=2,
     ),
     "two-branches": Generator(
-        ("largest",),
+        ("largest", "shorter"),
         _two_branches,
         "the small scale's: two people with a step each, then their sum or difference",
         version=1,

@@ -74,9 +74,16 @@ class BranchStyle:
     """How far `larger_numbers` and `pretraining` go above it."""
     largest_addend: int = 5
     factors: tuple[int, ...] = (2, 3)
+    shorter: int = 0
+    """Of 100 problems of `train`, `validation`, `test` and `reworded`, how many have a branch without a step."""
 
     def __post_init__(self) -> None:
         """Raises DataError for numbers that no problem, or no token, could have."""
+        if not 0 <= self.shorter <= 100:
+            raise DataError(
+                f"{self.shorter} of 100 problems were asked to be shorter; ask for 0 to 100 "
+                "(two-branches?shorter=20)."
+            )
         if not 6 <= self.largest <= MOST // 2 - self.above:
             raise DataError(
                 f"The largest value of a branch is {self.largest}; it must lie between 6 and "
@@ -154,15 +161,18 @@ def generate(split: str, count: int, seed: int = 1, style: BranchStyle = DEFAULT
     ]
 
 
-_STEPS = {"shorter_chains": ((0, 1), (1, 0)), "longer_chains": ((1, 2), (2, 1), (2, 2))}
-"""Steps of the two branches; of the other splits one each."""
+_SHORTER = ((0, 1), (1, 0))
+_STEPS = {"shorter_chains": _SHORTER, "longer_chains": ((1, 2), (2, 1), (2, 2))}
+"""Steps of the two branches; of the other splits one each, but for the style's `shorter`."""
+_USUAL = ((1, 1),)
 
 
 def _problems(split: str, count: int, rng: random.Random, style: BranchStyle) -> Iterator[Problem]:
     share = split if split in _SHARES else "test"
     seen: set[str] = set()
     for _ in range(count):
-        sizes = rng.choice(_STEPS.get(split, ((1, 1),)))
+        shorter = style.shorter and split != "larger_numbers" and rng.randrange(100) < style.shorter
+        sizes = rng.choice(_STEPS.get(split, _SHORTER if shorter else _USUAL))
         for _ in range(_MOST_DRAWS if _uncounted(split) else _FEW_DRAWS):
             problem = _drawn_for(split, rng, style, sizes)
             if problem.key not in seen and problem.share == share:
