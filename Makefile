@@ -17,12 +17,13 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint docs format clean
+.PHONY: help quickstart test versions lint docs format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   train CoT-SFT, No-CoT-SFT and CODI on generated problems and compare them"
 	@echo "make test         run the tests"
+	@echo "make versions     run the core's tests on the oldest and the newest transformers that are allowed"
 	@echo "make lint         run ruff and mypy"
 	@echo "make docs         build the docs site into build/site; a broken link is an error"
 	@echo "make format       sort imports and apply ruff's safe fixes"
@@ -37,6 +38,21 @@ quickstart: $(CORE)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# Each in a folder of its own, before the one in .venv on the path.
+OLDEST := $(shell grep -o 'transformers>=[0-9.]*' pyproject.toml | sed 's/>=/==/')
+NEWEST := $(shell grep -o 'transformers>=[0-9.]*,<[0-9]*' pyproject.toml)
+CORE_TESTS := $(addprefix tests/test_,context.py codi_oracle.py feed_and_refine.py lora.py decoding.py \
+  checkpoint.py training.py resume_parts.py no_waiting.py)
+
+versions: $(STAMP)
+	rm -rf build/transformers
+	for wanted in '$(OLDEST)' '$(NEWEST)'; do \
+	  $(BIN)/python -m pip install --disable-pip-version-check --quiet --target "build/transformers/$$wanted" \
+	    $(PIP_ARGS) "$$wanted" && \
+	  echo "--- $$wanted" && \
+	  PYTHONPATH="build/transformers/$$wanted" $(BIN)/python -m pytest -q $(CORE_TESTS) $(ARGS) || exit 1; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

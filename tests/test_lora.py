@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -43,6 +45,14 @@ def test_only_adapter_projection_and_thought_tokens_learn(family: str) -> None:
         assert (weight.grad is not None) is ours, name
     optimizer.step()
     assert fingerprint(model.causal) == before
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_adding_adapters_warns_of_nothing(family: str) -> None:
+    """What peft and transformers say to whoever calls them is not the user's to mend (`make versions`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_model(family, lora=LORA)
 
 
 def test_fresh_adapters_change_nothing() -> None:

@@ -149,3 +149,20 @@ def test_as_a_source() -> None:
         load_examples("two-branches?largest=40")
     with pytest.raises(DataError, match=r"no split 'tset'. Did you mean 'test'"):
         load_examples("two-branches", split="tset")
+
+
+def test_shorter_problems_are_mixed_in_and_held_out_alike() -> None:
+    mixed = BranchStyle(shorter=20)
+    made = {split: generate(split, 1000, 1, mixed) for split in ("train", "validation", "test", "reworded")}
+    for split, examples in made.items():
+        assert 150 <= sum(len(example.steps) == 2 for example in examples) <= 250, split
+        assert len({equations_of(example) for example in examples}) == 1000
+    chains = {split: {equations_of(example) for example in examples} for split, examples in made.items()}
+    held_out = {equations_of(example) for example in problems("shorter_chains")}
+    assert not chains["train"] & (chains["validation"] | chains["test"] | chains["reworded"] | held_out)
+    assert generate("larger_numbers", 50, 1, mixed) == generate("larger_numbers", 50)
+    source = "two-branches?count=1000&shorter=20"
+    assert load_examples(source, split="train")[0] == made["train"]
+    assert load_examples("two-branches?count=50&shorter=0", split="train")[0] == generate("train", 50)
+    with pytest.raises(DataError, match=r"101 % of the problems .* ask for 0 to 100"):
+        load_examples("two-branches?shorter=101", split="train")

@@ -12,6 +12,9 @@ What is learned is held out: the SHA-256 of a problem's equations (without names
 person comes first) says which of train, validation and test may use it. So no equation chain of one of them
 stands in another, in any wording, with any seed. Single steps do occur in all; there are few.
 
+`shorter=20` leaves one branch without a step in 20 % of the problems of `train`, `validation`, `test` and
+`reworded`; without it all of these have a step in each.
+
     reworded        SVAMP       verbs that `train` never uses
     larger_numbers  GSM-Hard    a branch whose result lies above the usual range
     shorter_chains  MultiArith  one of the two has no step, and other verbs
@@ -75,13 +78,13 @@ class BranchStyle:
     largest_addend: int = 5
     factors: tuple[int, ...] = (2, 3)
     shorter: int = 0
-    """Of 100 problems of `train`, `validation`, `test` and `reworded`, how many have a branch without a step."""
+    """Percent of the problems of `train`, `validation`, `test` and `reworded` with a branch without a step."""
 
     def __post_init__(self) -> None:
         """Raises DataError for numbers that no problem, or no token, could have."""
         if not 0 <= self.shorter <= 100:
             raise DataError(
-                f"{self.shorter} of 100 problems were asked to be shorter; ask for 0 to 100 "
+                f"{self.shorter} % of the problems were asked to be shorter; ask for 0 to 100 "
                 "(two-branches?shorter=20)."
             )
         if not 6 <= self.largest <= MOST // 2 - self.above:

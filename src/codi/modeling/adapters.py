@@ -9,6 +9,7 @@ small operations of the first form; in a large one V would cost a copy of the we
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,14 @@ from torch.nn import functional as F
 
 from codi.errors import RecipeError
 from codi.modeling.precision import computed_in
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Inside, warnings of peft and transformers are left out: they speak of calls that are made here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(peft|transformers)\.")
+        yield
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi.errors import CheckpointError, RecipeError, TrainingError, UsageError
-from codi.modeling.adapters import check_once, multiplied_once
+from codi.modeling.adapters import check_once, multiplied_once, without_advice
 from codi.modeling.added_rows import added_scores, check_choices, start_at_mean
 from codi.modeling.backbone import build_base, fingerprint
 from codi.modeling.configuration import ModelConfig
@@ -102,7 +102,8 @@ class ThoughtModel(nn.Module):
                 task_type="CAUSAL_LM",
             )
             try:
-                self.backbone = get_peft_model(causal, settings)
+                with without_advice():
+                    self.backbone = get_peft_model(causal, settings)
             except ValueError as error:
                 raise RecipeError(
                     f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"

@@ -72,6 +72,8 @@ class Plan:
     @property
     def start(self) -> str | None:
         """The variant whose checkpoint it starts from, if any."""
+        if self.variant.from_teacher:
+            return self.teacher
         if not self.generated:
             return None
         return self.variant.start or _named_by(self.recipe)[0]
@@ -93,10 +95,11 @@ class Plan:
 
     @property
     def problems(self) -> str | None:
-        """The generator, with its version; None of the hub's data."""
+        """The generator, with its version and options; None of the hub's data."""
         if self.at.problems is None:
             return None
-        return f"{self.at.problems}?version={GENERATORS[self.at.problems].version}"
+        name, _, options = self.at.problems.partition("?")
+        return "&".join([f"{name}?version={GENERATORS[name].version}", *([options] if options else [])])
 
     def configuration(self) -> RunConfig:
         """The run's whole configuration. Raises RecipeError."""

@@ -15,7 +15,7 @@ class Scale:
 
     about: what it is, for lists. sets: what every run is measured on: first those that stand for the paper's,
     in their order, then others.
-    problems: the generator of its problems; None is of the paper's size, on the hub's data.
+    problems: the generator of its problems, with options; None is of the paper's size, on the hub's data.
     splits: of a generated set, where it is called otherwise there. questions: generated for each set.
     tuning_seeds: seeds with which its settings were chosen; a table made with them is warned about.
     """
@@ -38,7 +38,7 @@ SCALES: dict[str, Scale] = {
             "small",
             "generated problems and a small pretrained base, CPU",
             ("in_domain", "reworded", "larger_numbers", "shorter_chains", "longer_chains"),
-            problems="two-branches",
+            problems="two-branches?shorter=20",
             splits={"in_domain": "test"},
             tuning_seeds=tuple(range(101, 111)),
         ),

@@ -17,6 +17,7 @@ class Variant:
     small_recipe, recipe: its recipes at the small and at the paper's scale. What it starts from, and its
     static teacher, are the variants of the recipes that the small one names; start: another, at small scale
     (at the paper's, every system starts from the pretrained base); teacher: at the paper's scale.
+    from_teacher: it starts from its static teacher's weights, at both.
     sampled: answered ten times at temperature 0.1, as the paper does for CoT-SFT at its scale.
     updates_factor: updates at small scale after the start, as a multiple of the recipe's.
     small_title: what it is called at small scale, where that is something else.
@@ -30,6 +31,7 @@ class Variant:
     paper: tuple[str, ...] = ()
     start: str | None = None
     teacher: str | None = None
+    from_teacher: bool = False
     sampled: bool = False
     recipe: str = "gpt2-gsm8k-aug"
     updates_factor: float = 1.0
@@ -125,6 +127,9 @@ VARIANTS: dict[str, Variant] = {
         Variant("static-multitask", "separate static teacher, multitask student", "small-static-teacher",
                 small=("method.multitask_student=true",),
                 paper=("method.name=codi-static-teacher", "method.multitask_student=true"), teacher="start"),
+        Variant("static-from-teacher", "separate static teacher, student started from it",
+                "small-static-teacher", small=("training.max_steps=1400",),
+                paper=("method.name=codi-static-teacher",), teacher="start", from_teacher=True),
         Variant("without-l1", "without the L1 term", "small-codi-without-l1", paper=("method.beta=0",)),
         Variant("keep-last-step", "with the last CoT step", "small-codi-with-last-step",
                 paper=("method.keep_last_step=true",)),
@@ -202,7 +207,8 @@ TABLES: dict[str, Table] = {
         Table(
             "table2", "Table 2: ablations of CODI (GPT-2, GSM8K)",
             {"no-cot-sft": (19.1,), "codi": (43.7,), "static": (27.1,), "static-multitask": (42.2,),
-             "without-l1": (24.5,), "keep-last-step": (31.7,), "without-projection": (42.5,)},
+             "static-from-teacher": (None,), "without-l1": (24.5,), "keep-last-step": (31.7,),
+             "without-projection": (42.5,)},
             tuple(
                 Claim(f"CODI is above CODI {VARIANTS[name].title}", "codi", name)
                 for name in (
