@@ -75,7 +75,7 @@ def test_all_systems_start_with_the_same_care() -> None:
         updates = config.training["max_steps"]
         if config.start is not None:
             updates += load_recipe(starts[config.start]).training["max_steps"]
-        assert updates == (800 if name in starts.values() else 1800), name
+        assert updates == (800 if name in starts.values() else 2200), name
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "small-static-teacher"])

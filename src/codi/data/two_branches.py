@@ -78,7 +78,7 @@ class BranchStyle:
     largest_addend: int = 5
     factors: tuple[int, ...] = (2, 3)
     shorter: int = 0
-    """Percent of the problems of `train`, `validation`, `test` and `reworded` with a branch without a step."""
+    """Percent of `train`, `validation`, `test` and `reworded` in which a branch has no step."""
 
     def __post_init__(self) -> None:
         """Raises DataError for numbers that no problem, or no token, could have."""
