@@ -471,7 +471,7 @@ def test_command_lists_plans_and_shows(tmp_path: Path) -> None:
     folders = ("--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"))
     assert all(name in run("--list") for name in TABLES)
     planned = run("table2", "--dry-run", *folders)
-    assert "45 of 45 runs to make" in " ".join(planned.split())  # seven systems and two starts, five seeds
+    assert "50 of 50 runs to make" in " ".join(planned.split())  # eight systems and two starts, five seeds
     assert "A100" in run("a4", "--dry-run", "--scale", "paper", *folders)
     finished(tmp_path, "a4", {"beta-1": ["10"], "beta-20": ["11"]})
     shown = run("a4", "--show", *folders, "--page", str(tmp_path / "page.md"))

@@ -16,6 +16,7 @@ from codi.commands import bench, data
 from codi.commands.compare import compare
 from codi.commands.console import complain, quiet_libraries
 from codi.commands.convert import convert
+from codi.commands.curves import curves
 from codi.commands.evaluate import evaluate
 from codi.commands.export import export
 from codi.commands.generate import generate
@@ -92,6 +93,7 @@ app.command("train")(train)
 app.command("pretrain")(pretrain)
 app.command("eval")(evaluate)
 app.command("stop-curve")(stop_curve)
+app.command("curves")(curves)
 app.command("compare")(compare)
 app.command("reproduce")(reproduce)
 app.command("why")(why)

@@ -1,0 +1,52 @@
+"""`codi curves`: training runs side by side, by what they learned after how many updates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi.commands import options
+from codi.commands.console import check_output, print_table, write_json
+from codi.errors import UsageError
+
+
+def curves(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of training runs, finished or not.")],
+    output: options.JsonOutput = None,
+    figure: Annotated[Path | None, typer.Option(help="PNG, PDF or SVG file of the curves.")] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Validation curves of runs, and the settings in which they differ."""
+    for path in (output, figure):
+        check_output(path, overwrite)
+    if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"--figure '{figure}' must end in .png, .pdf or .svg.")
+
+    from codi.reproduce.run_curves import draw, read_curves
+
+    found = read_curves(runs)
+    print_table(
+        "Validation accuracy, %",
+        ("run", *found[0].settings, "seconds", "after updates"),
+        [
+            (
+                run.name, *(_short(value) for value in run.settings.values()),
+                "not finished" if run.seconds is None else f"{run.seconds:.0f}",
+                ", ".join(f"{one['step']:.0f}: {100 * one['accuracy']:.1f}" for one in run.curve) or "none",
+            )
+            for run in found
+        ],
+    )  # fmt: skip
+    if output is not None:
+        write_json(output, {"runs": [run.as_dict() for run in found]})
+    if figure is not None:
+        draw(found, figure)
+    for path in (output, figure):
+        if path is not None:
+            typer.echo(f"written: {path}")
+
+
+def _short(value: object) -> str:
+    return "–" if value is None else str(value)
