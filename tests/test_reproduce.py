@@ -26,6 +26,7 @@ from codi.reproduce.table_report import (
     cell,
     collect,
     directions,
+    distance_note,
     how_tested,
     rising_note,
     rows,
@@ -453,6 +454,26 @@ def test_cells_are_mean_and_deviation_or_an_interval(tmp_path: Path) -> None:
     headings, made = rows(table, found, "small")
     assert headings == ("", "seeds", "in_domain %", "paper, gsm8k %", "training %")
     assert ("CODI", "3", "75.0 ± 25.0", "43.7", "100.0") in made
+    assert distance_note(table, found) == ""
+
+
+def test_how_near_each_student_came_to_its_teacher(tmp_path: Path) -> None:
+    outcomes = {"codi": ["11"] * 2, "static": ["11"], "no-cot-sft": ["00"]}
+    found = collect(finished(tmp_path, "table2", outcomes))
+    ends = {("codi", 1): 0.2, ("codi", 2): 0.1, ("static", 1): 0.05}
+    for (variant, seed), distance in ends.items():
+        found[variant][seed]["validation"] = [
+            {"step": 2.0, "accuracy": 0.5, "distillation": 0.9},
+            {"step": 4.0, "accuracy": 0.5, "distillation": distance},
+        ]
+    headings, made = rows(TABLES["table2"], found, "small")
+    shown = {row[0]: row[headings.index("distance")] for row in made}
+    assert shown["CODI"] == "0.150"
+    assert shown["separate static teacher"] == "0.050"
+    assert shown["No-CoT-SFT"] == shown["without the L1 term"] == "–"
+    assert "the term that beta weighs" in distance_note(TABLES["table2"], found)
+    del found["static"]
+    assert "distance" not in rows(TABLES["table2"], found, "small")[0]
 
 
 def test_rule_of_two_deviations(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two short runs with other learning rates, `slow` and `fast`."""
     folder = tmp_path_factory.mktemp("runs")
     for name, rate in (("slow", 1e-4), ("fast", 1e-2)):
-        train("small-no-cot-sft", folder / name, {**SHORT, "training.learning_rate": rate}, say=lambda _: None)
+        settings = {**SHORT, "training.learning_rate": rate}
+        train("small-no-cot-sft", folder / name, settings, say=lambda _: None)
     return folder
 
 

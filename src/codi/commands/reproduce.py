@@ -103,6 +103,7 @@ def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
     from codi.reproduce.table_report import (
         collect,
         directions,
+        distance_note,
         how_tested,
         kept_note,
         rising_note,
@@ -114,8 +115,8 @@ def _print_table(table: Table, plans: list[Plan], scale: str) -> None:
     print_table(f"{table.title}\n{scale} scale", headings, made, numbers=True)
     tested = directions(table, found, scale)
     for line in (
-        rising_note(table, found), kept_note(found, scale), *(one.describe() for one in tested),
-        how_tested(tested), table.note,
+        rising_note(table, found), kept_note(found, scale), distance_note(table, found),
+        *(one.describe() for one in tested), how_tested(tested), table.note,
     ):  # fmt: skip
         if line:
             typer.echo(f"  {line}")

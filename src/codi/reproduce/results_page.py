@@ -18,6 +18,7 @@ from codi.reproduce.table_report import (
     Results,
     collect,
     directions,
+    distance_note,
     how_tested,
     kept_note,
     rising_note,
@@ -105,7 +106,8 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
     finished = sum(len(by_seed) for by_seed in found.values())
     if finished < len(plans):
         parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
-    parts += [f"{note}\n" for note in (rising_note(table, found), kept_note(found, "small")) if note]
+    about_runs = (rising_note(table, found), kept_note(found, "small"), distance_note(table, found))
+    parts += [f"{note}\n" for note in about_runs if note]
     pictures = [(_picture(table), table.title)] if _drawn(table) else []
     if _has_curves(table, found):
         pictures.append((_picture(table, "-curves"), "Validation accuracy against updates"))

@@ -1,6 +1,7 @@
 """Training runs side by side: the settings in which they differ, and their validation curves.
 
-What a grid of settings is chosen by. Runs that are still going, or were cut off, are read as far as they came.
+What a grid of settings is chosen by. A run that is still going, or was cut off, is read as far as
+it came.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def draw(runs: Sequence[RunCurve], file: Path) -> None:
 def _run_settings(folder: Path) -> dict[str, Any]:
     file = folder / "run.yaml"
     if not file.exists():
-        raise UsageError(f"'{folder}' holds no run: it has no run.yaml. Name folders that codi train wrote to.")
+        raise UsageError(f"'{folder}' holds no run: it has no run.yaml. Name folders of codi train.")
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -190,6 +190,8 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
     known = [one for by_seed in results.values() for one in by_seed.values() if "train_accuracy" in one]
     if known:
         headings.append("training %")
+    distances = _distances(table, results)
+    headings += ["distance"] if distances else []
     rule = within_two_deviations(table, results, scale) if table.name == "a6" else {}
     if table.name == "a6":
         headings.append("within ± 2 std")
@@ -209,11 +211,35 @@ def rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], l
         if known:
             shown = [one["train_accuracy"]["accuracy"] for one in by_seed.values() if "train_accuracy" in one]
             row.append(f"{100 * mean_std(shown)[0]:.1f}" if shown else "–")
+        if distances:
+            row.append(f"{distances[variant]:.3f}" if variant in distances else "–")
         if table.name == "a6":
             row.append(rule.get(variant, "–"))
         row += _costs(by_seed) if table.costs else []
         made.append(tuple(row))
     return tuple(headings), made
+
+
+def _distances(table: Table, results: Results) -> dict[str, float]:
+    """The student's distance from its teacher in the last updates, mean over seeds, of rows that have one;
+    empty where fewer than two have: there is nothing to compare."""
+    found = {}
+    for variant in table.rows:
+        ends = [one["validation"][-1] for one in results.get(variant, {}).values() if one.get("validation")]
+        shown = [end["distillation"] for end in ends if "distillation" in end]
+        if shown:
+            found[variant] = mean_std(shown)[0]
+    return found if len(found) > 1 else {}
+
+
+def distance_note(table: Table, results: Results) -> str:
+    """What the column of distances is; empty where the table has none."""
+    if table.kind == "cost" or not _distances(table, results):
+        return ""
+    return (
+        "distance: between student and teacher at the distilled token, over the layers, in units of the "
+        "teacher's spread, in training at the last updates (the term that beta weighs)."
+    )
 
 
 def _seeds(by_seed: dict[int, dict[str, Any]]) -> str:
