@@ -62,10 +62,14 @@ def draw(runs: Sequence[RunCurve], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
-    for run in runs:
+    for number, run in enumerate(runs):
         points = [(one["step"], 100 * one["accuracy"]) for one in run.curve]
+        dashes = ("-", "--", ":", "-.")[number // 10 % 4]  # there are ten colours
         if points:
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=2.5, linewidth=1.4, label=run.name)
+            axis.plot(
+                *zip(*points, strict=True), marker="o", markersize=2.5, linewidth=1.4, linestyle=dashes,
+                color=f"C{number % 10}", label=run.name,
+            )  # fmt: skip
     axis.set(xlabel="updates of the run", ylabel="validation accuracy (%)", ylim=(0, 104))
     axis.set_xlim(left=0)
     axis.set_yticks(range(0, 101, 20))
