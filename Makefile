@@ -17,12 +17,13 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint docs format clean
+.PHONY: help quickstart test gpu lint docs format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   train CoT-SFT, No-CoT-SFT and CODI on generated problems and compare them"
 	@echo "make test         run the tests"
+	@echo "make gpu          run the tests that need a CUDA GPU, and measure training steps there"
 	@echo "make lint         run ruff and mypy"
 	@echo "make docs         build the docs site into build/site; a broken link is an error"
 	@echo "make format       sort imports and apply ruff's safe fixes"
@@ -37,6 +38,17 @@ quickstart: $(CORE)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# Sizes with the rows of a batch that the literal step has room for on 80 GB.
+GPU_BENCHES := gpt2:128 smollm2:64 llama1b:16
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu -s $(ARGS)
+	card=$$($(BIN)/python -c \
+	  "import torch; print(torch.cuda.get_device_name().lower().replace('nvidia ', '').split()[0])") && \
+	for each in $(GPU_BENCHES); do \
+	  $(BIN)/codi bench train --size $${each%:*} --batch-size $${each#*:} --pairs 5 --bf16 --base-bf16 \
+	    --overwrite --output docs/results/bench/train-$${each%:*}-$$card-bf16.json || exit 1; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

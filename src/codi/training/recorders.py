@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,9 @@ class Recorder:
 class CudaRecorder(Recorder):
     """Records CUDA graphs, which share their memory."""
 
+    _failed: ClassVar[list[Any]] = []
+    """Graphs whose recording was cut off: torch's allocator may still ask them where memory belongs."""
+
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self.stream = torch.cuda.Stream(device)
@@ -62,16 +66,28 @@ class CudaRecorder(Recorder):
         graph = torch.cuda.CUDAGraph()
         gc.collect()  # nodes of an earlier backward would tie this one to their stream
         # Other threads go on meanwhile: the loader pins memory, which "global" would not allow.
-        with self.aside(), torch.cuda.graph(
-            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
-        ):
-            terms = compute()
+        try:
+            with self.aside(), torch.cuda.graph(
+                graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+            ):
+                terms = compute()
+        except BaseException:
+            self._failed.append(graph)
+            self._draw_anew()
+            raise
 
         def play() -> Terms:
             graph.replay()
             return terms
 
         return play
+
+    def _draw_anew(self) -> None:
+        """A recording that was cut off leaves its generator as if it went on, and nothing can be drawn: have
+        the device draw from another one in the same state."""
+        generator = torch.Generator(self.device)
+        generator.set_state(torch.cuda.get_rng_state(self.device))
+        torch.cuda.default_generators[self.device.index or 0].graphsafe_set_state(generator)
 
     def random_state(self) -> tuple[Tensor, ...]:
         """The host's, and the device's."""
