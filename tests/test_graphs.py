@@ -371,7 +371,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "codi": {},
     "accumulated": {"training": {"gradient_accumulation_steps": 2}},
     "muon": {"optimizer": "muon"},
-    "validated": {"training": {"eval_strategy": "steps", "eval_steps": 5, "save_steps": 5}},
+    "validated": {
+        "training": {"eval_strategy": "steps", "eval_steps": 5, "save_strategy": "steps", "save_steps": 5}
+    },
     "static-teacher": {},
     "coconut": {"method": COCONUT},
     "icot": {
@@ -384,7 +386,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_run_gives_the_same_weights(name: str, tmp_path: Path, recorder: type[Counted]) -> None:
     changes = SETTINGS[name]
-    settings = tiny_settings(tmp_path, rows=22, learning_rate=1e-3, **changes.get("training", {}))
+    training = {"max_steps": 8, "save_strategy": "no"} | changes.get("training", {})
+    settings = tiny_settings(tmp_path, rows=14, learning_rate=1e-3, **training)
     settings |= {key: value for key, value in changes.items() if key != "training"}
     if name in ("coconut", "lotus"):
         settings["model"]["projection"] = False
@@ -407,7 +410,7 @@ def test_a_run_gives_the_same_weights(name: str, tmp_path: Path, recorder: type[
 def test_killed_and_resumed_is_never_killed(
     curriculum: bool, tmp_path: Path, recorder: type[Counted]
 ) -> None:
-    settings = tiny_settings(tmp_path, rows=22, dropout=0.1, gradient_accumulation_steps=2)
+    settings = tiny_settings(tmp_path, rows=14, max_steps=6, dropout=0.1, gradient_accumulation_steps=2)
     if curriculum:
         settings |= {"method": COCONUT}
         settings["model"]["projection"] = False
@@ -415,7 +418,7 @@ def test_killed_and_resumed_is_never_killed(
         settings = lora_over_saved_base(tmp_path, settings)
     said_by(settings, tmp_path / "whole", "auto")
     with pytest.raises(KeyboardInterrupt):
-        said_by(settings, tmp_path / "cut", "auto", callbacks=[Interrupt(7)])
+        said_by(settings, tmp_path / "cut", "auto", callbacks=[Interrupt(5)])
     said_by(settings, tmp_path / "cut", "on", resume=True)  # how steps are launched may be changed
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
@@ -423,7 +426,7 @@ def test_killed_and_resumed_is_never_killed(
 def test_shapes_are_fixed_by_stage_and_icots_serve_them_all(tmp_path: Path, recorder: type[Counted]) -> None:
     assert ICot(explicit_epochs=1).computed_at(7) == 0
     assert Coconut().computed_at(2) == 2
-    settings = tiny_settings(tmp_path, rows=20, max_steps=20, save_strategy="no")
+    settings = tiny_settings(tmp_path, rows=12, max_steps=12, save_strategy="no")
     settings["data"]["width_buckets"] = 1
     icot = {"name": "icot", "explicit_epochs": 1, "remove_per_epoch": 8, "remove_all_beyond": 6}
     said_by(settings | {"method": icot}, tmp_path / "icot", "auto")

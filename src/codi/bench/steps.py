@@ -138,7 +138,7 @@ def played(
     wrapped = Wrapped(model, method, device, bf16)
 
     def work(batch: dict[str, Tensor]) -> None:
-        steps.step(wrapped, batch, method.divisors(batch), whole=not steps.stopped)
+        steps.step(wrapped, batch, method.divisors(batch), whole=True)
 
     return work
 

@@ -95,7 +95,8 @@ class Method(ABC):
         """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own.
 
         Nothing in it looks at a value on the device (`.item()`, `bool`, an index by a mask): a GPU would have
-        to be waited for. What depends on the batch's contents comes with it, as `collate` says.
+        to be waited for. What depends on the batch's contents comes with it, as `collate` says. Nor does it
+        go by anything that changes from step to step: on CUDA it is recorded once for a shape.
         """
 
     @abstractmethod

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from codi.data.collation import Encoded, collate
-from codi.training.width_buckets import ShapesByStage
+from codi.training.curriculum import StagedRows
+from codi.training.width_buckets import WidthBuckets, evenly, most
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,28 @@ class OnHost:
     def taken_from(cls, batch: dict[str, Any]) -> OnHost:
         """Taken out of a batch, which is left with its tensors."""
         return cls(batch.pop("number"), batch.pop("stage"), batch.pop("whole"))
+
+
+class ShapesByStage:
+    """The shapes of every stage's batches, chosen when one is first met, the same by every process."""
+
+    def __init__(self, rows: StagedRows, batches: Sequence[Sequence[int]], number: int) -> None:
+        """batches: of an epoch, as one process alone would make them; number: most shapes of a stage."""
+        self.rows, self.batches, self.number = rows, evenly(batches), number
+        self.longest = most(rows.data.encoded)
+        self._chosen: dict[int, WidthBuckets] = {}
+
+    def first(self) -> WidthBuckets:
+        """Those of the first stage."""
+        return self.at(self.rows.method.stage_at(0, self.rows.clock.epoch_steps))
+
+    def at(self, stage: int) -> WidthBuckets:
+        """Those of a stage; a stage whose step is that of another has that one's."""
+        stage = self.rows.method.computed_at(stage)
+        if stage not in self._chosen:
+            batches = ([self.rows.staged(row, 0, stage) for row in batch] for batch in self.batches)
+            self._chosen[stage] = WidthBuckets.chosen(batches, self.number, self.longest)
+        return self._chosen[stage]
 
 
 class Collator:

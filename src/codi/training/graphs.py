@@ -19,15 +19,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
 
 from codi import processes
 from codi.errors import TrainingError
 from codi.modeling.configuration import ModelConfig
 from codi.training.recorders import RECORDERS, Compute, Gradients, Terms
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 BUCKETS = 4
 """Shapes of batches where `data.width_buckets` leaves it open."""
@@ -35,7 +38,7 @@ BUCKETS = 4
 
 def why_not(args: TrainingArguments, model: ModelConfig, own_masks: bool = True) -> str:
     """Why the step of such a run cannot be recorded; nothing where it can. own_masks: of the base."""
-    optimizer = str(args.optim).lower()
+    optimizer = str(getattr(args.optim, "value", args.optim))
     launched = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
     reasons = {
         f"CUDA graphs need a CUDA GPU, and the device is {args.device.type}": args.device.type
@@ -47,7 +50,7 @@ def why_not(args: TrainingArguments, model: ModelConfig, own_masks: bool = True)
         "the base's attention masks are made by transformers, which looks at them": not own_masks,
         "training.torch_compile is on": args.torch_compile,
         "training.auto_find_batch_size changes the shapes": args.auto_find_batch_size,
-        f"training.optim={args.optim} steps during backward": "lomo" in optimizer or "layerwise" in optimizer,
+        f"training.optim={optimizer} steps during backward": "lomo" in optimizer or "layerwise" in optimizer,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
@@ -119,6 +122,8 @@ class RecordedSteps:
         if computation != self._computation:
             self._forget(computation)
         compute = partial(_loss_and_gradients, model, batch, divisors)
+        if self.stopped:
+            return self._computed(compute)
         if not whole:
             if len(next(iter(batch.values()))) == self.rows and not self._too_long:
                 self._too_long = True

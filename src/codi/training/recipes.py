@@ -61,7 +61,8 @@ class DataConfig:
     """Batches of similar length, which saves padding; False mixes all lengths in every batch."""
     width_buckets: int | None = None
     """Pad batches to at most so many shapes, chosen from the data's lengths: on a GPU a shape that was met
-    before costs nothing new. None pads each batch to its own longest rows."""
+    before costs nothing new. None pads each batch to its own longest rows; where steps become CUDA graphs
+    (training.graphs) it is 4."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
 

@@ -36,7 +36,7 @@ from codi.storage import keep_through_power_cut
 from codi.training import graphs, sharding
 from codi.training.batches import LengthGroupedBatches
 from codi.training.callbacks import KnownBest, LastStep, LossBar
-from codi.training.collator import Collator, OnHost, fills_in
+from codi.training.collator import Collator, OnHost, ShapesByStage, fills_in
 from codi.training.curriculum import Clock, Curriculum, StagedRows, stage_began
 from codi.training.loss_watch import LossWatch
 from codi.training.muon import MuonWithAdamW
@@ -52,7 +52,6 @@ from codi.training.resuming import (
     read_state,
 )
 from codi.training.shares import Share
-from codi.training.width_buckets import ShapesByStage
 
 
 class MethodLoss(nn.Module):

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from codi.data.collation import Encoded, Nested, sizes
 from codi.data.encoded_rows import EncodedRows
-from codi.training.curriculum import StagedRows
 
 Shape = Mapping[str, int]
 MOST_SHAPES = 400
@@ -90,28 +89,6 @@ class WidthBuckets:
             f"Batches are padded to {len(self.shapes)} shapes ({'+'.join(self.segments)}): {each}; "
             f"{100 * self.more:.0f} % more positions than without (data.width_buckets)."
         )
-
-
-class ShapesByStage:
-    """The shapes of every stage's batches, chosen when one is first met, the same by every process."""
-
-    def __init__(self, rows: StagedRows, batches: Sequence[Sequence[int]], number: int) -> None:
-        """batches: of an epoch, as one process alone would make them; number: most shapes of a stage."""
-        self.rows, self.batches, self.number = rows, evenly(batches), number
-        self.longest = most(rows.data.encoded)
-        self._chosen: dict[int, WidthBuckets] = {}
-
-    def first(self) -> WidthBuckets:
-        """Those of the first stage."""
-        return self.at(self.rows.method.stage_at(0, self.rows.clock.epoch_steps))
-
-    def at(self, stage: int) -> WidthBuckets:
-        """Those of a stage; a stage whose step is that of another has that one's."""
-        stage = self.rows.method.computed_at(stage)
-        if stage not in self._chosen:
-            batches = ([self.rows.staged(row, 0, stage) for row in batch] for batch in self.batches)
-            self._chosen[stage] = WidthBuckets.chosen(batches, self.number, self.longest)
-        return self._chosen[stage]
 
 
 def most(rows: Sequence[Encoded]) -> dict[str, int]:
