@@ -17,13 +17,14 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test versions lint docs format clean
+.PHONY: help quickstart test gpu versions lint docs format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   train CoT-SFT, No-CoT-SFT and CODI on generated problems and compare them"
 	@echo "make test         run the tests"
 	@echo "make versions     run the core's tests on the oldest and the newest transformers that are allowed"
+	@echo "make gpu          run the tests that need a CUDA GPU, and measure training steps there"
 	@echo "make lint         run ruff and mypy"
 	@echo "make docs         build the docs site into build/site; a broken link is an error"
 	@echo "make format       sort imports and apply ruff's safe fixes"
@@ -52,6 +53,17 @@ versions: $(STAMP)
 	    $(PIP_ARGS) "$$wanted" && \
 	  echo "--- $$wanted" && \
 	  PYTHONPATH="build/transformers/$$wanted" $(BIN)/python -m pytest -q $(CORE_TESTS) $(ARGS) || exit 1; \
+	done
+
+# Sizes with the rows of a batch that the literal step has room for on 80 GB.
+GPU_BENCHES := gpt2:128 smollm2:64 llama1b:16
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu -s $(ARGS)
+	card=$$($(BIN)/python -c \
+	  "import torch; print(torch.cuda.get_device_name().lower().replace('nvidia ', '').split()[0])") && \
+	for each in $(GPU_BENCHES); do \
+	  $(BIN)/codi bench train --size $${each%:*} --batch-size $${each#*:} --pairs 5 --bf16 --base-bf16 \
+	    --overwrite --output docs/results/bench/train-$${each%:*}-$$card-bf16.json || exit 1; \
 	done
 
 lint: $(STAMP)

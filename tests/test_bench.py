@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from codi.bench.batches import random_batch, sampled_lengths
 from codi.bench.data import bench_data
 from codi.bench.generate import bench_generate, within_bound
+from codi.bench.gpu import operations
 from codi.bench.serve import PARTS, bench_serve
-from codi.bench.steps import METHODS, VARIANTS
+from codi.bench.steps import METHODS, SIZES, VARIANTS
 from codi.bench.train import bench_train
 from codi.errors import CodiError, UsageError
 from codi.generation.answer import Answer
 from codi.methods.codi import Codi
+from codi.training.recorders import RECORDERS, Recorder
 from tiny_checkpoints import tiny_reasoner
 
 
@@ -48,6 +51,35 @@ def test_pccots_step_is_timed_beside_codis_with_as_many_latents(trained: dict[st
     if beside is not None:
         assert len(beside["ratios"]) == 2
         assert beside["examples_per_second"] > 0
+
+
+def test_the_step_as_a_graph_is_timed_where_the_device_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECORDERS, "cpu", Recorder)
+    result = bench_train(size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu", memory=False)
+    assert json.loads(json.dumps(result)) == result
+    assert set(result["examples_per_second"]) == {*VARIANTS, "codi_graph"}
+    assert result["codi_graph"]["given_up"] == []
+    assert {name: len(ratios) for name, ratios in result["codi_graph"]["ratios"].items()} == {
+        "literal": 2, "codi": 2
+    }  # fmt: skip
+
+
+def test_operations_are_those_of_matrix_products() -> None:
+    weight = torch.ones(5, 7, requires_grad=True)
+
+    def work(batch: dict[str, torch.Tensor]) -> None:
+        (batch["it"] @ weight).sum().backward()
+
+    # forward, and the weight's gradient
+    assert operations(work, {"it": torch.ones(3, 5)}) == 2 * 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("size", ["smollm2", "llama1b"])
+def test_larger_sizes_have_the_weights_of_their_models(size: str) -> None:
+    weights = {"smollm2": 134_515_008, "llama1b": 1_235_814_400}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SIZES[size]))
+    assert model.num_parameters() == weights[size]
 
 
 def test_lengths_come_from_a_file(tmp_path: Path) -> None:
@@ -83,8 +115,11 @@ def test_a_batch_needs_enough_examples() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": "no-such-method"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1}],
-)
+    [
+        {"name": "no-such-method"}, {"size": "huge"}, {"pairs": 0}, {"batch_size": 0}, {"lora_rank": -1},
+        {"base_bf16": True},
+    ],
+)  # fmt: skip
 def test_bad_arguments_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         bench_train(**wrong)

@@ -28,7 +28,7 @@ from codi.methods.pccot import Pccot
 from codi.methods.sim_cot import SimCot
 from codi.training.recipes import load_recipe
 from codi.training.run import train
-from codi.training.width_buckets import WidthBuckets
+from codi.training.width_buckets import WidthBuckets, most
 from tiny_models import EXAMPLES, assert_same_gradients, gradients, tiny_model, word_encoder
 from tiny_runs import configured, tiny_settings, weights
 
@@ -100,15 +100,15 @@ def test_the_shapes_are_those_with_the_fewest_positions(number: int) -> None:
     def positions(shapes: list[Any]) -> int:
         return sum(next(sum(shape) for shape in shapes if (np.array(shape) >= one).all()) for one in needed)
 
-    most = np.max([[len(row["question"]), len(row["student"])] for row in rows], 0)
+    widest = np.max([[len(row["question"]), len(row["student"])] for row in rows], 0)
     tried = []
     for cuts in combinations(range(1, len(needed)), number - 1):
         ends = [*cuts, len(needed)]
         shapes = [np.max(needed[:end], 0) for end in ends]
-        tried.append(positions([*shapes[:-1], most]))
-    buckets = WidthBuckets.chosen(rows, batches, number)
+        tried.append(positions([*shapes[:-1], widest]))
+    buckets = WidthBuckets.chosen([[rows[row] for row in batch] for batch in batches], number, most(rows))
     assert len(buckets.shapes) == number
-    ours = positions([tuple(shape.values()) for shape in buckets.shapes])
+    ours = positions([(shape["question"], shape["student"]) for shape in buckets.shapes])
     assert ours == min(tried)
     assert buckets.more == pytest.approx(ours / sum(map(sum, needed)) - 1)
 
@@ -116,12 +116,14 @@ def test_the_shapes_are_those_with_the_fewest_positions(number: int) -> None:
 def test_every_row_fits_and_arrays_give_what_lists_give() -> None:
     rows = _random_rows(40)
     batches = [list(range(first, first + 4)) for first in range(0, 40, 4)]
-    buckets = WidthBuckets.chosen(rows, batches, 4)
-    assert WidthBuckets.chosen(EncodedRows.gather(rows), batches, 4) == buckets
+    assert EncodedRows.gather(rows).most() == most(rows)
+    buckets = WidthBuckets.chosen([[rows[row] for row in batch] for batch in batches], 4, most(rows))
     for row in rows:
-        shape = buckets.fitting([row])
-        assert all(shape[name] >= len(row[name]) for name in ("question", "student"))
-    assert buckets.fitting([{"question": [1] * 400, "student": [1]}]) == {}
+        shape, whole = buckets.fitting([row])
+        assert not whole
+        assert set(shape) == {"question", "student"}
+        assert all(shape[name] >= len(row[name]) for name in shape)
+    assert buckets.fitting([{"question": [1] * 400, "student": [1], "number": 1}]) == ({}, False)
 
 
 def test_a_run_has_few_shapes_says_so_and_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from codi.errors import UsageError
 from codi.methods.codi import Codi
 from codi.methods.icot import ICot
 from codi.methods.method import Method
+from codi.training.width_buckets import WidthBuckets
 
 # Token counts of GSM8k-Aug's first 3,000 training problems at these shares: GPT-2's tokenizer, last step left
 # out. Means 42.2 (question), 12.2 (rationale), 6.3 (answer with prompt and end of sequence).
@@ -76,7 +77,24 @@ def lengths_of(encoded: Sequence[Encoded]) -> Lengths:
 def random_batch(
     method: Method, lengths: Lengths, batch_size: int, vocabulary: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """A collated batch of problems drawn without replacement, with random ids below `vocabulary`.
+    """`random_rows`, collated."""
+    rows = random_rows(method, lengths, batch_size, vocabulary, seed)
+    return {name: tensor.to(device) for name, tensor in collate(rows, pad_id=0).items()}
+
+
+def of_one_shape(batches: Sequence[Sequence[Encoded]], device: torch.device) -> list[dict[str, Tensor]]:
+    """Collated batches, all padded to what takes each of them."""
+    shapes = WidthBuckets.chosen(batches, 1, {})
+    return [
+        {name: tensor.to(device) for name, tensor in collate(rows, 0, shapes.fitting(rows)[0]).items()}
+        for rows in batches
+    ]
+
+
+def random_rows(
+    method: Method, lengths: Lengths, batch_size: int, vocabulary: int, seed: int
+) -> list[Encoded]:
+    """Problems drawn without replacement, with random ids below `vocabulary`.
 
     Segments are those of CODI (and PCCoT), of Coconut in its last stage, or of iCoT at its own.
 
@@ -112,4 +130,4 @@ def random_batch(
         examples = [
             {"question": e["question"], "student": e["student"], "thoughts": thoughts} for e in examples
         ]
-    return {name: tensor.to(device) for name, tensor in collate(examples, pad_id=0).items()}
+    return examples

@@ -16,7 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from codi.bench.steps import VARIANTS, build_models, step_of, timed_step
+from codi.bench.steps import (
+    GRAPH,
+    VARIANTS,
+    build_models,
+    computed,
+    played,
+    step_of,
+    timed_step,
+    variants_on,
+)
 from codi.errors import UsageError
 from codi.methods.method import Method, build_method
 
@@ -31,19 +40,26 @@ def measure_memory(
     device: torch.device,
     bf16: bool,
     seed: int,
+    base_dtype: str | None = None,
+    of_one_shape: dict[str, Tensor] | None = None,
 ) -> dict[str, int]:
-    """Peak bytes above the model itself, by variant."""
+    """Peak bytes above the model itself, by variant. of_one_shape: the batch as a graph is given it."""
     if device.type not in ("cpu", "cuda"):
         return {}
     if device.type == "cuda":
         return {
-            name: _peak_on_cuda(name, method, size, lora_rank, batch, device, bf16, seed) for name in VARIANTS
-        }
+            name: _peak_on_cuda(
+                name, method, size, lora_rank, of_one_shape if name == GRAPH and of_one_shape else batch,
+                device, bf16, seed, base_dtype,
+            )
+            for name in variants_on(device)
+        }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "batch.pt"
         torch.save(batch, file)
         return {
-            name: _peak_in_fresh_process(name, method, size, lora_rank, file, bf16, seed) for name in VARIANTS
+            name: _peak_in_fresh_process(name, method, size, lora_rank, file, bf16, seed, base_dtype)
+            for name in VARIANTS
         }
 
 
@@ -55,17 +71,21 @@ def _run(
     batch: dict[str, Tensor],
     bf16: bool,
     seed: int,
+    base_dtype: str | None,
 ) -> int:
     """Bytes in use before the steps; runs them."""
     device = batch["question_ids"].device
-    model = build_models(method, size, lora_rank, seed, device, only=variant)[variant]
-    step = step_of(variant, model, method)
+    model = build_models(method, size, lora_rank, seed, device, only=variant, base_dtype=base_dtype)[variant]
+    if variant == GRAPH:
+        work = played(model, method, len(batch["question_ids"]), device, bf16, print)
+    else:
+        work = computed(step_of(variant, model, method), device, bf16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     before = _resident_bytes() if device.type == "cpu" else torch.cuda.memory_allocated(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(STEPS):
-        timed_step(step, optimizer, batch, device, bf16)
+        timed_step(work, optimizer, batch, device)
     return before
 
 
@@ -78,15 +98,17 @@ def _peak_on_cuda(
     device: torch.device,
     bf16: bool,
     seed: int,
+    base_dtype: str | None,
 ) -> int:
     torch.cuda.empty_cache()
-    before = _run(variant, method, size, lora_rank, batch, bf16, seed)
+    before = _run(variant, method, size, lora_rank, batch, bf16, seed, base_dtype)
     return torch.cuda.max_memory_allocated(device) - before
 
 
 def _peak_in_fresh_process(
-    variant: str, method: Method, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int
-) -> int:
+    variant: str, method: Method, size: str, lora_rank: int, batch: Path, bf16: bool, seed: int,
+    base_dtype: str | None,
+) -> int:  # fmt: skip
     asked = {
         "variant": variant,
         "method": method.as_dict(),
@@ -95,6 +117,7 @@ def _peak_in_fresh_process(
         "batch": str(batch),
         "bf16": bf16,
         "seed": seed,
+        "base_dtype": base_dtype,
     }
     done = subprocess.run(
         [sys.executable, "-m", "codi.bench.memory", json.dumps(asked)],

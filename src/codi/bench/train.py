@@ -15,10 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi.bench.batches import Lengths, lengths_of, random_batch, sampled_lengths
+from codi.bench.batches import Lengths, lengths_of, of_one_shape, random_rows, sampled_lengths
 from codi.bench.environment import environment
+from codi.bench.gpu import operations, profiled, share_of_peak
 from codi.bench.memory import measure_memory
-from codi.bench.steps import METHODS, SIZES, VARIANTS, Step, build_models, step_of, timed_step
+from codi.bench.steps import (
+    GRAPH,
+    METHODS,
+    SIZES,
+    Step,
+    Taken,
+    Work,
+    build_models,
+    computed,
+    played,
+    step_of,
+    timed_step,
+    variants_on,
+)
+from codi.data.collation import collate
 from codi.data.encoding import TextEncoder
 from codi.data.sources import load_examples
 from codi.data.text_format import TextFormat
@@ -44,6 +59,7 @@ def bench_train(
     tokenizer: str = "gpt2",
     device: str | None = None,
     bf16: bool = False,
+    base_bf16: bool = False,
     seed: int = 1,
     memory: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
@@ -52,7 +68,7 @@ def bench_train(
 
     Args:
         name: method whose step is measured: one of `METHODS`.
-        size: `gpt2` or `tiny`, with random weights and no dropout, so that both steps give the same loss.
+        size: one of `SIZES`, with random weights and no dropout, so that both steps give the same loss.
         batch_size: examples in a batch; batches are random, not grouped by length.
         pairs: how often both are timed. The order alternates; one untimed round goes before.
         lora_rank: rank of the adapters (the paper's: 128); 0 trains every weight.
@@ -60,42 +76,45 @@ def bench_train(
         tokenizer: hub id or directory of the tokenizer for `data`.
         device: as torch names it; None takes the accelerator where there is one.
         bf16: autocast to bfloat16.
+        base_bf16: hold the frozen base in bfloat16, as the paper-scale recipes do.
         seed: of weights, lengths and token ids.
         memory: whether to measure peaks too (on a CPU each needs a process of its own).
         on_progress: called with (steps timed, steps in all).
+
+    On CUDA the library's step is also measured as a graph, over the same rows padded to one shape, and what
+    the GPU did in each step.
 
     Raises:
         UsageError: an unknown size, or a count below 1. DataError, CheckpointError: `data`, `tokenizer`.
     """
     _check_train_arguments(name, size, batch_size, pairs, lora_rank)
+    if base_bf16 and not (bf16 and lora_rank):
+        raise UsageError("base_bf16 holds a frozen base: it needs bf16, and a lora_rank above 0.")
     where = torch.device(device) if device else default_device()
     lengths = (
         sampled_lengths(batch_size * (pairs + 1), seed) if data is None else _read_lengths(data, tokenizer)
     )
     method = METHODS[name]
-    models = build_models(method, size, lora_rank, seed, where)
-    batches = [
-        random_batch(method, lengths, batch_size, models["codi"].bot_id, seed + number, where)
+    base_dtype = "bfloat16" if base_bf16 else None
+    models = build_models(method, size, lora_rank, seed, where, base_dtype=base_dtype)
+    rows = [
+        random_rows(method, lengths, batch_size, models["codi"].bot_id, seed + number)
         for number in range(pairs + 1)
     ]
+    batches = [{n: t.to(where) for n, t in collate(each, pad_id=0).items()} for each in rows]
     steps = {variant: step_of(variant, model, method) for variant, model in models.items()}
     agreement = compare(models, steps, batches[0], where, bf16)
-    variants = list(VARIANTS)
     if isinstance(method, Pccot):  # as many thoughts, one after the other, by the same model
-        variants.append(SEQUENTIAL)
         models[SEQUENTIAL], codi = models["codi"], Codi(latents=method.latents, layers=method.layers)
         steps[SEQUENTIAL] = step_of("codi", models[SEQUENTIAL], codi)
+    works, given_up = {name: computed(step, where, bf16) for name, step in steps.items()}, list[str]()
+    given = dict.fromkeys(works, batches)
+    if GRAPH in works:
+        works[GRAPH] = played(models[GRAPH], method, batch_size, where, bf16, given_up.append)
+        given[GRAPH] = of_one_shape(rows, where)
     optimizers = {variant: _optimizer(model) for variant, model in models.items()}
-
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    for number, batch in enumerate(batches):
-        order = variants if number % 2 == 0 else variants[::-1]
-        for variant in order:
-            taken = timed_step(steps[variant], optimizers[variant], batch, where, bf16)
-            if on_progress is not None:
-                on_progress(number * len(order) + order.index(variant) + 1, len(batches) * len(order))
-            if number:  # the first round warms up caches, kernels and the optimiser's state
-                seconds[variant].append(taken)
+    taken = _timed_in_turn(works, optimizers, given, where, on_progress)
+    seconds = {variant: [each.whole for each in steps] for variant, steps in taken.items()}
     per_pair = [a / b for a, b in zip(seconds["literal"], seconds["codi"], strict=True)]
     per_pair_fused = [a / b for a, b in zip(seconds["literal_fused"], seconds["codi"], strict=True)]
     result: dict[str, Any] = {
@@ -113,9 +132,9 @@ def bench_train(
             },
             "seed": seed,
         },
-        "environment": environment(where, bf16),
+        "environment": environment(where, bf16) | {"base": base_dtype or "float32"},
         "examples_per_second": {
-            variant: batch_size / statistics.median(seconds[variant]) for variant in VARIANTS
+            variant: batch_size / statistics.median(seconds[variant]) for variant in variants_on(where)
         },
         "ratios": per_pair,
         "ratio_median": statistics.median(per_pair),
@@ -130,10 +149,57 @@ def bench_train(
             "ratios": slower,
             "ratio_median": statistics.median(slower),
         }
+    if GRAPH in works:
+        against = {name: [a / b for a, b in zip(seconds[name], seconds[GRAPH], strict=True)]
+                   for name in ("literal", "codi")}  # fmt: skip
+        result[GRAPH] = {
+            "given_up": given_up,
+            "ratios": against,
+            "ratio_medians": {name: statistics.median(ratios) for name, ratios in against.items()},
+        }
+    if where.type == "cuda":
+        needed = {n: operations(works[n], given[n][1]) for n in works if n != GRAPH}
+        needed[GRAPH] = operations(works["codi"], given[GRAPH][1])  # as the graph's, of the same shape
+        result["gpu"] = {
+            variant: {
+                "seconds": statistics.median(seconds[variant]),
+                "host_seconds": statistics.median([each.host for each in taken[variant]]),
+                "operations": needed[variant],
+                "share_of_peak": share_of_peak(needed[variant], statistics.median(seconds[variant]), where)
+                if bf16
+                else None,
+                **profiled(works[variant], optimizers[variant], given[variant][1], where),
+            }
+            for variant in works
+        }
     if memory:
-        del models, steps, optimizers
-        result["peak_bytes"] = measure_memory(method, size, lora_rank, batches[1].copy(), where, bf16, seed)
+        fixed = given[GRAPH][1].copy() if GRAPH in given else None
+        del models, steps, optimizers, works
+        result["peak_bytes"] = measure_memory(
+            method, size, lora_rank, batches[1].copy(), where, bf16, seed, base_dtype, fixed
+        )
     return result
+
+
+def _timed_in_turn(
+    works: dict[str, Work],
+    optimizers: dict[str, torch.optim.Optimizer],
+    given: dict[str, list[dict[str, Tensor]]],
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, list[Taken]]:
+    """Every variant over its batches; of each pair the order is that of the one before, turned round."""
+    variants, taken = list(works), {variant: list[Taken]() for variant in works}
+    rounds = len(next(iter(given.values())))
+    for number in range(rounds):
+        order = variants if number % 2 == 0 else variants[::-1]
+        for place, variant in enumerate(order, number * len(order) + 1):
+            one = timed_step(works[variant], optimizers[variant], given[variant][number], device)
+            if on_progress is not None:
+                on_progress(place, rounds * len(order))
+            if number:  # the first round warms up caches, kernels and the optimiser's state, and records
+                taken[variant].append(one)
+    return taken
 
 
 def compare(

@@ -19,7 +19,9 @@ app = typer.Typer(
 @app.command("train")
 def train(
     method: Annotated[str, typer.Option(help="Whose step: codi, coconut, icot or pccot.")] = "codi",
-    size: Annotated[str, typer.Option(help="Size of the model with random weights.")] = "gpt2",
+    size: Annotated[
+        str, typer.Option(help="Size of the model with random weights: tiny, gpt2, smollm2 or llama1b.")
+    ] = "gpt2",
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = 16,
     pairs: Annotated[int, typer.Option(help="Pairs of literal and fast steps; the median is reported.")] = 3,
     lora_rank: Annotated[int, typer.Option(help="LoRA rank; 0 trains every weight.")] = 128,
@@ -27,6 +29,9 @@ def train(
     tokenizer: Annotated[str, typer.Option(help="Hub id or folder of the tokenizer for --data.")] = "gpt2",
     device: options.Device = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    base_bf16: Annotated[
+        bool, typer.Option("--base-bf16", help="Hold the frozen base in bfloat16 (with --bf16 and LoRA).")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 1,
     memory: Annotated[bool, typer.Option(help="Also measure the peak memory of both steps.")] = True,
     output: options.JsonOutput = None,
@@ -49,6 +54,7 @@ def train(
             tokenizer=tokenizer,
             device=device,
             bf16=bf16,
+            base_bf16=base_bf16,
             seed=seed,
             memory=memory,
             on_progress=on_progress,

@@ -126,6 +126,12 @@ class EncodedRows(Sequence[Encoded]):
         _, ends = self._lists[name]
         return (ends[self._rows + 1] - ends[self._rows]).astype(np.int64)
 
+    def most(self) -> dict[str, int]:
+        """The longest list of each name and the largest number, by the names of `collation.sizes`."""
+        longest = {name: self.lengths(name) for name in self.lists()}
+        numbers = {f"{name}_mask": values[self._rows] for name, values in self._numbers.items()}
+        return {name: int(values.max(initial=0)) for name, values in (longest | numbers).items()}
+
     def rows_with(self, token: int, names: Iterable[str]) -> list[int]:
         """Rows in which one of the named lists holds a token."""
         stored = np.zeros(self._stored(), dtype=bool)

@@ -29,6 +29,7 @@ class CotSft(Method):
     modes: ClassVar[tuple[str, ...]] = ("explicit",)
     terms: ClassVar[tuple[str, ...]] = ("teacher",)
     needs_rationales: ClassVar[bool] = True
+    one_loss: ClassVar[bool] = True
     encoded_by: ClassVar[tuple[str, ...]] = ("keep_last_step",)
 
     keep_last_step: bool = True

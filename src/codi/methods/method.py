@@ -69,6 +69,8 @@ class Method(ABC):
     """Learned embedding rows that it reads beside <bot> and <eot>: `model.row_id` gives their ids."""
     refines: ClassVar[bool] = False
     """Whether its thoughts are refined together in rounds, not thought one after the other."""
+    one_loss: ClassVar[bool] = False
+    """Whether `loss`, as written beside it, is one computation in every stage: rows alone are others."""
     encoded_by: ClassVar[tuple[str, ...] | None] = None
     """The options that `encode` reads, named beside it; None counts them all, which is never wrong. Only a
     change of these makes kept tokens useless."""
@@ -93,7 +95,8 @@ class Method(ABC):
         """Scalars: `loss` and each of `terms`. `divisors` default to this batch's own.
 
         Nothing in it looks at a value on the device (`.item()`, `bool`, an index by a mask): a GPU would have
-        to be waited for. What depends on the batch's contents comes with it, as `collate` says.
+        to be waited for. What depends on the batch's contents comes with it, as `collate` says. Nor does it
+        go by anything that changes from step to step: on CUDA it is recorded once for a shape.
         """
 
     @abstractmethod
@@ -111,6 +114,11 @@ class Method(ABC):
     def at_stage(self, stage: int) -> Method:
         """The method as it learns and answers at that stage. A checkpoint remembers it."""
         return self
+
+    def computed_at(self, stage: int) -> int:
+        """The first of the stages whose step is the same computation as that of `stage`."""
+        owner = next(kind for kind in type(self).__mro__ if "loss" in vars(kind))
+        return self.stage_at(0, 1) if vars(owner).get("one_loss", False) else stage
 
     def begins_afresh(
         self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from codi.data.collation import Encoded
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import Method, Trained
 from codi.training.batches import LengthGroupedBatches
@@ -53,7 +54,8 @@ def stage_began(method: Method, clock: Clock, updates: int) -> int:
 
 
 class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example."""
+    """Encoded rows as they are at a micro-batch, with their number, so that an error can name the example,
+    and the stage that they are in."""
 
     def __init__(self, data: PreparedData, method: Method, seed: int, clock: Clock) -> None:
         self.data, self.method, self.seed, self.clock = data, method, seed, clock
@@ -74,9 +76,12 @@ class StagedRows(torch.utils.data.Dataset[dict[str, Any]]):
         number, step = key
         # A stage lasts whole optimiser steps, so that rows, loss and optimiser are in the same one.
         stage = self.method.stage_at(self.clock.first_of_update(step), self.clock.epoch_steps)
+        return {**self.staged(number, step, stage), "number": number, "stage": stage}
+
+    def staged(self, number: int, step: int, stage: int) -> Encoded:
+        """A row as it is at a micro-batch of that stage, nothing added."""
         rng = random.Random(f"{self.seed}-{step}-{number}")
-        row = self.data.encoded[number if number >= 0 else ~number]
-        return {**self.method.staged(row, stage, rng), "number": number}
+        return self.method.staged(self.data.encoded[number if number >= 0 else ~number], stage, rng)
 
 
 class Curriculum(TrainerCallback):

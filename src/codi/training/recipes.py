@@ -25,6 +25,9 @@ from codi.methods.method import build_method, method_kinds
 from codi.modeling.configuration import ModelConfig, check_keys, check_values
 from codi.training.settings import NOTHING, Typed, read_as, read_section, read_yaml
 
+GRAPHS = ("auto", "on", "off")
+"""Choices of `training.graphs`."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -58,7 +61,8 @@ class DataConfig:
     """Batches of similar length, which saves padding; False mixes all lengths in every batch."""
     width_buckets: int | None = None
     """Pad batches to at most so many shapes, chosen from the data's lengths: on a GPU a shape that was met
-    before costs nothing new. None pads each batch to its own longest rows."""
+    before costs nothing new. None pads each batch to its own longest rows; where steps become CUDA graphs
+    (training.graphs) it is 4."""
     exclude_validation_questions: bool = True
     """Remove from training the questions that validation asks."""
 
@@ -76,7 +80,8 @@ class RunConfig:
     text: TextFormat = field(default_factory=TextFormat)
     data: DataConfig = field(default_factory=DataConfig)
     training: dict[str, Any] = field(default_factory=dict)
-    """Arguments of transformers' Trainer (`learning_rate`, `num_train_epochs`, `bf16`, `report_to`, ...)."""
+    """Arguments of transformers' Trainer (`learning_rate`, `num_train_epochs`, `bf16`, `report_to`, ...), and
+    `graphs`: whether steps become CUDA graphs, `auto` (where they can), `on` or `off`."""
     optimizer: str | None = None
     """`muon`: Muon for the layers' matrices, AdamW for the rest, both at training.learning_rate; None takes
     training.optim."""
@@ -227,10 +232,14 @@ def _training(values: Any, where: str) -> dict[str, Any]:
         if key not in kinds:
             raise RecipeError(
                 f"Unknown key '{key}' in training.{nearest(key, sorted(kinds))} "
-                "It takes transformers' TrainingArguments."
+                "It takes transformers' TrainingArguments, and graphs."
             )
     read = read_section(values, kinds, "training")
     check_values(read, kinds, "training")
+    if read.get("graphs", "auto") not in GRAPHS:
+        raise RecipeError(
+            f"training.graphs is '{read['graphs']}'; it must be one of {', '.join(GRAPHS)}."
+        )
     return read
 
 
@@ -239,7 +248,7 @@ def _training_kinds() -> dict[str, Any]:
     from transformers import TrainingArguments
 
     hints = get_type_hints(TrainingArguments)
-    return {f.name: hints[f.name] for f in fields(TrainingArguments) if f.init}
+    return {f.name: hints[f.name] for f in fields(TrainingArguments) if f.init} | {"graphs": str}
 
 
 def _split(settings: Settings) -> list[tuple[str, Any]]:

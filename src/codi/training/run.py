@@ -33,6 +33,7 @@ from codi.modeling.checkpoint import check_base, check_vocabulary, read_configur
 from codi.modeling.configuration import ModelConfig
 from codi.modeling.precision import check_computed_type
 from codi.storage import write_whole
+from codi.training import graphs
 from codi.training.account import TrainingResult, is_finished, result_of, versions, write_account
 from codi.training.interruption import kept_on_interrupt
 from codi.training.preparation import PreparedData, prepare
@@ -152,8 +153,7 @@ def _train(
                 read = {"reports": account, "overview": data.overview.as_dict()}
                 write_whole(output / "data.json", json.dumps(read, indent=2) + "\n")
                 write_whole(output / "data.md", seen + "\n")
-        widths = [] if trainer.buckets is None else [trainer.buckets.describe()]
-        for note in (*data.notes, *notes, *widths):
+        for note in (*data.notes, *notes, *trainer.notes()):
             say(note)
         for callback in callbacks:
             trainer.add_callback(callback)
@@ -181,6 +181,7 @@ def _checked_settings(config: RunConfig, output: Path, share: Share) -> Training
     settings = _arguments({**DEFAULTS, **config.training}, output, validating, share)
     check_arguments(settings, build_method(config.method))
     check_computed_type(config.model, settings.bf16, settings.fp16, validating)
+    graphs.check(config.training.get("graphs", "auto"), graphs.why_not(settings, config.model))
     rehearse(settings, own_optimizer=config.optimizer == "muon")
     return settings
 
@@ -193,8 +194,9 @@ def _trainer(
         validate = _validator(data.validation, data.scorer)
     with one_message("Training cannot be set up with these settings"):
         trainer = CodiTrainer(
-            reasoner, settings, data, validate, muon=config.optimizer == "muon", share=share
-        )
+            reasoner, settings, data, validate, muon=config.optimizer == "muon", share=share,
+            record=config.training.get("graphs", "auto"),
+        )  # fmt: skip
     trainer.rows_mark = mark_of_rows(data)
     return trainer
 
@@ -306,7 +308,7 @@ def _remove_run(output: Path) -> None:
 def _arguments(
     values: dict[str, Any], output: Path, validating: bool, share: Share | None = None
 ) -> TrainingArguments:
-    values = dict(values)
+    values = {name: value for name, value in values.items() if name != "graphs"}  # not the Trainer's
     if share is not None and share.processes > 1:
         values["per_device_train_batch_size"] = share.own_batch
         values["gradient_accumulation_steps"] = share.own_accumulation

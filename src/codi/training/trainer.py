@@ -27,15 +27,16 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from codi import processes
-from codi.data.collation import collate, row_alone
+from codi.data.collation import row_alone
 from codi.errors import CheckpointError, TrainingError
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.method import Trained
 from codi.modeling import checkpoint
 from codi.storage import keep_through_power_cut
-from codi.training import sharding
+from codi.training import graphs, sharding
 from codi.training.batches import LengthGroupedBatches
 from codi.training.callbacks import KnownBest, LastStep, LossBar
+from codi.training.collator import Collator, OnHost, ShapesByStage, fills_in
 from codi.training.curriculum import Clock, Curriculum, StagedRows, stage_began
 from codi.training.loss_watch import LossWatch
 from codi.training.muon import MuonWithAdamW
@@ -51,7 +52,6 @@ from codi.training.resuming import (
     read_state,
 )
 from codi.training.shares import Share
-from codi.training.width_buckets import WidthBuckets
 
 
 class MethodLoss(nn.Module):
@@ -83,8 +83,11 @@ class CodiTrainer(Trainer):
         validate: Callable[[LatentReasoner], float] | None,
         muon: bool = False,
         share: Share | None = None,
+        record: str = "auto",
     ) -> None:
-        """share: what this process does of a step; `args` say the same. None for a process alone."""
+        """share: what this process does of a step; `args` say the same. None for a process alone. record:
+        `training.graphs`. Raises TrainingError where it is `on` and
+        they cannot."""
         check_arguments(args, reasoner.method)
         self.reasoner, self.data, self.validate = reasoner, data, validate
         self.share = share or Share(args.train_batch_size, args.gradient_accumulation_steps)
@@ -96,8 +99,7 @@ class CodiTrainer(Trainer):
         """[terms] Since the last log, on the device: read when they are logged."""
         self.term_steps = 0
         self.losses = LossWatch()
-        self.buckets = None if data.width_buckets is None else self._buckets(args, data.width_buckets)
-        """The shapes that batches are padded to, where there are few."""
+        self.say: Callable[[str], None] = print
         self.began = time.perf_counter()
         self.first_epoch = 0
         made = None
@@ -105,13 +107,31 @@ class CodiTrainer(Trainer):
             made = MuonWithAdamW(
                 reasoner.model, args.learning_rate, args.weight_decay, (args.adam_beta1, args.adam_beta2)
             )
+        rows = StagedRows(data, reasoner.method, args.seed, self.clock)
+        why_not = graphs.why_not(args, reasoner.model.config, reasoner.model.own_masks)
+        graphs.check(record, why_not)
+        self.why_computed = "" if record == "off" else why_not
+        """Why steps are no CUDA graphs; empty where they are, or were not to be."""
+        self.recorded: graphs.RecordedSteps | None = None
+        buckets = data.width_buckets
+        if record != "off" and not why_not:
+            self.recorded = graphs.RecordedSteps(
+                {name: weight for name, weight in reasoner.model.named_parameters() if weight.requires_grad},
+                args.device, self.share.own_batch, 1e-2 if args.bf16 else 1e-4, lambda line: self.say(line),
+            )  # fmt: skip
+            buckets = buckets or graphs.BUCKETS
+        self.shapes: ShapesByStage | None = None
+        """Of batches, where they are few."""
+        if buckets is not None:
+            epoch = self._batches(args, Share(self.share.batch))
+            self.shapes = ShapesByStage(rows, [[row for row, _ in batch] for batch in epoch], buckets)
         super().__init__(
             optimizers=(made, None),  # the Trainer makes what is None
             model=MethodLoss(reasoner),
             args=args,
-            train_dataset=StagedRows(data, reasoner.method, args.seed, self.clock),
+            train_dataset=rows,
             eval_dataset=data.validation or None,  # asked by `validate`, never collated
-            data_collator=self._collate,
+            data_collator=Collator(reasoner.text.pad_id, self.shapes),
         )
         sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
@@ -126,7 +146,7 @@ class CodiTrainer(Trainer):
 
         Says when the best checkpoint so far is not in the run's folder.
         """
-        self.began = time.perf_counter()
+        self.began, self.say = time.perf_counter(), say
         if last is None:
             self.train()
             return time.perf_counter() - self.began
@@ -171,6 +191,11 @@ class CodiTrainer(Trainer):
             return self.args.max_steps / self.clock.epoch_updates
         return float(self.args.num_train_epochs)
 
+    def notes(self) -> list[str]:
+        """What a person should know of how batches are shaped and steps are computed."""
+        shapes = [] if self.shapes is None else [self.shapes.first().describe()]
+        return [*shapes, *graphs.notes(self.recorded is not None, self.why_computed, self.args.device)]
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order fixed by seed and epoch, of similar lengths unless the recipe mixes them."""
         # A process alone may have been told to try smaller batches (auto_find_batch_size).
@@ -180,7 +205,7 @@ class CodiTrainer(Trainer):
         loader: DataLoader[Any] = DataLoader(
             cast("StagedRows", self.train_dataset),
             batch_sampler=batches,
-            collate_fn=self._collate,
+            collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
         )
@@ -203,18 +228,6 @@ class CodiTrainer(Trainer):
         rows = cast("StagedRows", self.train_dataset)
         return rows.trained_on(self._batches(self.args, Share(self.share.batch)), update)
 
-    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The collated rows, and `number`: whose they are, which stays on the host."""
-        numbers = [int(row["number"]) for row in rows]
-        plain = [{name: value for name, value in row.items() if name != "number"} for row in rows]
-        widths = None if self.buckets is None else self.buckets.fitting(plain)
-        return {**collate(plain, self.reasoner.text.pad_id, widths), "number": numbers}
-
-    def _buckets(self, args: TrainingArguments, number: int) -> WidthBuckets:
-        """Chosen for the batches of the first epoch, as one process alone would make them."""
-        batches = self._batches(args, Share(self.share.batch))
-        return WidthBuckets.chosen(self.data.encoded, ([row for row, _ in one] for one in batches), number)
-
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Each term's divisor, summed over the accumulated micro-batches and averaged over processes.
 
@@ -224,7 +237,7 @@ class CodiTrainer(Trainer):
         """
         each = [self.reasoner.method.divisors(batch) for batch in batch_samples]
         for batch, counted in zip(batch_samples, each, strict=True):
-            if _fills_in(batch["number"]):
+            if fills_in(batch["number"]):
                 counted.update({name: 0 * divisor for name, divisor in counted.items()})
         totals = (
             {name: torch.stack([d[name] for d in each]).sum().to(device) for name in each[0]} if each else {}
@@ -235,11 +248,30 @@ class CodiTrainer(Trainer):
             totals = {name: gather(total).sum() / processes for name, total in totals.items()}
         return totals
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The Trainer's; a loss that is not finite stops the run, before the optimiser has used it."""
-        loss = super().training_step(*args, **kwargs)
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The Trainer's, or a recorded one; a loss that is not finite stops the run, before the optimiser has
+        used it."""
+        if self.recorded is None or self.recorded.stopped:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self._recorded_step(self.recorded, model, inputs, num_items_in_batch)
         self.losses.check()  # backward is on its way: while it runs, what is waited for is long there
         return loss
+
+    def _recorded_step(
+        self, recorded: graphs.RecordedSteps, model: nn.Module, inputs: dict[str, Any], divisors: Any
+    ) -> Tensor:
+        """What the Trainer's does for one process, with loss and backward in one."""
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()
+        inputs = self._prepare_inputs(inputs)
+        host = OnHost.taken_from(inputs)
+        computation = cast("StagedRows", self.train_dataset).method.computed_at(host.stage)
+        terms = recorded.step(model, inputs, divisors, host.whole, computation)
+        return self._noted(terms, inputs, host.numbers)
 
     def compute_loss(  # type: ignore[override]
         self,
@@ -249,18 +281,22 @@ class CodiTrainer(Trainer):
         num_items_in_batch: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The method's loss, whose terms are added up."""
-        numbers: list[int] = inputs.pop("number")
+        host = OnHost.taken_from(inputs)
+        terms = model(inputs, num_items_in_batch)
+        if fills_in(host.numbers):
+            terms = {name: 0 * term for name, term in terms.items()}
+        self._noted(terms, inputs, host.numbers)
+        return terms["loss"]  # type: ignore[no-any-return]
+
+    def _noted(self, terms: dict[str, Tensor], inputs: dict[str, Tensor], numbers: list[int]) -> Tensor:
+        """Add the terms up and have the loss looked at. Returns it, in a tensor of its own."""
         if self.term_sums is None:  # first since the last log, or since a resume
             self.term_steps = self.state.global_step
-        terms = model(inputs, num_items_in_batch)
-        if _fills_in(numbers):
-            terms = {name: 0 * term for name, term in terms.items()}
         names = self.reasoner.method.terms
         values = torch.stack([terms[name].detach().float() for name in ("loss", *names)])
         self.term_sums = values[1:] if self.term_sums is None else self.term_sums + values[1:]
         self.losses.note(values, lambda found: self._not_finite(found, inputs, numbers))
-        loss: Tensor = terms["loss"]
-        return loss
+        return values[0]
 
     @torch.no_grad()
     def _not_finite(self, found: list[float], inputs: dict[str, Tensor], numbers: list[int]) -> str:
@@ -397,7 +433,3 @@ class CodiTrainer(Trainer):
         if self.state.best_model_checkpoint:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
 
-
-def _fills_in(numbers: list[int]) -> bool:
-    """Whether a batch only keeps this process in step with the others; see `Share.own`."""
-    return numbers[0] < 0
