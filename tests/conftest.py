@@ -20,6 +20,14 @@ def _seeded() -> None:
     torch.set_num_threads(1)  # again: the quickstart takes two
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real benchmark files, which are not part of the repository."""
