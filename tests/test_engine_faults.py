@@ -169,7 +169,7 @@ def test_a_fault_in_any_function_that_the_worker_calls(
     names = {name for _, name in called}
     for known in (
         "LatentReasoner.start", "Decoding.step", "Decoding.join", "Decoding.take", "Context.select",
-        "Context.join", "ThoughtModel.read", "ThoughtModel.think", "ThoughtModel.logits", "choose",
+        "Context.join", "ThoughtModel.read", "ThoughtModel.think", "ThoughtModel.logits", "Choice.of",
         "token_scores", "TextEncoder.decode", "LatentReasoner.answer_of", "top_tokens", "Transcript.read",
         "cut_at_stop", "Engine._send", "RunningBatch.keep", "WaitingLine.next_group", "Pace.worked",
     ):  # fmt: skip

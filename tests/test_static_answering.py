@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -444,14 +445,32 @@ def test_weights_that_are_elsewhere_are_recorded_anew() -> None:
 def test_memory_for_recordings_has_a_limit() -> None:
     made = answering(Codi(latents=2))
     assert made.fixed is not None
-    made.fixed.most_bytes = 200_000
+    made.fixed.most_bytes = 150_000
     for size in (1, 2, 4):
         assert made.answer(QUESTIONS, batch_size=size, max_new_tokens=6) == plain(made).answer(
             QUESTIONS, batch_size=size, max_new_tokens=6
         )
-        held = sum(one.size for one in made.fixed._thinking.values())
-        held += sum(one.held.size for one in made.fixed._writing.values())
-        assert 0 < held <= 200_000
+        assert 0 < made.fixed.held_bytes <= 150_000
+
+
+def test_a_batch_that_is_too_large_is_answered_plainly(
+    caplog: pytest.LogCaptureFixture, steps: list[int]
+) -> None:
+    made = answering(Codi(latents=2))
+    assert made.fixed is not None
+    made.fixed.most_bytes = 10_000
+    for _ in range(2):
+        assert made.answer(QUESTIONS, max_new_tokens=6) == plain(made).answer(QUESTIONS, max_new_tokens=6)
+    assert made.fixed.recorded == len(steps) == 0
+    assert len(said(caplog)) == 1
+
+
+def test_from_a_checkpoint_masks_are_our_own(tmp_path: Path) -> None:
+    """Without them nothing would be recorded."""
+    answering(Codi(latents=2)).save_pretrained(tmp_path / "made")
+    assert LatentReasoner.from_pretrained(tmp_path / "made", device="cpu").model.own_masks
+    with pytest.raises(UsageError, match="graphs=on was asked for"):
+        LatentReasoner.from_pretrained(tmp_path / "made", device="cpu", graphs="on")
 
 
 def test_a_shape_is_recorded_when_it_comes_again(steps: list[int]) -> None:

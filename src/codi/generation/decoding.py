@@ -17,7 +17,7 @@ from torch import Tensor
 
 from codi.errors import CodiError
 from codi.generation.fixed_answering import FixedAnswering, Writing
-from codi.generation.sampling import Sampling, choose
+from codi.generation.sampling import Choice, Sampling
 from codi.methods.method import Start
 from codi.modeling.context import Context, Tokens, can_join
 from codi.modeling.model import ThoughtModel
@@ -140,6 +140,7 @@ class Decoding:
         self._model, self._eos_id, self._fixed = model, eos_id, fixed
         self._context: Context | None = None  # either this or the buffers hold the rows
         self._writing: Writing | None = None
+        self._choice: Choice | None = None  # of the rows at the last step
         self._unread: Tensor | None = None  # [b], the tokens written last; None before the first step
         self.can_join = start is None or can_join(start.context.cache)
         """Whether rows can be added to these: a recurrent base's cannot."""
@@ -172,9 +173,11 @@ class Decoding:
             return
         read = self._unread is not None
         context, logits = self._read_on()
-        samplings = [row.sampling for row in self.rows]
+        samplings = tuple(row.sampling for row in self.rows)
+        if self._choice is None or self._choice.samplings != samplings:
+            self._choice = Choice(samplings, logits.device)
         uniforms = [0.0 if row.done or row.sampling.is_greedy else row.uniform for row in self.rows]
-        following = choose(logits, samplings, uniforms)
+        following = self._choice.of(logits, uniforms)
         scores, tokens = self._scores(logits, following), following.tolist()
         longest = self._model.longest_sequence
         # The step is made; what fails from here on, fails for its row.

@@ -17,7 +17,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from codi.modeling.graphs import Recorder
 from codi.modeling.model import ThoughtModel
 from codi.modeling.precision import computed_in
 
+T = TypeVar("T")
 QUESTION_STEP = 32
 """Questions are padded to a multiple of this."""
 LONGEST_QUESTION, LARGEST_BATCH = 1024, 512
@@ -51,10 +52,11 @@ class Differs(CodiError):
 
 @dataclass(eq=False)
 class Writing:
-    """Buffers lent to one decoding, whose rows get a token with every `step`, until it is let go."""
+    """Buffers lent to one decoding, whose rows get a token with every `step`, until let go. size: bytes."""
 
     held: FixedContext
     replay: Callable[[], Tensor]
+    size: int
     lent_to: weakref.ref[object] | None = field(default=None, repr=False)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class _Thinking:
-    """inputs: [2, b, t], ids and mask; replay: the start of an answer to what is in them."""
+    """inputs: [2, b, t], ids and mask; replay: the start of an answer to what is in them; size: bytes."""
 
     inputs: Tensor
     replay: Callable[[], Start]
@@ -108,6 +110,7 @@ class FixedAnswering:
         self.failure: str | None = None
         """Why nothing is recorded any more; None while all is well."""
         self._said: set[str] = set()
+        self._too_large: set[Hashable] = set()
         self._one_at_a_time = threading.RLock()
         self._forget()
 
@@ -115,6 +118,11 @@ class FixedAnswering:
     def recorded(self) -> int:
         """How many shapes are recorded now."""
         return len(self._thinking) + len(self._writing)
+
+    @property
+    def held_bytes(self) -> int:
+        """What they hold."""
+        return sum(one.size for one in (*self._thinking.values(), *self._writing.values()))
 
     def _forget(self) -> None:
         if self._model.device.type == "cuda":
@@ -147,27 +155,28 @@ class FixedAnswering:
         batch = collate([{"question": ids} for ids in padded], text.pad_id, {"question": width})
         inputs = torch.stack([batch["question_ids"], batch["question_mask"]])
         key = (method, mode, latents, rows, width, self._computed, text.pad_id, *text.prompt_ids)
-        with self._one_at_a_time:
+        left = width - max(len(ids) for ids in encoded)
+
+        def answered() -> Start | None:
             known = self._thinking.get(key)
             if known is None:
                 if not self._comes_again(key):
                     return None
-                known = self._tried(lambda: self._record_start(method, text, inputs, mode, latents))
+                known = self._record_start(method, text, inputs, mode, latents, key)
                 if known is None:
                     return None
                 self._thinking[key] = known
             self._put(known.inputs, inputs)
             given = known.replay()
-            longest = max(len(ids) for ids in encoded)
-            config = self._model.causal.config
-            return Start(
-                given.context.copied(len(encoded), width - longest, config),
-                given.written, given.thoughts, given.passes,
-            )  # fmt: skip
+            context = given.context.copied(len(encoded), left, self._model.causal.config)
+            return Start(context, given.written, given.thoughts, given.passes)
+
+        with self._one_at_a_time:
+            return self._tried(answered)
 
     def _record_start(
-        self, method: Method, text: TextEncoder, inputs: Tensor, mode: str, latents: int | None
-    ) -> _Thinking:
+        self, method: Method, text: TextEncoder, inputs: Tensor, mode: str, latents: int | None, key: Hashable
+    ) -> _Thinking | None:
         model, there = self._model, torch.empty_like(inputs, device=self._model.device)
         self._put(there, inputs)
 
@@ -177,7 +186,8 @@ class FixedAnswering:
         plain = start()
         kv = stacked(plain.context.cache)
         size = kv.numel() * kv.element_size()
-        self._make_room(size)
+        if not self._make_room(size, key):
+            return None
         replay = self._recorder.record(start)
         found = replay().context
         logits = (model.logits(one.last_hidden) for one in (found, plain.context))
@@ -201,12 +211,13 @@ class FixedAnswering:
             return None
         rows, length = bucket(context.rows), bucket(max(context.width + ROOM, SHORTEST_BUFFER))
         key = (rows, length, self._computed, types_of(context))
-        with self._one_at_a_time:
+
+        def lent() -> Writing | None:
             known = self._writing.get(key)
             if known is None:
                 if not self._comes_again(key):
                     return None
-                known = self._tried(lambda: self._record_writing(context, tokens, rows, length))
+                known = self._record_writing(context, tokens, rows, length, key)
                 if known is None:
                     return None
                 self._writing[key] = known
@@ -217,11 +228,18 @@ class FixedAnswering:
             known.lent_to = weakref.ref(to)
             return known
 
-    def _record_writing(self, context: Context, tokens: Tensor, rows: int, length: int) -> Writing:
+        with self._one_at_a_time:
+            return self._tried(lent)
+
+    def _record_writing(
+        self, context: Context, tokens: Tensor, rows: int, length: int, key: Hashable
+    ) -> Writing | None:
         model = self._model
         first: Any = context.cache.layers[0]
         each = 2 * len(context.cache.layers) * first.keys[:1, :, :1].numel() * first.keys.element_size()
-        self._make_room(rows * length * each)
+        size = rows * (length * each + 4 * model.bot_id)  # with the logits
+        if not self._make_room(size, key):
+            return None
         held = FixedContext(model, context, rows, length)
         held.load(context)
         held.set_tokens(tokens)
@@ -231,7 +249,7 @@ class FixedAnswering:
         plain = model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=context).context
         logits = model.logits(plain.last_hidden).float()
         check_same("logits", found, logits, self._computed, other_kernels=True)
-        return Writing(held, replay)
+        return Writing(held, replay, size)
 
     # --- what can be recorded, and what was -----------------------------------------------------------------
 
@@ -248,8 +266,9 @@ class FixedAnswering:
         if model.watcher is not None or any(map(_is_another, self._modules)):
             self._say("somebody looks on while it thinks, or has changed what a layer computes")
             return False
-        if self._addresses() != self._where:  # cast, moved, or put in the place of others
-            self._forget()
+        with self._one_at_a_time:
+            if self._addresses() != self._where:  # cast, moved, or put in the place of others
+                self._forget()
         return True
 
     @property
@@ -262,18 +281,22 @@ class FixedAnswering:
 
     def _comes_again(self, key: Hashable) -> bool:
         self._seen[key] += 1
-        return self._seen[key] >= self._first_time
+        return self._seen[key] >= self._first_time and key not in self._too_large
 
-    def _make_room(self, size: int) -> None:
-        held = sum(one.size for one in self._thinking.values())
-        held += sum(one.held.size for one in self._writing.values())
-        if held and held + size > self.most_bytes:
+    def _make_room(self, size: int, key: Hashable) -> bool:
+        """Whether there is room for so many bytes, made by letting all others go."""
+        if size > self.most_bytes:
+            self._too_large.add(key)
+            self._say("a batch would hold more than a quarter of the memory for it")
+            return False
+        if self.held_bytes + size > self.most_bytes:
             self._forget()
+        return True
 
-    def _tried(self, record: Callable[[], Any]) -> Any:
-        """What is recorded; None, for good, where that failed in any way."""
+    def _tried(self, do: Callable[[], T | None]) -> T | None:
+        """What it gives; None, for good, where it failed in any way."""
         try:
-            return record()
+            return do()
         except Exception as error:  # whatever it was, the plain path answers
             if isinstance(error, CodiError) and not isinstance(error, Differs):
                 raise  # the question's own: the plain path would say so too

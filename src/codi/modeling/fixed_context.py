@@ -60,11 +60,6 @@ class FixedContext:
             _FixedLayer(keys, values, self._column) for keys, values in self._kv.unflatten(0, (-1, 2))
         ]
 
-    @property
-    def size(self) -> int:
-        """Bytes of keys and values."""
-        return self._kv.numel() * self._kv.element_size()
-
     def load(self, context: Context) -> None:
         """Hold a copy of this context. What another left is cleared: masked, a NaN would still count."""
         rows, width = context.rows, context.width

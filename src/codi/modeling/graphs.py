@@ -49,7 +49,9 @@ class Recorder:
         self.device = device
         self._on_cuda = device.type == "cuda"
         if self._on_cuda:
-            self._stream = self._streams.setdefault(device, torch.cuda.Stream(device))
+            if device not in self._streams:
+                self._streams[device] = torch.cuda.Stream(device)
+            self._stream = self._streams[device]
             self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, function: Callable[[], T]) -> Callable[[], T]:
