@@ -370,6 +370,21 @@ def test_who_looks_on_sees_every_thought() -> None:
     assert seen == [0, 1, 2]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_after_hidden_states_were_asked_for(family: str, steps: list[int]) -> None:
+    made = answering(Codi(latents=2), family)
+    ids = torch.tensor([made.text.question(QUESTIONS[0])])
+    made.model.read(Tokens(ids, torch.ones_like(ids)), hidden_states=True)
+    made.answer(QUESTIONS, max_new_tokens=3)
+    assert steps
+    with torch.no_grad():
+        handle = made.model.causal.base_model.register_forward_pre_hook(lambda *_: None)
+        before = len(steps)
+        made.answer(QUESTIONS, max_new_tokens=3)
+        handle.remove()
+    assert len(steps) == before
+
+
 def test_weights_that_are_multiplied_for_a_while_are_not_recorded(steps: list[int]) -> None:
     made = answering(Codi(latents=2), lora=replace(LORA, multiply_once=True))
     with made.model.whole_weights():

@@ -209,10 +209,10 @@ class Decoding:
 
     def _hold(self, context: Context | None) -> None:
         """Hold the rows in a context, and no longer in buffers."""
+        writing, self._writing = self._writing, None
         self._context = context
-        if self._writing is not None:
-            self._writing.let_go()
-            self._writing = None
+        if writing is not None:
+            writing.let_go()
 
     def join(self, others: Sequence[Decoding]) -> None:
         """Take in the rows of others, which have been stepped as often as once or more, as these have."""

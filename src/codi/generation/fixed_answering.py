@@ -321,9 +321,14 @@ class FixedAnswering:
 
 
 def _is_another(module: nn.Module) -> bool:
-    """Whether a call of it is not what its class says: a recording would leave the rest out, or keep it."""
+    """Whether a call of it is not what its class says: a recording would leave the rest out, or keep it.
+
+    transformers' own hooks stay once hidden states were asked for, and do nothing where they are not.
+    """
     own = module.__dict__
-    return bool(own["_forward_hooks"] or own["_forward_pre_hooks"]) or "forward" in own
+    hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
+    others = (one for one in hooks if not str(getattr(one, "__module__", "")).startswith("transformers."))
+    return "forward" in own or any(True for _ in others)
 
 
 def bucket(number: int) -> int:
