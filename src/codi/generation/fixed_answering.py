@@ -190,9 +190,9 @@ class FixedAnswering:
             return None
         replay = self._recorder.record(start)
         found = replay().context
-        logits = (model.logits(one.last_hidden) for one in (found, plain.context))
+        found_logits, logits = (model.logits(one.last_hidden) for one in (found, plain.context))
         check_same("keys and values", stacked(found.cache), kv, self._computed)
-        check_same("logits", *logits, self._computed)
+        check_same("logits", found_logits, logits, self._computed)
         if not torch.equal(found.mask, plain.context.mask):
             raise Differs("the mask differs")
         return _Thinking(there, replay, size)

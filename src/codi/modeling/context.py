@@ -273,8 +273,8 @@ def copied_cache(
     kv, copied = stacked(cache, rows, places), empty_cache(config)
     layer: Any
     for layer, (keys, values) in zip(copied.layers, kv.unflatten(0, (-1, 2)), strict=True):
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
+        layer.keys, layer.values, layer.is_initialized = keys, values, True
+        layer.dtype, layer.device = keys.dtype, keys.device
     return copied
 
 
