@@ -291,6 +291,17 @@ def test_checkpoint_of_another_base(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["generate", str(lora), QUESTION, "--max-new-tokens", "1"]).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [("generate", QUESTION), ("eval", "--benchmark", "in_domain", "--limit", 1), ("serve", "--port", 0)],
+)
+def test_graphs_without_cuda(asked: tuple[object, ...], codi_checkpoint: Path) -> None:
+    command, *rest = asked
+    message = refused(command, codi_checkpoint, *rest, "--device", "cpu", "--graphs", "on")
+    assert "graphs=on was asked for, but the model is on 'cpu'" in message
+    assert "Did you mean 'off'" in refused(command, codi_checkpoint, *rest, "--graphs", "of")
+
+
 def test_checkpoint_with_a_missing_weight_file(tmp_path: Path) -> None:
     folder = tmp_path / "codi"
     tiny_reasoner("codi").save_pretrained(folder)

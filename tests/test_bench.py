@@ -139,6 +139,26 @@ def test_answering_is_reported_for_all_three_systems(tmp_path: Path) -> None:
         bench_generate(latent=tmp_path / "cot-sft", explicit=tmp_path / "cot-sft", questions=1, device="cpu")
 
 
+def test_answering_with_graphs_is_reported_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, but that nothing is recorded: the functions are called again."""
+    for module in ("codi.bench.generate", "codi.generation.latent_reasoner"):
+        monkeypatch.setattr(f"{module}.graphs_wanted", lambda setting, device: setting != "off")
+    for method in ("codi", "cot-sft"):
+        tiny_reasoner(method).save_pretrained(tmp_path / method)
+    result = bench_generate(
+        latent=tmp_path / "codi", explicit=tmp_path / "cot-sft", questions=1, device="cpu", batch_size=1
+    )
+    assert json.loads(json.dumps(result)) == result
+    plain = ("latent", "explicit", "cot-sft")
+    assert list(result["systems"]) == [*plain, *(f"{name}, graphs" for name in plain)]
+    for name in plain:
+        ours, theirs = result["systems"][f"{name}, graphs"], result["systems"][name]
+        assert ours["same_answers"] == 1
+        assert ours["mean_passes"] == theirs["mean_passes"]
+    assert result["latency_ratio_with_graphs"] > 0
+    assert result["latency_ratio_plain_to_graphs"] > 0
+
+
 def test_the_bound_on_passes() -> None:
     answer = Answer("q", "text", "7", thoughts=8, passes=9, answer_tokens=1)
     assert within_bound(answer, "latent", prompt_tokens=0)

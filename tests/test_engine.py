@@ -13,6 +13,7 @@ import pytest
 
 from codi.errors import UsageError
 from codi.generation.decoding import Sampling
+from codi.generation.fixed_answering import FixedAnswering
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
 from codi.serving.engine import Engine, EngineBusy, EngineDown, Finished, Question
@@ -207,15 +208,21 @@ def test_one_broken_batch_does_not_stop_the_rest(
 # --- one running batch ---
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_whatever_comes_and_goes_a_text_is_the_one_alone(family: str) -> None:
-    """Four clients ask at random times, some leave: every text is that of the question asked alone."""
+@pytest.mark.parametrize(("family", "fixed"), [("gpt2", False), ("llama", False), ("gpt2", True)])
+def test_whatever_comes_and_goes_a_text_is_the_one_alone(family: str, fixed: bool) -> None:
+    """Four clients ask at random times, some leave: every text is that of the question asked alone.
+
+    fixed: the engine answers in fixed shapes, as on CUDA; the question alone is answered plainly.
+    """
     mind = random_answers(family)
+    asking = LatentReasoner(mind.model, mind.method, mind.tokenizer, mind.text_format)
+    if fixed:
+        asking.fixed = FixedAnswering(mind.model)
     options: list[dict[str, Any]] = [
         {}, {"mode": "explicit"}, {"latents": 0}, {"latents": 5}, {"max_new_tokens": 2},
         {"sampling": Sampling(1.0, seed=5)}, {"mode": "explicit", "sampling": Sampling(0.7, 9, 0.8, seed=-6)},
     ]  # fmt: skip
-    engine = Engine(mind, max_batch=5, max_waiting=200, max_positions=400)
+    engine = Engine(asking, max_batch=5, max_waiting=200, max_positions=400)
     asked: list[tuple[Asked, Question]] = []
 
     def client(number: int) -> None:
@@ -243,6 +250,9 @@ def test_whatever_comes_and_goes_a_text_is_the_one_alone(family: str) -> None:
         assert "".join(pieces) == finished.answer.text == expected.text
         assert finished.answer == expected
     assert len(ends) > 30
+    if asking.fixed is not None:
+        assert asking.fixed.failure is None
+        assert asking.fixed.recorded >= 4
 
 
 LONG_AND_SHORT = ["How many?", "Ben has 4 pens.", "Tom has 7 stamps. " * 5, "She finds 5 more apples. " * 9]

@@ -17,6 +17,7 @@ import torch
 
 import codi
 from codi.errors import CodiError
+from codi.generation.fixed_answering import FixedAnswering
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.sampling import Sampling
 from codi.modeling.context import Context
@@ -169,7 +170,7 @@ def test_a_fault_in_any_function_that_the_worker_calls(
     names = {name for _, name in called}
     for known in (
         "LatentReasoner.start", "Decoding.step", "Decoding.join", "Decoding.take", "Context.select",
-        "Context.join", "ThoughtModel.read", "ThoughtModel.think", "ThoughtModel.logits", "choose",
+        "Context.join", "ThoughtModel.read", "ThoughtModel.think", "ThoughtModel.logits", "Choice.of",
         "token_scores", "TextEncoder.decode", "LatentReasoner.answer_of", "top_tokens", "Transcript.read",
         "cut_at_stop", "Engine._send", "RunningBatch.keep", "WaitingLine.next_group", "Pace.worked",
     ):  # fmt: skip
@@ -201,6 +202,36 @@ def test_a_fault_in_any_function_that_the_worker_calls(
         engine.close()
         assert engine.load() == (0, 0)
     assert hurt > 10
+
+
+def test_a_fault_in_what_answers_in_fixed_shapes(
+    reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA: the plain path takes over, or a question fails alone."""
+    files = ("fixed_answering.py", "fixed_context.py", "graphs.py")
+
+    def asking() -> LatentReasoner:
+        made = LatentReasoner(reasoner.model, reasoner.method, reasoner.tokenizer, reasoner.text_format)
+        made.fixed = FixedAnswering(made.model, at_once=True)
+        return made
+
+    watch = FaultAt()
+    run_with_fault(asking(), watch, monkeypatch)[0].close()
+    expected = Load().expected(reasoner)
+    called = {place: times for place, times in watch.called.items() if place[0] in files}
+    for known in ("FixedAnswering.start", "FixedAnswering.lend", "Writing.step", "FixedContext.copied"):
+        assert any(name == known for _, name in called), f"{known} is no longer called: look again"
+    for place, times in sorted(called.items()):
+        fault = FaultAt()
+        fault.place, fault.at = place, (times + 1) // 2
+        engine, _, ends = run_with_fault(asking(), fault, monkeypatch)
+        wrong = {n: end for n, end in ends.items() if not isinstance(end, Finished)}
+        assert engine.failure is None
+        assert all(isinstance(end, Injected) for end in wrong.values()), wrong
+        assert len(wrong) <= 2, f"{place}: a fault in one place failed {len(wrong)}"
+        for n, end in ends.items():
+            assert n in wrong or end.answer.text == expected[n], f"{place}: another's answer changed"
+        engine.close()
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), MemoryError("in the engine's own")])

@@ -103,13 +103,15 @@ def load_reasoner(
     base: str | None = None,
     dtype: str | None = None,
     stop: str | None = None,
+    graphs: str = "auto",
 ) -> LatentReasoner:
     """The checkpoint as a reasoner on `device`, its weights held in `dtype`.
 
-    stop: a rule to end its thinking by, with its threshold.
+    stop: a rule to end its thinking by, with its threshold; graphs: whether CUDA graphs are used.
 
     Raises:
-        UsageError: the device or the type does not exist, or the model cannot end its thinking so.
+        UsageError: the device or the type does not exist, the model cannot end its thinking so, or graphs
+            were insisted on without CUDA.
         CheckpointError: no such checkpoint, or one that does not fit what it recorded.
     """
     from transformers.utils import logging
@@ -119,7 +121,7 @@ def load_reasoner(
     # Again, for a process that had transformers imported already.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     reasoner = LatentReasoner.from_pretrained(
-        checkpoint, device=find_device(device), base=base, dtype=dtype
+        checkpoint, device=find_device(device), base=base, dtype=dtype, graphs=graphs
     )
     return reasoner if stop is None else reasoner.stopping(stop)
 

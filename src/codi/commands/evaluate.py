@@ -99,6 +99,7 @@ def evaluate(
     device: options.Device = None,
     base: options.Base = None,
     dtype: options.Dtype = None,
+    graphs: options.Graphs = "auto",
     overwrite: options.Overwrite = False,
     show_list: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
 ) -> None:
@@ -122,7 +123,7 @@ def evaluate(
 
     processes.join()
     with processes.together():
-        reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
+        reasoner = load_reasoner(checkpoint, device, base, dtype, stop, graphs)
     if processes.count() > 1:
         from codi.evaluation.spread import require_same
 
@@ -140,6 +141,7 @@ def evaluate(
     }
     found = Found()
     kept = {**settings, **({} if dtype is None else {"dtype": dtype})}
+    kept |= {} if graphs == "auto" else {"graphs": graphs}
     asking: dict[int, Reasoner] = dict.fromkeys(range(runs), reasoner)
     if published_behaviour:
         asking[AS_PUBLISHED] = _as_published(reasoner, checkpoint, published_dtype)

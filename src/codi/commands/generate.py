@@ -47,6 +47,7 @@ def generate(
     device: options.Device = None,
     base: options.Base = None,
     dtype: options.Dtype = None,
+    graphs: options.Graphs = "auto",
 ) -> None:
     """Answer a question, a file of questions, or standard input."""
     options.check_stop(stop, mode, latents)
@@ -55,7 +56,7 @@ def generate(
     from codi.generation.decoding import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
+    reasoner = load_reasoner(checkpoint, device, base, dtype, stop, graphs)
     written_out = reasoner.method.mode(mode) == "explicit"
     if show_thoughts:
         reasoner.method.mode("latent")  # refuses a model without latents before anything is answered

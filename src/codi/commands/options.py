@@ -45,6 +45,12 @@ Dtype = Annotated[
         help="Hold the weights and compute in float32, bfloat16 or float16; by default as it was trained."
     ),
 ]
+Graphs = Annotated[
+    str,
+    typer.Option(
+        help="CUDA graphs, with the same answers: auto takes them on CUDA, on insists, off never does."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 QuestionColumn = Annotated[str | None, typer.Option(help="Column of the question, if not recognised.")]
 AnswerColumn = Annotated[str | None, typer.Option(help="Column of the answer, if not recognised.")]

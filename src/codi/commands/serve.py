@@ -65,6 +65,7 @@ def serve(
     device: options.Device = None,
     base: options.Base = None,
     dtype: options.Dtype = None,
+    graphs: options.Graphs = "auto",
     ray: Annotated[
         bool, typer.Option("--ray", help="Serve replicas with Ray Serve; the limits are each one's own.")
     ] = False,
@@ -103,7 +104,7 @@ def serve(
         settings = ReplicaSettings(
             resolved(checkpoint), shown, replicas, cpus_per_replica, gpus_per_replica, device, base, dtype,
             stop, key, max_batch, max_waiting, max_positions, max_body_bytes, max_latents, origins,
-            read_timeout, idle_timeout, leave_timeout,
+            read_timeout, idle_timeout, leave_timeout, graphs,
         )  # fmt: skip
         _serve_replicas(settings, ray_address, host, port)
         return
@@ -114,7 +115,7 @@ def serve(
     from codi.serving.server import serve as run
 
     with closing(take_port(host, port)) as taken:
-        reasoner = load_reasoner(checkpoint, device, base, dtype, stop)
+        reasoner = load_reasoner(checkpoint, device, base, dtype, stop, graphs)
         engine = Engine(reasoner, max_batch=max_batch, max_waiting=max_waiting, max_positions=max_positions)
         app = build_app(
             engine, shown, api_key=key, max_body_bytes=max_body_bytes, max_latents=max_latents,

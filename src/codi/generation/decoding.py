@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from codi.errors import CodiError
-from codi.generation.sampling import Sampling, choose
+from codi.generation.fixed_answering import FixedAnswering, Writing
+from codi.generation.sampling import Choice, Sampling
 from codi.methods.method import Start
 from codi.modeling.context import Context, Tokens, can_join
 from codi.modeling.model import ThoughtModel
@@ -123,13 +124,23 @@ class Decoding:
     """
 
     def __init__(
-        self, model: ThoughtModel, eos_id: int, start: Start | None = None, rows: Sequence[Row] = ()
+        self,
+        model: ThoughtModel,
+        eos_id: int,
+        start: Start | None = None,
+        rows: Sequence[Row] = (),
+        fixed: FixedAnswering | None = None,
     ) -> None:
-        """Empty, or from where rows begin. rows: those of `start`, in its order; they are set to it."""
+        """Empty, or from where rows begin. rows: those of `start`, in its order; they are set to it.
+
+        fixed: lends buffers of fixed shapes, where it can; None has every token read plainly.
+        """
         self.rows = list(rows)
         """In the order in which the context holds them."""
-        self._model, self._eos_id = model, eos_id
-        self._context: Context | None = None
+        self._model, self._eos_id, self._fixed = model, eos_id, fixed
+        self._context: Context | None = None  # either this or the buffers hold the rows
+        self._writing: Writing | None = None
+        self._choice: Choice | None = None  # of the rows at the last step
         self._unread: Tensor | None = None  # [b], the tokens written last; None before the first step
         self.can_join = start is None or can_join(start.context.cache)
         """Whether rows can be added to these: a recurrent base's cannot."""
@@ -143,40 +154,69 @@ class Decoding:
     @property
     def width(self) -> int:
         """Positions held for every row, padding included."""
+        if self._writing is not None:
+            return self._writing.held.width
         return 0 if self._context is None else self._context.width
 
     @torch.no_grad()
     def step(self) -> None:
         """One token more for every row; those that are `done` with it leave at the next step, or by `drop`.
+        In fixed buffers they may stay longer: nothing is written for them, and only there are they read on.
 
         A row whose logits are not finite is done, with an `error`. What was chosen travels from the device
         once for all rows; scores, where any row asks for them, besides.
         """
-        self.drop([row for row in self.rows if row.done])
-        context = self._context
-        if context is None:
+        going_on = [row for row in self.rows if not row.done]
+        if not going_on or self._writing is None or not self._writing.is_worth_it(len(going_on)):
+            self.drop([row for row in self.rows if row.done])
+        if not self.rows:
             return
         read = self._unread is not None
-        if self._unread is not None:
-            ids = self._unread.unsqueeze(1)
-            context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=context).context
-        logits = self._model.logits(context.last_hidden).float()
-        samplings = [row.sampling for row in self.rows]
-        uniforms = [0.0 if row.sampling.is_greedy else row.uniform for row in self.rows]
-        following = choose(logits, samplings, uniforms)
+        context, logits = self._read_on()
+        samplings = tuple(row.sampling for row in self.rows)
+        if self._choice is None or self._choice.samplings != samplings:
+            self._choice = Choice(samplings, logits.device)
+        uniforms = [0.0 if row.done or row.sampling.is_greedy else row.uniform for row in self.rows]
+        following = self._choice.of(logits, uniforms)
         scores, tokens = self._scores(logits, following), following.tolist()
         longest = self._model.longest_sequence
         # The step is made; what fails from here on, fails for its row.
+        if read and self._writing is not None:
+            self._writing.keep()
         self._context, self._unread = context, following
         for row, token, score in zip(self.rows, tokens, scores, strict=True):
+            if row.done:
+                continue
             try:
                 row.take_in(token, score, read, self._eos_id, longest)
             except Exception as error:  # noqa: BLE001 (whatever it was)
                 row.done, row.error = True, error
 
+    def _read_on(self) -> tuple[Context | None, Tensor]:
+        """The context with what was written last, None where buffers hold it, and the logits after it."""
+        if self._unread is None:
+            return self._context, self._model.logits(self._held.last_hidden).float()
+        if self._writing is not None and self._writing.is_full:
+            self._hold(self._held)
+        if self._writing is None and self._fixed is not None:
+            self._writing = self._fixed.lend(self._held, self._unread, self)
+        if self._writing is not None:
+            self._context = None
+            return None, self._writing.step(self._unread)
+        ids = self._unread.unsqueeze(1)
+        context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=self._held).context
+        return context, self._model.logits(context.last_hidden).float()
+
+    def _hold(self, context: Context | None) -> None:
+        """Hold the rows in a context, and no longer in buffers."""
+        writing, self._writing = self._writing, None
+        self._context = context
+        if writing is not None:
+            writing.let_go()
+
     def join(self, others: Sequence[Decoding]) -> None:
         """Take in the rows of others, which have been stepped as often as once or more, as these have."""
-        parts = [part for part in (self, *others) if part._context is not None]
+        parts = [part for part in (self, *others) if part.rows]
         if not parts:
             return
         rows = [row for part in parts for row in part.rows]
@@ -184,11 +224,12 @@ class Decoding:
         context = Context.join([part._held.narrowed(max(row.width for row in part.rows)) for part in parts])
         unread = torch.cat([part._unread for part in parts if part._unread is not None])
         # Nothing fails from here on.
-        self.rows, self.can_join, self._context, self._unread = rows, can, context, unread
+        self.rows, self.can_join, self._unread = rows, can, unread
+        self._hold(context)
 
     def take(self, rows: Collection[Row]) -> Decoding:
         """Some of the rows, as a decoding of their own."""
-        taken = Decoding(self._model, self._eos_id)
+        taken = Decoding(self._model, self._eos_id, fixed=self._fixed)
         at = [index for index, row in enumerate(self.rows) if row in rows]
         if at:
             taken.can_join = self.can_join
@@ -203,10 +244,13 @@ class Decoding:
         if any(row in rows for row in self.rows):
             left = self.take([row for row in self.rows if row not in rows])
             self.can_join = left.can_join
-            self.rows, self._context, self._unread = left.rows, left._context, left._unread
+            self.rows, self._unread = left.rows, left._unread
+            self._hold(left._context)
 
     @property
     def _held(self) -> Context:
+        if self._writing is not None:
+            return self._writing.held.copied()
         assert self._context is not None  # there are rows
         return self._context
 
@@ -240,15 +284,19 @@ def decode(
     max_new_tokens: int,
     sampling: Sampling,
     first_row: int = 0,
+    fixed: FixedAnswering | None = None,
 ) -> list[Written]:
     """Decode from where a method left off. `first_row`: number of the first question, for its seed.
 
-    Raises BrokenLogits where the model's numbers are not finite.
+    fixed: lends buffers of fixed shapes. Raises BrokenLogits where the model's numbers are not finite.
     """
     rows = [Row(max_new_tokens, sampling, first_row + index) for index in range(start.context.rows)]
-    decoding = Decoding(model, eos_id, start, rows)
-    while not all(row.done for row in rows):
-        decoding.step()
+    decoding = Decoding(model, eos_id, start, rows, fixed)
+    try:
+        while not all(row.done for row in rows):
+            decoding.step()
+    finally:
+        decoding.drop(rows)
     for row in rows:
         if row.error is not None:
             raise row.error

@@ -20,11 +20,13 @@ from codi.errors import CheckpointError, UsageError
 from codi.generation.answer import Answer
 from codi.generation.decoded_thoughts import TOP_TOKENS, named_tokens
 from codi.generation.decoding import Sampling, Written, decode
+from codi.generation.fixed_answering import FixedAnswering
 from codi.methods.codi_adaptive import CodiAdaptive
 from codi.methods.method import Method, Start, build_method
 from codi.modeling import checkpoint
 from codi.modeling.configuration import ModelConfig, check_keys
 from codi.modeling.context import Tokens
+from codi.modeling.graphs import graphs_wanted
 from codi.modeling.merging import merged
 from codi.modeling.model import ThoughtModel
 
@@ -41,8 +43,21 @@ class QuestionTooLong(UsageError):
 class LatentReasoner:
     """A thought model with everything needed to use it."""
 
-    def __init__(self, model: ThoughtModel, method: Method, tokenizer: Any, text_format: TextFormat) -> None:
+    def __init__(
+        self,
+        model: ThoughtModel,
+        method: Method,
+        tokenizer: Any,
+        text_format: TextFormat,
+        *,
+        graphs: str = "auto",
+    ) -> None:
+        """graphs: `auto` records the thinking and each token as CUDA graphs where the model is on CUDA, with
+        the same answers; `on` insists, `off` never does."""
         self.model, self.method, self.tokenizer, self.text_format = model, method, tokenizer, text_format
+        self.graphs = graphs
+        self.fixed: FixedAnswering | None = None
+        """What answers in fixed shapes, once it is wanted."""
         self.text = TextEncoder(tokenizer, text_format)
         self._warned_of: list[str] = []
         if len(tokenizer) > model.bot_id:
@@ -59,23 +74,28 @@ class LatentReasoner:
         device: str | torch.device | None = None,
         base: str | None = None,
         dtype: str | None = None,
+        graphs: str = "auto",
     ) -> LatentReasoner:
         """Load a checkpoint directory or a hub id, strictly.
 
         `base` points at the base model where the recorded one has moved; its weights must be the same.
         `dtype` (float32, bfloat16, float16) holds all weights in that type, and computes in it; None leaves
-        them as they were trained. Raises CheckpointError when anything is missing, unexpected, or not what
-        the checkpoint recorded, UsageError for a type that does not exist.
+        them as they were trained. `graphs`: see the class. Raises CheckpointError when anything is missing,
+        unexpected, or not what the checkpoint recorded, UsageError for a type that does not exist, and for
+        graphs=on without CUDA.
         """
+        place = torch.device(device or default_device())
+        graphs_wanted(graphs, place)
         path = checkpoint.locate(directory)
         saved = checkpoint.read_configuration(path)
         config = ModelConfig.from_dict(saved["model"])
         model = checkpoint.load_model(path, config, base=base, dtype=dtype)
         tokenizer = checkpoint.load_tokenizer(str(path))
         check_keys(saved["text"], TextFormat, f"text of {path / checkpoint.CONFIGURATION}")
-        reasoner = cls(model, build_method(saved["method"]), tokenizer, TextFormat(**saved["text"]))
+        method = build_method(saved["method"])
+        reasoner = cls(model, method, tokenizer, TextFormat(**saved["text"]), graphs=graphs)
         checkpoint.check_vocabulary(path, saved["vocabulary"], reasoner.text.fingerprint())
-        model.eval().to(device or default_device())
+        model.eval().to(place)
         return reasoner
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -111,13 +131,14 @@ class LatentReasoner:
         """
         method = CodiAdaptive.of(self.method, stop, threshold)
         method.check_head(self.model)
-        return LatentReasoner(self.model, method, self.tokenizer, self.text_format)
+        return LatentReasoner(self.model, method, self.tokenizer, self.text_format, graphs=self.graphs)
 
     def without_adapters(self) -> LatentReasoner:
         """The same answers from a model whose adapters are merged into its base; itself where it has none."""
         if self.model.config.lora is None:
             return self
-        return LatentReasoner(merged(self.model), self.method, self.tokenizer, self.text_format)
+        alone = merged(self.model)
+        return LatentReasoner(alone, self.method, self.tokenizer, self.text_format, graphs=self.graphs)
 
     def answer(
         self,
@@ -178,6 +199,7 @@ class LatentReasoner:
                     max_new_tokens,
                     sampling or Sampling(),
                     first_row=first,
+                    fixed=self.fixed_answering(),
                 )
                 yield [
                     (number, self.answer_of(questions[number], start.written, thoughts, written))
@@ -282,9 +304,21 @@ class LatentReasoner:
 
         encoded: each from `question_ids`; mode: None is the method's own.
         """
+        mode, fixed = self.method.mode(mode), self.fixed_answering()
+        start = None if fixed is None else fixed.start(self.method, self.text, encoded, mode, latents)
+        return start or self._plain_start(encoded, mode, latents)
+
+    def fixed_answering(self) -> FixedAnswering | None:
+        """What answers in fixed shapes; None where `graphs` wants none. Raises UsageError for `on` without
+        CUDA."""
+        if self.fixed is None and graphs_wanted(self.graphs, self.model.device):
+            self.fixed = FixedAnswering(self.model, at_once=self.graphs == "on")
+        return self.fixed
+
+    def _plain_start(self, encoded: Sequence[list[int]], mode: str, latents: int | None) -> Start:
         batch = collate([{"question": ids} for ids in encoded], self.text.pad_id)
         question = Tokens.of({name: ids.to(self.model.device) for name, ids in batch.items()}, "question")
-        return self.method.start(self.model, self.text, question, self.method.mode(mode), latents)
+        return self.method.start(self.model, self.text, question, mode, latents)
 
     def _warn_of_unknown_words(self, questions: Sequence[str], encoded: list[list[int]]) -> None:
         unknown = self.text.unknown_id

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,44 +54,69 @@ class Sampling:
 
 
 def choose(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
-    """The next token of every row [b]; -1 where a row's logits are not finite.
-
-    logits: [b, vocabulary], float32; uniforms: one number in [0, 1) a row, looked at where it is drawn.
-    """
-    best, chosen = logits.max(-1)
-    drawn = [index for index, sampling in enumerate(samplings) if not sampling.is_greedy]
-    for cuts in (False, True):
-        some = [index for index in drawn if _cuts(samplings[index]) is cuts]
-        if some:
-            at = torch.tensor(some, device=logits.device)
-            asked = [samplings[index] for index in some]
-            scores = logits[at].sub_(best[at, None]).div_(_column([one.temperature for one in asked], logits))
-            where = _column([uniforms[index] for index in some], logits)
-            ids = _drawn_cut(scores, asked, where) if cuts else _at(scores.exp_(), where)
-            chosen = chosen.index_copy(0, at, ids)
-    return torch.where(best.isfinite(), chosen, -1)
+    """As `Choice` for these rows alone."""
+    return Choice(samplings, logits.device).of(logits, uniforms)
 
 
-def _drawn_cut(scores: Tensor, samplings: list[Sampling], where: Tensor) -> Tensor:
-    """Drawn among the likeliest of each row: at most top_k, of these as many as it takes to reach top_p.
+class Choice:
+    """How the next tokens of some rows are chosen; what is the same for every token is on the device."""
 
-    scores: [b, vocabulary], 0 at the likeliest. Returns [b].
-    """
-    vocabulary = scores.shape[-1]
-    most = [min(sampling.top_k or vocabulary, vocabulary) for sampling in samplings]
-    top_k, top_p = _column(most, scores), _column([sampling.top_p for sampling in samplings], scores)
-    whole = scores.exp().sum(-1, keepdim=True)
-    # To sort a large vocabulary takes far longer than to find its likeliest tokens, which mostly suffice.
-    for width in (min(vocabulary, max(k if k < vocabulary else NUCLEUS for k in most)), vocabulary):
-        ordered, ids = scores.topk(width)
-        rank = torch.arange(width, device=scores.device)
-        weights = ordered.exp().masked_fill(rank >= top_k, 0)
-        shares = weights / torch.where(top_k < vocabulary, weights.sum(-1, keepdim=True), whole)
-        reached = shares.cumsum(-1)
-        if width == vocabulary or bool(((reached[:, -1:] >= top_p) | (top_k <= width)).all()):
-            break
-    cut = (reached - shares >= top_p) & (rank > 0)
-    return ids.gather(-1, _at(shares.masked_fill_(cut, 0), where).unsqueeze(1)).squeeze(1)
+    def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
+        self.samplings = tuple(samplings)
+        drawn = [index for index, sampling in enumerate(samplings) if not sampling.is_greedy]
+        parts = ([index for index in drawn if _cuts(samplings[index]) is cuts] for cuts in (False, True))
+        self._parts = [_Part([samplings[at] for at in rows], rows, device) for rows in parts if rows]
+
+    def of(self, logits: Tensor, uniforms: Sequence[float]) -> Tensor:
+        """The next token of every row [b]; -1 where a row's logits are not finite.
+
+        logits: [b, vocabulary], float32; uniforms: one number in [0, 1) a row, looked at where it is drawn.
+        """
+        best, chosen = logits.max(-1)
+        if self._parts:
+            where = _sent([[number] for number in uniforms], logits)
+        for part in self._parts:
+            scores = logits[part.at].sub_(best[part.at, None]).div_(part.temperature)
+            ids = part.drawn(scores, where[part.at])
+            chosen = chosen.index_copy(0, part.at, ids)
+        return torch.where(best.isfinite(), chosen, -1)
+
+
+class _Part:
+    """Rows that are drawn, all with cuts or all without. at: [n], which they are; temperature: [n, 1]."""
+
+    def __init__(self, samplings: Sequence[Sampling], rows: Sequence[int], device: torch.device) -> None:
+        self.at = torch.tensor(rows, device=device)
+        column = partial(torch.tensor, dtype=torch.float32, device=device)
+        self.temperature: Tensor = column([[one.temperature] for one in samplings])
+        self._cuts = _cuts(samplings[0])
+        self._most = [one.top_k for one in samplings]
+        self._top_k = torch.tensor([[most] for most in self._most], device=device)
+        self._top_p: Tensor = column([[one.top_p] for one in samplings])
+
+    def drawn(self, scores: Tensor, where: Tensor) -> Tensor:
+        """scores: [n, vocabulary], 0 at the likeliest, used up; where: [n, 1]. Returns [n]."""
+        if not self._cuts:
+            return _at(scores.exp_(), where)
+        return self._drawn_cut(scores, where)
+
+    def _drawn_cut(self, scores: Tensor, where: Tensor) -> Tensor:
+        """Drawn among the likeliest: at most top_k, of these as many as it takes to reach top_p."""
+        vocabulary = scores.shape[-1]
+        most = [min(top_k or vocabulary, vocabulary) for top_k in self._most]
+        top_k = torch.where(self._top_k == 0, vocabulary, self._top_k.clamp(max=vocabulary))
+        whole = scores.exp().sum(-1, keepdim=True)
+        # To sort a large vocabulary takes far longer than to find its likeliest tokens, which mostly suffice.
+        for width in (min(vocabulary, max(k if k < vocabulary else NUCLEUS for k in most)), vocabulary):
+            ordered, ids = scores.topk(width)
+            rank = torch.arange(width, device=scores.device)
+            weights = ordered.exp().masked_fill(rank >= top_k, 0)
+            shares = weights / torch.where(top_k < vocabulary, weights.sum(-1, keepdim=True), whole)
+            reached = shares.cumsum(-1)
+            if width == vocabulary or bool(((reached[:, -1:] >= self._top_p) | (top_k <= width)).all()):
+                break
+        cut = (reached - shares >= self._top_p) & (rank > 0)
+        return ids.gather(-1, _at(shares.masked_fill_(cut, 0), where).unsqueeze(1)).squeeze(1)
 
 
 def _at(shares: Tensor, where: Tensor) -> Tensor:
@@ -109,6 +135,8 @@ def _cuts(sampling: Sampling) -> bool:
     return sampling.top_k > 0 or sampling.top_p < 1
 
 
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    """One value a row, [b, 1]."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
+def _sent(values: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """On the device, without waiting for it."""
+    on_cuda = like.device.type == "cuda"
+    made = torch.tensor(values, dtype=like.dtype, pin_memory=on_cuda)
+    return made.to(like.device, non_blocking=on_cuda)

@@ -157,7 +157,7 @@ def _fitting(
             pauses = max(default_numbers(reasoner.method.pauses))
             asker = LatentReasoner(
                 reasoner.model, replace(reasoner.method, pauses=pauses), reasoner.tokenizer,
-                reasoner.text_format,
+                reasoner.text_format, graphs=reasoner.graphs,
             )  # fmt: skip
     fitting, left_out = rows_that_fit(asker, examples, most)
     if not fitting:

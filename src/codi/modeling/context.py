@@ -130,6 +130,25 @@ class Context:
             thought=None if self.thought is None else self.thought[rows],
         )
 
+    def copied(self, rows: int, first: int, config: PreTrainedConfig) -> Context:
+        """The first `rows` rows from position `first` on, in memory of its own; what goes must be masked.
+
+        Raises RuntimeError where the layers' keys and values differ in shape.
+        """
+        rest = {
+            name: None if tensor is None else tensor[:rows].clone()
+            for name in ("thoughts", "latents", "thought")
+            for tensor in [getattr(self, name)]
+        }
+        return Context(
+            cache=copied_cache(self.cache, config, rows, slice(first, None)),
+            mask=self.mask[:rows, first:].clone(),
+            next_position=self.next_position[:rows].clone(),
+            last_hidden=self.last_hidden[:rows].clone(),
+            padded=self.padded,
+            **rest,
+        )
+
     @property
     def width(self) -> int:
         """Positions held for every row, padding included, s."""
@@ -235,6 +254,28 @@ class ThoughtCache(DynamicCache):
 def empty_cache(config: PreTrainedConfig) -> DynamicCache:
     """A cache with nothing in it, laid out for the base's layer types."""
     return ThoughtCache(config=config)
+
+
+def stacked(cache: DynamicCache, rows: int | None = None, places: slice = slice(None)) -> Tensor:
+    """Keys and values of all layers, [2 layers, rows, kv_heads, n, head_dim]: one copy, made at once.
+
+    Raises RuntimeError where they differ in shape.
+    """
+    layers: list[Any] = cache.layers
+    held = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+    return torch.stack([tensor[:rows, :, places] for tensor in held])
+
+
+def copied_cache(
+    cache: DynamicCache, config: PreTrainedConfig, rows: int | None = None, places: slice = slice(None)
+) -> DynamicCache:
+    """A cache of the usual kind that holds copies, of some rows and positions, side by side in one tensor."""
+    kv, copied = stacked(cache, rows, places), empty_cache(config)
+    layer: Any
+    for layer, (keys, values) in zip(copied.layers, kv.unflatten(0, (-1, 2)), strict=True):
+        layer.keys, layer.values, layer.is_initialized = keys, values, True
+        layer.dtype, layer.device = keys.dtype, keys.device
+    return copied
 
 
 def given_to(body: Any, cache: DynamicCache) -> dict[str, DynamicCache]:

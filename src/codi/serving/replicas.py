@@ -62,6 +62,7 @@ class ReplicaSettings:
     seconds_to_send: float = 30
     seconds_idle: int = 5
     seconds_to_leave: float = 120
+    graphs: str = "auto"
 
     def fitted(self, there: Mapping[str, float]) -> ReplicaSettings:
         """These settings with a number of GPUs. there: what the cluster has.
@@ -91,7 +92,11 @@ def application(settings: ReplicaSettings) -> serve.Application:
         from codi.serving.engine import Engine
 
         reasoner = LatentReasoner.from_pretrained(
-            settings.checkpoint, device=settings.device, base=settings.base, dtype=settings.dtype
+            settings.checkpoint,
+            device=settings.device,
+            base=settings.base,
+            dtype=settings.dtype,
+            graphs=settings.graphs,
         )
         if settings.stop is not None:
             reasoner = reasoner.stopping(settings.stop)

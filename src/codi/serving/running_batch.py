@@ -102,7 +102,8 @@ class RunningBatch:
             for job in jobs
             for asked in [job.question]
         ]
-        decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, rows)
+        fixed = reasoner.fixed_answering()
+        decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, rows, fixed)
         spent, thoughts, own = start.spent(), start.context.thoughts, start.context.thought
         decoding.step()
         return [
@@ -147,4 +148,5 @@ class RunningBatch:
         return decoding.take([one.row for one in some])
 
     def _empty(self) -> Decoding:
-        return Decoding(self._reasoner.model, self._reasoner.text.eos_id)
+        reasoner = self._reasoner
+        return Decoding(reasoner.model, reasoner.text.eos_id, fixed=reasoner.fixed_answering())

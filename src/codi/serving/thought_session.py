@@ -224,7 +224,8 @@ class ThoughtSession:
         reasoner, held = self.reasoner, time.perf_counter()
         start = reasoner.start([reasoner.question_ids(question, "The question", mode)], mode)
         row, seconds = Row(max_new_tokens), 0.0
-        decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, [row])
+        fixed = reasoner.fixed_answering()
+        decoding = Decoding(reasoner.model, reasoner.text.eos_id, start, [row], fixed)
         while True:
             decoding.step()
             if row.error is not None:

@@ -56,7 +56,7 @@ def build_reasoner(config: RunConfig) -> LatentReasoner:
         )
     method = build_method(config.method)
     model = replace(model, rows=list(method.rows))
-    reasoner = LatentReasoner(ThoughtModel(model), method, tokenizer, config.text)
+    reasoner = LatentReasoner(ThoughtModel(model), method, tokenizer, config.text, graphs="off")
     begun = start_from(config.start, reasoner) if config.start is not None else []
     _begin_rows(reasoner, without=begun)
     reasoner.model.training_parts.update(method.training_parts(reasoner.model))
