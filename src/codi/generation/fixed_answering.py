@@ -110,6 +110,7 @@ class FixedAnswering:
         self.failure: str | None = None
         """Why nothing is recorded any more; None while all is well."""
         self._said: set[str] = set()
+        self._seen: Counter[Hashable] = Counter()
         self._too_large: set[Hashable] = set()
         self._one_at_a_time = threading.RLock()
         self._forget()
@@ -122,13 +123,13 @@ class FixedAnswering:
     @property
     def held_bytes(self) -> int:
         """What they hold."""
-        return sum(one.size for one in (*self._thinking.values(), *self._writing.values()))
+        thinking = sum(one.size for one in self._thinking.values())
+        return thinking + sum(one.size for one in self._writing.values())
 
     def _forget(self) -> None:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # what is replayed just now is still read
         self._recorder = Recorder(self._model.device)
-        self._seen: Counter[Hashable] = getattr(self, "_seen", Counter())
         self._thinking: dict[Hashable, _Thinking] = {}
         self._writing: dict[Hashable, Writing] = {}
         self._modules = list(self._model.modules())

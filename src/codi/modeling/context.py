@@ -272,7 +272,7 @@ def copied_cache(
     """A cache of the usual kind that holds copies, of some rows and positions, side by side in one tensor."""
     kv, copied = stacked(cache, rows, places), empty_cache(config)
     layer: Any
-    for layer, (keys, values) in zip(copied.layers, kv.unflatten(0, (-1, 2)), strict=True):
+    for layer, (keys, values) in zip(copied.layers, kv.view(-1, 2, *kv.shape[1:]), strict=True):
         layer.keys, layer.values, layer.is_initialized = keys, values, True
         layer.dtype, layer.device = keys.dtype, keys.device
     return copied

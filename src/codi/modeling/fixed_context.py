@@ -57,7 +57,7 @@ class FixedContext:
         self._padded = True
         self._cache = empty_cache(model.causal.config)
         self._cache.layers = [
-            _FixedLayer(keys, values, self._column) for keys, values in self._kv.unflatten(0, (-1, 2))
+            _FixedLayer(keys, values, self._column) for keys, values in self._kv.view(-1, 2, *shape[1:])
         ]
 
     def load(self, context: Context) -> None:
@@ -112,11 +112,11 @@ class FixedContext:
         return model.logits(passed.final[:, -1]).float()
 
 
-class _FixedLayer(DynamicLayer):
+class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """keys, values: [b, heads, length, head_dim]; column: [1], where in them new ones go."""
 
     def __init__(self, keys: Tensor, values: Tensor, column: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values, self.column = keys, values, column
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 

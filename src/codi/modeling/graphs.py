@@ -50,7 +50,7 @@ class Recorder:
         self._on_cuda = device.type == "cuda"
         if self._on_cuda:
             if device not in self._streams:
-                self._streams[device] = torch.cuda.Stream(device)
+                self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._stream = self._streams[device]
             self._pool = torch.cuda.graph_pool_handle()
 
