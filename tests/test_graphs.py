@@ -377,7 +377,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "static-teacher": {},
     "coconut": {"method": COCONUT},
     "icot": {
-        "method": {"name": "icot", "explicit_epochs": 0.5, "remove_per_epoch": 12, "remove_all_beyond": 6}
+        "method": {"name": "icot", "explicit_epochs": 0.5, "remove_per_epoch": 12, "remove_all_beyond": 3}
     },
     "lotus": {"method": {"name": "lotus", "blocks": 2, "width": 6, "epochs_per_stage": 0.5}},
 }

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
 from codi.bench.steps import Work, timed_step
@@ -38,6 +37,6 @@ def profiled(
     kernels = [
         event
         for event in profile.events() or ()
-        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
     ]
     return {"kernels": len(kernels), "gpu_seconds": sum(e.time_range.elapsed_us() for e in kernels) / 1e6}

@@ -99,7 +99,7 @@ def _collated_steps(
         for place, step in enumerate(steps):
             ids[row, place, : len(step)] = step
             mask[row, place, : len(step)] = True
-    slots = _filled_up(mask.any(2), max(1, least.get(f"{name}_slots", 0)))
+    slots = _filled_up(np.asarray(mask.any(2)), max(1, least.get(f"{name}_slots", 0)))
     # What is filled up lies in those slots: nothing is computed of others.
     among = np.zeros((mask.shape[0] * number, longest), dtype=bool)
     among[slots.numpy()] = True

@@ -254,5 +254,5 @@ def _in_words(error: BaseException) -> str:
 def _loss_and_gradients(model: nn.Module, batch: Terms, divisors: Terms) -> Terms:
     # Autocast begins and ends in here, and what it has cast is recorded with the rest.
     terms: Terms = model(batch, divisors)
-    terms["loss"].backward()
+    terms["loss"].backward()  # type: ignore[no-untyped-call]
     return {name: term.detach() for name, term in terms.items()}

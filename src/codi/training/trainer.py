@@ -265,8 +265,9 @@ class CodiTrainer(Trainer):
     ) -> Tensor:
         """What the Trainer's does for one process, with loss and backward in one."""
         model.train()
-        if callable(getattr(self.optimizer, "train", None)):
-            self.optimizer.train()
+        learns = getattr(self.optimizer, "train", None)  # of optimisers without a schedule
+        if callable(learns):
+            learns()
         inputs = self._prepare_inputs(inputs)
         host = OnHost.taken_from(inputs)
         computation = cast("StagedRows", self.train_dataset).method.computed_at(host.stage)
