@@ -32,8 +32,8 @@ def check_same_start(found: Start, plain: Start, model: ThoughtModel, computed: 
             raise Differs(f"their {name.replace('_', ' ')} would differ from the plain path's")
         if one is not None:
             check_same(name.replace("_", " "), one, other, computed)
-    logits = (model.logits(one.last_hidden) for one in (ours, theirs))
-    check_same("logits", *logits, computed, centred=True)
+    logits, expected = (model.logits(one.last_hidden) for one in (ours, theirs))
+    check_same("logits", logits, expected, computed, centred=True)
     _check_same_cache(ours, theirs, computed)
 
 

@@ -157,8 +157,8 @@ class Context:
     @property
     def cache_bytes(self) -> int:
         """Memory of the keys and values."""
-        layers: list[Any] = [layer for layer in self.cache.layers if layer.is_initialized]
-        held = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        layers: list[Any] = self.cache.layers
+        held = [tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     @classmethod

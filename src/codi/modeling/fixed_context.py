@@ -97,7 +97,7 @@ class FixedContext:
         """One pass over the tokens that were set. Returns the logits of what follows, [rows, vocabulary].
 
         Of fixed shapes, without a look at a value: it can be recorded. The logits are these buffers' own
-        until their next read: another recording, which shares all other memory with this one, leaves them alone.
+        until their next read: another recording, which shares all other memory with this, leaves them alone.
         """
         model = self._model
         embedded = model.embed(self._tokens.clamp(min=0).unsqueeze(1))  # -1: a row that broke, and stays
