@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from codi.errors import UsageError
+from codi.generation import sampling as sampling_module
 from codi.generation.decoding import BrokenLogits, Decoding, Row, Written, decode, token_scores
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.sampling import Sampling, choose
@@ -248,3 +249,15 @@ def test_a_step_of_greedy_rows_asks_the_device_once(monkeypatch: pytest.MonkeyPa
     decoding.step()
     assert [name for name in asks if name != "__bool__"] == ["tolist"]
     assert len(asks) <= 2  # transformers itself looks at whether there is any padding
+
+
+def test_no_rounding_finds_a_token_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA adds shares up in parallel: sums may fall by a rounding, and one be found beyond the end."""
+    logits = torch.tensor([[0.0, 3.0, 2.0, 1.0], [0.0, 3.0, 2.9, -9.0]])
+    cut = [Sampling(1.0, top_k=3), Sampling(1.0, top_p=0.6)]
+
+    def last(shares: Tensor, where: Tensor) -> Tensor:
+        return torch.full((len(shares),), shares.shape[-1] - 1)
+
+    monkeypatch.setattr(sampling_module, "_at", last)
+    assert choose(logits, cut, [0.5, 0.5]).tolist() == [3, 2]

@@ -16,6 +16,8 @@ from codi.generation.decoding import Sampling
 from codi.generation.fixed_answering import FixedAnswering
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.methods.codi import Codi
+from codi.modeling.context import Context
+from codi.modeling.fixed_context import FixedContext
 from codi.serving.engine import Engine, EngineBusy, EngineDown, Finished, Question
 from tiny_checkpoints import tiny_reasoner
 from tiny_models import reasoner as tiny_reasoner_of
@@ -253,6 +255,34 @@ def test_whatever_comes_and_goes_a_text_is_the_one_alone(family: str, fixed: boo
     if asking.fixed is not None:
         assert asking.fixed.failure is None
         assert asking.fixed.recorded >= 4
+
+
+def test_rows_that_are_done_stay_in_their_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is copied to other buffers for every answer that ends, or is no longer wanted."""
+    mind = random_answers("gpt2")
+    loads, load = list[int](), FixedContext.load
+
+    def noted(self: FixedContext, context: Context) -> None:
+        loads.append(context.rows)
+        load(self, context)
+
+    monkeypatch.setattr(FixedContext, "load", noted)
+    limits = [2, 3, 4, 6, 12, 12, 12, 12]
+    questions = [
+        Question("How many?", max_new_tokens=limit, ignore_eos=True, sampling=Sampling(1.0, seed=limit))
+        for limit in limits
+    ]
+    answers = []
+    for fixed in (None, FixedAnswering(mind.model, at_once=True)):
+        asking = LatentReasoner(mind.model, mind.method, mind.tokenizer, mind.text_format)
+        asking.fixed = fixed
+        engine, ends = Engine(asking, max_batch=8), [list[Any]() for _ in questions]
+        engine.submit_all(questions, [end.append for end in ends])
+        engine.close()
+        answers.append([end[-1].answer for end in ends])
+    assert [answer.answer_tokens for answer in answers[0]] == limits
+    assert answers[0] == answers[1]
+    assert loads == [8, 8]  # one of them to record
 
 
 LONG_AND_SHORT = ["How many?", "Ben has 4 pens.", "Tom has 7 stamps. " * 5, "She finds 5 more apples. " * 9]

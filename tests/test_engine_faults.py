@@ -17,7 +17,7 @@ import torch
 
 import codi
 from codi.errors import CodiError
-from codi.generation.fixed_answering import FixedAnswering
+from codi.generation.fixed_answering import FixedAnswering, Writing
 from codi.generation.latent_reasoner import LatentReasoner
 from codi.generation.sampling import Sampling
 from codi.modeling.context import Context
@@ -391,6 +391,31 @@ def test_where_memory_runs_out_rows_begin_anew_and_none_is_lost(
             assert end.retry_after >= 1
     monkeypatch.undo()
     alive(engine, reasoner)
+
+
+def test_where_memory_runs_out_what_is_recorded_is_let_go(
+    reasoner: LatentReasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = LatentReasoner(reasoner.model, reasoner.method, reasoner.tokenizer, reasoner.text_format)
+    made.fixed = fixed = FixedAnswering(made.model, at_once=True)
+    step, recorded = Writing.step, list[int]()
+
+    def without_memory(self: Writing, tokens: Any) -> Any:
+        recorded.append(fixed.recorded)
+        if len(recorded) == 3:
+            out_of_memory()
+        return step(self, tokens)
+
+    monkeypatch.setattr(Writing, "step", without_memory)
+    engine = Engine(made)
+    load = Load(4, max_new_tokens=12, mode="latent", latents=None, stop=(), sampling=Sampling(1.0, seed=9))
+    with engine.one_at_a_time:
+        load.submit(engine)
+    ends, expected = load.outcome(), load.expected(reasoner)
+    engine.close()
+    assert [ends[n].answer.text for n in sorted(ends)] == expected
+    assert recorded[2] == 2  # the thinking and the writing
+    assert recorded[3] == 1  # the writing of those who were kept
 
 
 def test_a_question_for_which_there_is_never_memory_is_refused(

@@ -9,7 +9,7 @@ by (seed, question number): what it writes depends on no row beside it, nor on w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -142,6 +142,7 @@ class Decoding:
         self._writing: Writing | None = None
         self._choice: Choice | None = None  # of the rows at the last step
         self._unread: Tensor | None = None  # [b], the tokens written last; None before the first step
+        self._asked: set[Hashable] = set()  # the shapes in which these rows asked for buffers
         self.can_join = start is None or can_join(start.context.cache)
         """Whether rows can be added to these: a recurrent base's cannot."""
         if start is not None:
@@ -158,6 +159,10 @@ class Decoding:
             return self._writing.held.width
         return 0 if self._context is None else self._context.width
 
+    def can_stay(self, going_on: int) -> bool:
+        """Whether rows that are done are best left in their buffers, beside so many that are not."""
+        return self._writing is not None and going_on > 0 and self._writing.is_worth_it(going_on)
+
     @torch.no_grad()
     def step(self) -> None:
         """One token more for every row; those that are `done` with it leave at the next step, or by `drop`.
@@ -166,8 +171,7 @@ class Decoding:
         A row whose logits are not finite is done, with an `error`. What was chosen travels from the device
         once for all rows; scores, where any row asks for them, besides.
         """
-        going_on = [row for row in self.rows if not row.done]
-        if not going_on or self._writing is None or not self._writing.is_worth_it(len(going_on)):
+        if not self.can_stay(sum(not row.done for row in self.rows)):
             self.drop([row for row in self.rows if row.done])
         if not self.rows:
             return
@@ -199,7 +203,7 @@ class Decoding:
         if self._writing is not None and self._writing.is_full:
             self._hold(self._held)
         if self._writing is None and self._fixed is not None:
-            self._writing = self._fixed.lend(self._held, self._unread, self)
+            self._writing = self._fixed.lend(self._held, self._unread, self, self._asked)
         if self._writing is not None:
             self._context = None
             return None, self._writing.step(self._unread)
@@ -224,7 +228,7 @@ class Decoding:
         context = Context.join([part._held.narrowed(max(row.width for row in part.rows)) for part in parts])
         unread = torch.cat([part._unread for part in parts if part._unread is not None])
         # Nothing fails from here on.
-        self.rows, self.can_join, self._unread = rows, can, unread
+        self.rows, self.can_join, self._unread, self._asked = rows, can, unread, set()
         self._hold(context)
 
     def take(self, rows: Collection[Row]) -> Decoding:
@@ -232,7 +236,7 @@ class Decoding:
         taken = Decoding(self._model, self._eos_id, fixed=self._fixed)
         at = [index for index, row in enumerate(self.rows) if row in rows]
         if at:
-            taken.can_join = self.can_join
+            taken.can_join, taken._asked = self.can_join, set(self._asked)
             taken.rows = [self.rows[index] for index in at]
             keep = torch.tensor(at, device=self._model.device)
             taken._context = self._held.narrowed(max(row.width for row in taken.rows)).select(keep)

@@ -3,9 +3,12 @@
     question, padded to a bucket ─► start (one replay) ─► context ─► fixed buffers ─► token (one replay) ...
 
 Batches are filled up to a power of two, questions to a multiple of 32 positions, buffers to a power of two; a
-shape is recorded when it comes again. Before a recording is used, what it gives is compared with what the
-plain path gives. Whatever cannot be recorded, or is not the same, is answered by the plain path, from the
-same context; one line says why.
+shape is recorded when a second question has it. Before a recording is used, what it gives is compared with
+what the plain path gives. Whatever cannot be recorded, or is not the same, is answered by the plain path,
+from the same context; one line says why.
+
+All recordings of a model share memory, so each may write over what another gave. What is read later, the
+logits and the context, is therefore the buffers' own, or copied before another recording can run.
 """
 
 from __future__ import annotations
@@ -25,14 +28,16 @@ from torch import Tensor, nn
 from codi.data.collation import collate
 from codi.data.encoding import TextEncoder
 from codi.errors import CodiError
+from codi.generation.same import Differs, check_same, check_same_start
 from codi.methods.method import Method, Start
-from codi.modeling.context import Context, Tokens, stacked
+from codi.modeling.context import Context, Tokens
 from codi.modeling.fixed_context import FixedContext, can_be_fixed
 from codi.modeling.graphs import Recorder
 from codi.modeling.model import ThoughtModel
 from codi.modeling.precision import computed_in
 
 T = TypeVar("T")
+log = logging.getLogger("codi")
 QUESTION_STEP = 32
 """Questions are padded to a multiple of this."""
 LONGEST_QUESTION, LARGEST_BATCH = 1024, 512
@@ -46,10 +51,6 @@ FEW = 4
 """Rows that are done stay in their buffers until a smaller batch by this factor holds the others."""
 
 
-class Differs(CodiError):
-    """A recording gives something else than the plain path."""
-
-
 @dataclass(eq=False)
 class Writing:
     """Buffers lent to one decoding, whose rows get a token with every `step`, until let go. size: bytes."""
@@ -57,6 +58,7 @@ class Writing:
     held: FixedContext
     replay: Callable[[], Tensor]
     size: int
+    one_at_a_time: threading.RLock
     lent_to: weakref.ref[object] | None = field(default=None, repr=False)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -64,8 +66,9 @@ class Writing:
 
         Nothing has changed until `keep`: a step can be made again.
         """
-        self.held.set_tokens(tokens)
-        return self.replay()[: self.held.occupied]
+        with self.one_at_a_time:
+            self.held.set_tokens(tokens)
+            return self.replay()[: self.held.occupied]
 
     def keep(self) -> None:
         """The step is made."""
@@ -79,6 +82,11 @@ class Writing:
     def is_full(self) -> bool:
         """Whether no further token has room."""
         return self.held.width == self.held.length
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether a decoding has the buffers."""
+        return self.lent_to is not None and self.lent_to() is not None
 
     def let_go(self) -> None:
         """Others may have the buffers."""
@@ -97,12 +105,12 @@ class _Thinking:
 class FixedAnswering:
     """Answers of one model in few shapes; None where the plain path is to answer.
 
-    Buffers are lent to one decoding at a time; several threads may ask.
+    Buffers are lent to one decoding at a time; several threads may ask, on one stream of the device.
     """
 
     def __init__(self, model: ThoughtModel, *, at_once: bool = False) -> None:
         """at_once: record a shape when it comes for the first time, not the second."""
-        self._model, self._first_time = model, 1 if at_once else 2
+        self.model, self._first_time = model, 1 if at_once else 2
         self.most_bytes: float = math.inf
         """For buffers and what recordings give."""
         if model.device.type == "cuda":
@@ -113,6 +121,9 @@ class FixedAnswering:
         self._seen: Counter[Hashable] = Counter()
         self._too_large: set[Hashable] = set()
         self._one_at_a_time = threading.RLock()
+        self._buffers: weakref.WeakSet[Writing] = weakref.WeakSet()  # also those let go, and still lent
+        self._thinking: dict[Hashable, _Thinking] = {}
+        self._writing: dict[Hashable, Writing] = {}
         self._forget()
 
     @property
@@ -122,19 +133,30 @@ class FixedAnswering:
 
     @property
     def held_bytes(self) -> int:
-        """What they hold."""
+        """What they hold, with buffers of earlier ones that are still lent."""
         thinking = sum(one.size for one in self._thinking.values())
-        return thinking + sum(one.size for one in self._writing.values())
+        return thinking + sum(one.size for one in self._buffers)
+
+    def let_go(self) -> None:
+        """Free what is recorded: memory is needed. A shape is recorded anew when it has come again."""
+        with self._one_at_a_time:
+            self._forget()
+            self._seen.clear()
 
     def _forget(self) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)  # what is replayed just now is still read
-        self._recorder = Recorder(self._model.device)
-        self._thinking: dict[Hashable, _Thinking] = {}
-        self._writing: dict[Hashable, Writing] = {}
-        self._modules = list(self._model.modules())
-        self._weights = [*self._model.parameters(), *self._model.buffers()]
+        on_cuda = self.model.device.type == "cuda"
+        if on_cuda:
+            torch.cuda.synchronize(self.model.device)  # what is replayed just now is still read
+        self._recorder = Recorder(self.model.device)
+        self._thinking.clear()
+        self._writing.clear()
+        self._modules = list(self.model.modules())
         self._where = self._addresses()
+        if on_cuda and self._seen:
+            try:
+                torch.cuda.empty_cache()  # else a recording's memory is nobody's, and stays taken
+            except RuntimeError as error:
+                log.debug("The cached memory could not be freed.", exc_info=error)
 
     # --- the thinking ---------------------------------------------------------------------------------------
 
@@ -169,41 +191,41 @@ class FixedAnswering:
                 self._thinking[key] = known
             self._put(known.inputs, inputs)
             given = known.replay()
-            context = given.context.copied(len(encoded), left, self._model.causal.config)
+            context = given.context.copied(len(encoded), left, self.model.causal.config)
             return Start(context, given.written, given.thoughts, given.passes)
 
         with self._one_at_a_time:
-            return self._tried(answered)
+            return self._tried(answered, key)
 
     def _record_start(
         self, method: Method, text: TextEncoder, inputs: Tensor, mode: str, latents: int | None, key: Hashable
     ) -> _Thinking | None:
-        model, there = self._model, torch.empty_like(inputs, device=self._model.device)
+        model, there = self.model, torch.empty_like(inputs, device=self.model.device)
         self._put(there, inputs)
 
         def start() -> Start:
             return method.start(model, text, Tokens(there[0], there[1]), mode, latents)
 
         plain = start()
-        kv = stacked(plain.context.cache)
-        size = kv.numel() * kv.element_size()
-        if not self._make_room(size, key):
+        inside = plain.context.cache_bytes
+        if not self._make_room(inside, key):
             return None
-        replay = self._recorder.record(start)
-        found = replay().context
-        found_logits, logits = (model.logits(one.last_hidden) for one in (found, plain.context))
-        check_same("keys and values", stacked(found.cache), kv, self._computed)
-        check_same("logits", found_logits, logits, self._computed)
-        if not torch.equal(found.mask, plain.context.mask):
-            raise Differs("the mask differs")
+        recorded = self._recorded(start, 0, inside, key)
+        if recorded is None:
+            return None
+        replay, size = recorded
+        check_same_start(replay(), plain, model, self._computed)
         return _Thinking(there, replay, size)
 
     # --- the writing ----------------------------------------------------------------------------------------
 
-    def lend(self, context: Context, tokens: Tensor, to: object) -> Writing | None:
+    def lend(
+        self, context: Context, tokens: Tensor, to: object, asked: set[Hashable] | None = None
+    ) -> Writing | None:
         """Buffers that hold the context, for `to` alone, until it lets them go or is no more.
 
-        tokens: [b], to be read next.
+        tokens: [b], to be read next; asked: the shapes that the same questions have come in before, to which
+        this one is added: a shape does not come again with every token.
         """
         if not self._fits(context.rows):
             return None
@@ -216,7 +238,7 @@ class FixedAnswering:
         def lent() -> Writing | None:
             known = self._writing.get(key)
             if known is None:
-                if not self._comes_again(key):
+                if not self._comes_again(key, asked):
                     return None
                 known = self._record_writing(context, tokens, rows, length, key)
                 if known is None:
@@ -230,12 +252,12 @@ class FixedAnswering:
             return known
 
         with self._one_at_a_time:
-            return self._tried(lent)
+            return self._tried(lent, key)
 
     def _record_writing(
         self, context: Context, tokens: Tensor, rows: int, length: int, key: Hashable
     ) -> Writing | None:
-        model = self._model
+        model = self.model
         first: Any = context.cache.layers[0]
         each = 2 * len(context.cache.layers) * first.keys[:1, :, :1].numel() * first.keys.element_size()
         size = rows * (length * each + 4 * model.bot_id)  # with the logits
@@ -244,18 +266,25 @@ class FixedAnswering:
         held = FixedContext(model, context, rows, length)
         held.load(context)
         held.set_tokens(tokens)
-        replay = self._recorder.record(held.read)
-        found = replay()[: context.rows].clone()
+        recorded = self._recorded(held.read, size, 0, key)
+        if recorded is None:
+            return None
+        replay, size = recorded
+        found = replay()[: context.rows]
         ids = tokens.unsqueeze(1)
         plain = model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=context).context
         logits = model.logits(plain.last_hidden).float()
-        check_same("logits", found, logits, self._computed, other_kernels=True)
-        return Writing(held, replay, size)
+        check_same("logits", found, logits, self._computed, other_kernels=True, centred=True)
+        found_hidden = held.last_hidden[: context.rows]
+        check_same("hidden states", found_hidden, plain.last_hidden, self._computed, other_kernels=True)
+        made = Writing(held, replay, size, self._one_at_a_time)
+        self._buffers.add(made)
+        return made
 
     # --- what can be recorded, and what was -----------------------------------------------------------------
 
     def _fits(self, rows: int) -> bool:
-        model = self._model
+        model = self.model
         if self.failure is not None or torch.is_grad_enabled() or model.training or rows > LARGEST_BATCH:
             return False
         if not model.own_masks:
@@ -264,24 +293,34 @@ class FixedAnswering:
                 "implementation than sdpa)"
             )
             return False
-        if model.watcher is not None or any(map(_is_another, self._modules)):
+        modules = list(model.modules())
+        if model.watcher is not None or any(map(_is_another, modules)):
             self._say("somebody looks on while it thinks, or has changed what a layer computes")
             return False
         with self._one_at_a_time:
-            if self._addresses() != self._where:  # cast, moved, or put in the place of others
+            # Cast, moved, or put in the place of others.
+            if modules != self._modules or self._addresses() != self._where:
                 self._forget()
         return True
 
     @property
     def _computed(self) -> torch.dtype:
-        weight: Tensor = self._model.causal.get_input_embeddings().weight
-        return computed_in(self._model.device) or weight.dtype
+        weight: Tensor = self.model.causal.get_input_embeddings().weight
+        return computed_in(self.model.device) or weight.dtype
 
     def _addresses(self) -> tuple[int, ...]:
-        return tuple(weight.data_ptr() for weight in self._weights)
+        return tuple(
+            weight.data_ptr()
+            for module in self._modules
+            for weight in (*module._parameters.values(), *module._buffers.values())
+            if weight is not None
+        )
 
-    def _comes_again(self, key: Hashable) -> bool:
-        self._seen[key] += 1
+    def _comes_again(self, key: Hashable, asked: set[Hashable] | None = None) -> bool:
+        if asked is None or key not in asked:
+            self._seen[key] += 1
+        if asked is not None:
+            asked.add(key)
         return self._seen[key] >= self._first_time and key not in self._too_large
 
     def _make_room(self, size: int, key: Hashable) -> bool:
@@ -291,29 +330,56 @@ class FixedAnswering:
             self._say("a batch would hold more than a quarter of the memory for it")
             return False
         if self.held_bytes + size > self.most_bytes:
+            known = set(self._writing.values())
+            stays = sum(one.size for one in self._buffers if one.is_lent or one not in known)
+            if stays + size > self.most_bytes:
+                return False  # until they are given back
             self._forget()
         return True
 
-    def _tried(self, do: Callable[[], T | None]) -> T | None:
-        """What it gives; None, for good, where it failed in any way."""
+    def _recorded(
+        self, function: Callable[[], T], outside: int, inside: int, key: Hashable
+    ) -> tuple[Callable[[], T], int] | None:
+        """Its replay, and the bytes that it holds; None where they are too many.
+
+        outside: bytes of buffers that were made before; inside: those of what it gives, at least.
+        """
+        before = self._reserved()
+        replay = self._recorder.record(function)
+        size = outside + max(inside, self._reserved() - before)
+        if size > self.most_bytes:
+            self._too_large.add(key)
+            self._say("a batch would hold more than a quarter of the memory for it")
+            return None
+        return replay, size
+
+    def _reserved(self) -> int:
+        """Bytes taken from the device, for recordings and all else."""
+        on_cuda = self.model.device.type == "cuda"
+        return torch.cuda.memory_reserved(self.model.device) if on_cuda else 0
+
+    def _tried(self, do: Callable[[], T | None], key: Hashable) -> T | None:
+        """What it gives; None where it failed: for this shape where memory ran out, else for good."""
         try:
             return do()
         except Exception as error:  # whatever it was, the plain path answers
             if isinstance(error, CodiError) and not isinstance(error, Differs):
                 raise  # the question's own: the plain path would say so too
-            out = isinstance(error, torch.OutOfMemoryError)
-            self.failure = "memory ran out (a smaller batch size needs less)" if out else one_line(error)
-            logging.getLogger("codi").warning("Answering without CUDA graphs from now on: %s.", self.failure)
+            log.debug("Answering with CUDA graphs has failed.", exc_info=error)
+            if isinstance(error, torch.OutOfMemoryError):
+                self._too_large.add(key)
+                self._say("memory ran out for a batch of that shape (a smaller batch size needs less)")
+            else:
+                self.failure = one_line(error)
+                log.warning("Answering without CUDA graphs from now on: %s.", self.failure)
             error.__traceback__ = None  # its frames hold what was made
             self._forget()
-            if out and self._model.device.type == "cuda":
-                torch.cuda.empty_cache()
             return None
 
     def _say(self, reason: str) -> None:
         if reason not in self._said:
             self._said.add(reason)
-            logging.getLogger("codi").warning("Answering without CUDA graphs where %s.", reason)
+            log.warning("Answering without CUDA graphs where %s.", reason)
 
     def _put(self, there: Tensor, values: Tensor) -> None:
         """Copy from the host, without waiting for the device."""
@@ -341,24 +407,6 @@ def types_of(context: Context) -> Hashable:
     """What buffers must have in common with a context."""
     first: Any = context.cache.layers[0]
     return first.keys.dtype, context.last_hidden.dtype
-
-
-def check_same(
-    name: str, found: Tensor, plain: Tensor, computed: torch.dtype, *, other_kernels: bool = False
-) -> None:
-    """Raise Differs where two tensors are further apart, relative to their size, than rounding explains.
-
-    computed: the type of the computation; other_kernels: attention over more positions, masked, adds up in
-    another order: that alone puts logits 1.1e-2 apart in bfloat16, 2e-6 in float32 (12 layers, on a CPU).
-    What is no finite number on the plain path is not compared: a broken row is no fault of a recording.
-    """
-    finite = plain.isfinite()
-    found, plain = found.masked_fill(~finite, 0), plain.masked_fill(~finite, 0)
-    in_16_bits = 5e-2 if other_kernels else 1e-2
-    allowed = 1e-4 if computed == torch.float32 else in_16_bits
-    apart = (found.float() - plain.float()).norm() / plain.float().norm().clamp(min=1e-30)
-    if not float(apart) <= allowed:
-        raise Differs(f"their {name} would differ from the plain path's by {float(apart):.1e} of their size")
 
 
 def one_line(error: BaseException) -> str:

@@ -311,6 +311,8 @@ class LatentReasoner:
     def fixed_answering(self) -> FixedAnswering | None:
         """What answers in fixed shapes; None where `graphs` wants none. Raises UsageError for `on` without
         CUDA."""
+        if self.fixed is not None and self.fixed.model is not self.model:
+            self.fixed = None  # another model was put in the place of the one it answers with
         if self.fixed is None and graphs_wanted(self.graphs, self.model.device):
             self.fixed = FixedAnswering(self.model, at_once=self.graphs == "on")
         return self.fixed

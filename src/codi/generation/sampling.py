@@ -115,8 +115,10 @@ class _Part:
             reached = shares.cumsum(-1)
             if width == vocabulary or bool(((reached[:, -1:] >= self._top_p) | (top_k <= width)).all()):
                 break
-        cut = (reached - shares >= self._top_p) & (rank > 0)
-        return ids.gather(-1, _at(shares.masked_fill_(cut, 0), where).unsqueeze(1)).squeeze(1)
+        cut = ((reached - shares >= self._top_p) & (rank > 0)) | (rank >= top_k)
+        kept = torch.where(cut, rank, width).amin(-1)  # [n], how many of the likeliest
+        found = _at(shares.masked_fill_(rank >= kept[:, None], 0), where)
+        return ids.gather(-1, torch.minimum(found, kept - 1).unsqueeze(1)).squeeze(1)
 
 
 def _at(shares: Tensor, where: Tensor) -> Tensor:
@@ -126,7 +128,8 @@ def _at(shares: Tensor, where: Tensor) -> Tensor:
     """
     reached = shares.cumsum_(-1)
     end = reached[:, -1:]
-    # Kept below the end, which rounding could reach: the token found is always one that has a share.
+    # Kept below the end, which rounding could reach: the token found is one that has a share, as long as the
+    # sums only rise. CUDA's, added up in parallel, may fall by a rounding.
     target = torch.minimum(where * end, torch.nextafter(end, torch.zeros_like(end)))
     return torch.searchsorted(reached, target, right=True).squeeze(1).clamp(max=shares.shape[-1] - 1)
 

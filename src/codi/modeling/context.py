@@ -154,6 +154,13 @@ class Context:
         """Positions held for every row, padding included, s."""
         return self.mask.shape[1]
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the keys and values."""
+        layers: list[Any] = self.cache.layers
+        held = [tensor for layer in layers if layer.is_initialized for tensor in (layer.keys, layer.values)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
     @classmethod
     def join(cls, contexts: Sequence[Context]) -> Context:
         """One context of all their rows, in order; narrower ones are padded on the left, masked.

@@ -52,7 +52,9 @@ class FixedContext:
         self._places = torch.arange(length, device=device)
         self._ahead = torch.zeros(rows, dtype=torch.long, device=device)
         """[b], position id less column, of each row."""
-        self._last_hidden = torch.zeros(rows, model.hidden_size, dtype=like.last_hidden.dtype, device=device)
+        self.last_hidden = torch.zeros(rows, model.hidden_size, dtype=like.last_hidden.dtype, device=device)
+        """[b, d], of what was read last."""
+        self._logits = torch.zeros(rows, model.bot_id, dtype=torch.float32, device=device)
         self._tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self._padded = True
         self._cache = empty_cache(model.causal.config)
@@ -70,7 +72,7 @@ class FixedContext:
         self._mask[:rows, :width].copy_(context.mask)
         self._ahead.zero_()
         torch.sub(context.next_position, width, out=self._ahead[:rows])
-        self._last_hidden[:rows].copy_(context.last_hidden)
+        self.last_hidden[:rows].copy_(context.last_hidden)
         self._tokens.zero_()
         self._padded, self.occupied, self.width = context.padded, rows, width
 
@@ -81,7 +83,7 @@ class FixedContext:
             cache=copied_cache(self._cache, self._model.causal.config, rows, slice(width)),
             mask=self._mask[:rows, :width].long(),
             next_position=self._ahead[:rows] + width,
-            last_hidden=self._last_hidden[:rows].clone(),
+            last_hidden=self.last_hidden[:rows].clone(),
             padded=self._padded,
         )
 
@@ -94,7 +96,8 @@ class FixedContext:
     def read(self) -> Tensor:
         """One pass over the tokens that were set. Returns the logits of what follows, [rows, vocabulary].
 
-        Of fixed shapes, without a look at a value: it can be recorded.
+        Of fixed shapes, without a look at a value: it can be recorded. The logits are these buffers' own
+        until their next read: another recording, which shares all other memory with this, leaves them alone.
         """
         model = self._model
         embedded = model.embed(self._tokens.clamp(min=0).unsqueeze(1))  # -1: a row that broke, and stays
@@ -108,8 +111,8 @@ class FixedContext:
             positions=positions,
             seen=seen[:, None, None, :],
         ).over(embedded.to(model.causal.get_input_embeddings().weight.dtype))
-        self._last_hidden.copy_(passed.final[:, -1])
-        return model.logits(passed.final[:, -1]).float()
+        self.last_hidden.copy_(passed.final[:, -1])
+        return self._logits.copy_(model.logits(passed.final[:, -1]))
 
 
 class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]

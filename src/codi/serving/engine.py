@@ -315,7 +315,7 @@ class Engine:
 
     def _let_go(self) -> None:
         """Of those who have ended, or whom nobody waits for."""
-        self._batch.keep([one for one in self._batch.answering if one.job.is_wanted])
+        self._batch.keep([one for one in self._batch.answering if one.job.is_wanted], at_once=False)
 
     def _admit(self, jobs: list[Job]) -> int:
         """Think about them, tell what is written first, and let them be written with the others.
@@ -365,6 +365,8 @@ class Engine:
         kept = answering[: len(answering) // 2]
         for one in reversed(answering[len(kept) :]):
             self._failed(one.job, error)
+        if self.reasoner.fixed is not None:
+            self.reasoner.fixed.let_go()
         self._batch.keep(kept)
         gc.collect()
         if self.reasoner.model.device.type != "cpu":

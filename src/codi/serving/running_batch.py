@@ -87,9 +87,18 @@ class RunningBatch:
         each_alone(self.answering, step, self._failed)
         self._gather(parts)
 
-    def keep(self, kept: list[Answering]) -> None:
-        """Let all others go, and what was held for them."""
+    def keep(self, kept: list[Answering], *, at_once: bool = True) -> None:
+        """Let all others go, and what was held for them.
+
+        at_once: False lets what was held stay while it costs less than to copy the others elsewhere.
+        """
         if len(kept) < len(self.answering):
+            if not at_once and self._decoding.can_stay(len(kept)):
+                going_on = {one.row for one in kept}
+                for one in self.answering:
+                    one.row.done |= one.row not in going_on
+                self.answering = kept
+                return
             parts: list[Decoding] = []
             each_alone(kept, lambda some: parts.append(self._of(some, self._decoding)), self._failed)
             self._gather(parts)
