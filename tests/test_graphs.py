@@ -26,6 +26,7 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.icot import ICot
 from codi.methods.method import Method
+from codi.modeling.graphs import give_back
 from codi.modeling.model import ThoughtModel
 from codi.training import graphs
 from codi.training.graphs import RecordedSteps
@@ -46,9 +47,9 @@ class Counted(StepRecorder):
 
     recorded = 0
 
-    def record(self, compute: Any, **options: Any) -> Any:
+    def record(self, function: Any, *, set_up: bool = True) -> Any:
         Counted.recorded += 1
-        return super().record(compute, **options)
+        return super().record(function, set_up=set_up)
 
 
 @pytest.fixture
@@ -273,8 +274,8 @@ class Fails(Counted):
 
     error: BaseException = RuntimeError("operation not permitted when stream is capturing")
 
-    def record(self, compute: Any, **options: Any) -> Any:
-        compute()  # what it has done by then counts nothing
+    def record(self, function: Any, *, set_up: bool = True) -> Any:
+        function()  # what it has done by then counts nothing
         try:
             raise self.error
         except BaseException as error:
@@ -412,6 +413,57 @@ def test_a_batch_that_no_shape_takes_is_computed_and_said_once(recorder: type[Co
     assert recorder.recorded == 0
 
 
+# --- a recording that fails ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end_raises", [False, True], ids=["left open", "ended by torch"])
+def test_a_cut_off_recording_lets_its_pool_go_once(end_raises: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of torch's calls; what they do: tests/test_graphs_on_gpu.py."""
+    calls: list[str] = []
+
+    class Graph:
+        def pool(self) -> None:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
+
+        def reset(self) -> None:
+            calls.append("reset")
+
+        def __del__(self) -> None:
+            calls.append("gone")
+
+    def ended(*_: Any) -> None:
+        calls.append("end")
+        if end_raises:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *_: calls.append("release"), raising=False)
+    monkeypatch.setattr(StepRecorder, "_draw_anew", lambda _: calls.append("draws"))
+    recorder: Any = StepRecorder(torch.device("cpu"))
+    recorder._index, recorder._pool = 0, (0, 1)
+    recorder._undo(Graph())
+    assert calls == ["end", "release", "draws"]
+
+
+def test_a_recording_that_came_to_its_end_gives_back_what_it_holds() -> None:
+    calls: list[str] = []
+    recorder: Any = StepRecorder(torch.device("cpu"))
+    recorder._undo(SimpleNamespace(pool=lambda: (0, 1), reset=lambda: calls.append("reset")))
+    assert calls == ["reset"]
+
+
+def test_memory_that_cannot_be_given_back_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raises() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", raises)
+    with caplog.at_level("DEBUG", "codi"):
+        give_back(torch.device("cuda"))
+    assert "INTERNAL ASSERT" in caplog.text
+
+
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
@@ -522,7 +574,7 @@ def test_the_first_update_of_a_fresh_optimizer_is_computed(tmp_path: Path, recor
     said_by(settings, tmp_path / "two", "auto")
     assert recorder.recorded == 1
     # A stage an epoch, of one update each, and each with a fresh optimiser.
-    settings["training"] |= {"max_steps": 3, "per_device_train_batch_size": 12}
+    settings["training"] |= {"max_steps": 4, "per_device_train_batch_size": 12}
     settings["model"]["projection"] = False
     coconut = {"name": "coconut", "explicit_epochs": 1, "epochs_per_stage": 1, "max_stage": 2}
     said_by(settings | {"method": coconut}, tmp_path / "coconut", "auto")
