@@ -167,7 +167,7 @@ def draw_forgetting(measured: Measured) -> Figure:
     stages = len(runs[0]["stages"])
     names = ["start", *(f"stage {at}" for at in range(1, stages - 1)), "kept"]
     axes[0][0].set_xticks(range(stages), names)
-    _said(axes[0][0], "Coconut", "after", "accuracy (%)")
+    _said(axes[0][0], "Coconut, after each stage", "", "accuracy (%)")
     pairs = [
         [(0.0, 100 * run["written_before"]), (1.0, 100 * run["written_after"])]
         for run in found["codi"]
@@ -182,7 +182,9 @@ def draw_forgetting(measured: Measured) -> Figure:
     _said(axes[0][1], "CODI, which keeps writing while it learns to think", "")
     for axis in axes[0]:
         axis.set_ylim(0, 103)
-        axis.legend(fontsize=7, frameon=False)
+    # Below: whichever form is learned in whichever stage, a line goes through every corner of the panel.
+    axes[0][0].legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    axes[0][1].legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 
