@@ -16,11 +16,11 @@ from codi.bench.generate import bench_generate, within_bound
 from codi.bench.gpu import operations
 from codi.bench.serve import PARTS, bench_serve
 from codi.bench.steps import METHODS, SIZES, VARIANTS
-from codi.bench.train import bench_train
+from codi.bench.train import bench_train, of_the_rows
 from codi.errors import CodiError, UsageError
 from codi.generation.answer import Answer
 from codi.methods.codi import Codi
-from codi.training.recorders import RECORDERS, Recorder
+from codi.training.recorders import RECORDERS, StepRecorder
 from tiny_checkpoints import tiny_reasoner
 
 
@@ -54,7 +54,7 @@ def test_pccots_step_is_timed_beside_codis_with_as_many_latents(trained: dict[st
 
 
 def test_the_step_as_a_graph_is_timed_where_the_device_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECORDERS, "cpu", Recorder)
+    monkeypatch.setitem(RECORDERS, "cpu", StepRecorder)
     result = bench_train(size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu", memory=False)
     assert json.loads(json.dumps(result)) == result
     assert set(result["examples_per_second"]) == {*VARIANTS, "codi_graph"}
@@ -72,6 +72,14 @@ def test_operations_are_those_of_matrix_products() -> None:
 
     # forward, and the weight's gradient
     assert operations(work, {"it": torch.ones(3, 5)}) == 2 * 2 * 3 * 5 * 7
+
+
+def test_a_graphs_padding_is_told_apart() -> None:
+    needed = {"codi": 80, "codi_graph": 100}
+    assert of_the_rows("codi", needed, 2.0, None) == {}
+    assert of_the_rows("codi_graph", needed, 2.0, None) == {
+        "operations_without_padding": 80, "share_of_peak_without_padding": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("size", ["smollm2", "llama1b"])

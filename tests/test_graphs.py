@@ -1,7 +1,7 @@
 """A step that is recorded and played: a run gives what it gives without. On a machine without CUDA too.
 
-There the recording is the computation run again (`Recorder`); inputs and gradients stay where they are, as a
-CUDA graph needs them to. The graphs themselves: tests/test_graphs_on_gpu.py.
+There the recording is the computation run again (`StepRecorder`); inputs and gradients stay where they are,
+as a CUDA graph needs them to. The graphs themselves: tests/test_graphs_on_gpu.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,12 +26,14 @@ from codi.methods.codi import Codi
 from codi.methods.cot_sft import CotSft
 from codi.methods.icot import ICot
 from codi.methods.method import Method
+from codi.modeling.graphs import give_back
 from codi.modeling.model import ThoughtModel
 from codi.training import graphs
 from codi.training.graphs import RecordedSteps
 from codi.training.recipes import load_recipe
-from codi.training.recorders import RECORDERS, Recorder
+from codi.training.recorders import RECORDERS, StepRecorder
 from codi.training.run import train
+from codi.training.trainer import CodiTrainer
 from codi.training.width_buckets import WidthBuckets
 from test_no_waiting import SMALL, STAGED, built
 from tiny_models import EXAMPLES, LORA, assert_same_gradients, tiny_model, word_encoder
@@ -39,14 +42,14 @@ from tiny_runs import Interrupt, configured, lora_over_saved_base, run, same_wei
 GRAPHS = "CUDA graphs: the step of each shape is recorded"
 
 
-class Counted(Recorder):
+class Counted(StepRecorder):
     """Says how often something was recorded."""
 
     recorded = 0
 
-    def record(self, compute: Any) -> Any:
+    def record(self, function: Any, *, set_up: bool = True) -> Any:
         Counted.recorded += 1
-        return super().record(compute)
+        return super().record(function, set_up=set_up)
 
 
 @pytest.fixture
@@ -271,8 +274,8 @@ class Fails(Counted):
 
     error: BaseException = RuntimeError("operation not permitted when stream is capturing")
 
-    def record(self, compute: Any) -> Any:
-        compute()  # what it has done by then counts nothing
+    def record(self, function: Any, *, set_up: bool = True) -> Any:
+        function()  # what it has done by then counts nothing
         try:
             raise self.error
         except BaseException as error:
@@ -332,6 +335,71 @@ def test_memory_that_lacks_later_lets_the_recordings_go(recorder: type[Counted])
         steps.step(wrapped, batches[0], divisors, whole=False)
 
 
+def test_a_first_gradient_that_memory_does_not_hold_twice_is_kept(
+    recorder: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out between computing and recording: in the copies of earlier micro-batches' gradients, or
+    in the buffers."""
+    method = Codi(latents=2)
+    batch, model = batches_of(method)[1][0], built(method)
+    wrapped, said = Loss(model, method), list[str]()
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for what, name in ((Tensor, "clone"), (torch, "zeros_like")):
+        steps, divisors = steps_over(model, said), method.divisors(batch)
+        inputs = [tensor.clone() for tensor in (*batch.values(), *divisors.values())]
+        own = dict(zip(batch, inputs, strict=False)), dict(zip(divisors, inputs[len(batch) :], strict=True))
+        model.zero_grad()
+        wrapped(*own)["loss"].backward()
+        with _untouched(model):
+            compute = partial(graphs._loss_and_gradients, wrapped, *own)
+            computed = steps._apart
+
+            def then_full(*given: Any, what: Any = what, name: str = name, computed: Any = computed) -> Any:
+                found = computed(*given)
+                monkeypatch.setattr(what, name, full)
+                return found
+
+            monkeypatch.setattr(steps, "_apart", then_full)
+            steps._first("shape", inputs, compute)
+            monkeypatch.undo()
+            monkeypatch.setitem(RECORDERS, "cpu", Counted)
+        assert "memory does not hold" in steps.stopped
+    assert recorder.recorded == 0
+
+
+def test_while_the_optimizer_is_fresh_nothing_is_recorded(recorder: type[Counted]) -> None:
+    method = Codi(latents=2)
+    batch, model, said = batches_of(method)[1][0], built(method), list[str]()
+    wrapped, steps = Loss(model, method), steps_over(model, said)
+    wrapped(batch, method.divisors(batch))["loss"].backward()
+    with _untouched(model):
+        steps.step(wrapped, batch, method.divisors(batch), whole=True, fresh=True)
+    assert recorder.recorded == 0
+    steps.step(wrapped, batch, method.divisors(batch), whole=True)
+    assert (recorder.recorded, said) == (1, [])
+
+
+def test_a_gradient_that_is_not_finite_is_no_fault_of_a_recording(recorder: type[Counted]) -> None:
+    """A finite loss can have one; what is said of it is the run's (`check_weights`)."""
+    method = Codi(latents=2)
+    batch, model, said = batches_of(method)[1][0], built(method), list[str]()
+
+    class Infinite(Loss):
+        def forward(self, batch: Any, divisors: Any) -> Any:
+            terms = super().forward(batch, divisors)
+            at_zero = (0 * self.model.thought_tokens).abs().sum().sqrt()  # 0, and steep there
+            return {**terms, "loss": terms["loss"] + at_zero}
+
+    steps = steps_over(model, said)
+    terms = steps.step(Infinite(model, method), batch, method.divisors(batch), whole=True)
+    assert torch.isfinite(terms["loss"])
+    assert not torch.isfinite(model.thought_tokens.grad).all()  # type: ignore[arg-type]
+    assert (recorder.recorded, said) == (0, [])
+
+
 def test_a_batch_that_no_shape_takes_is_computed_and_said_once(recorder: type[Counted]) -> None:
     method = Codi(latents=2)
     (batch, _), model, said = batches_of(method)[0], built(method), list[str]()
@@ -339,10 +407,61 @@ def test_a_batch_that_no_shape_takes_is_computed_and_said_once(recorder: type[Co
     for _ in range(2):
         steps.step(Loss(model, method), batch, method.divisors(batch), whole=False)
     [line] = said
-    assert line.startswith("A batch is larger than the largest shape (data.width_buckets)")
+    assert line.startswith("A batch fits none of the shapes (data.width_buckets)")
     steps_over(model, said, rows=5).step(Loss(model, method), batch, method.divisors(batch), whole=False)
     assert len(said) == 1  # the last of an epoch is smaller, and nothing to speak of
     assert recorder.recorded == 0
+
+
+# --- a recording that fails ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end_raises", [False, True], ids=["left open", "ended by torch"])
+def test_a_cut_off_recording_lets_its_pool_go_once(end_raises: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of torch's calls; what they do: tests/test_graphs_on_gpu.py."""
+    calls: list[str] = []
+
+    class Graph:
+        def pool(self) -> None:
+            raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
+
+        def reset(self) -> None:
+            calls.append("reset")
+
+        def __del__(self) -> None:
+            calls.append("gone")
+
+    def ended(*_: Any) -> None:
+        calls.append("end")
+        if end_raises:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *_: calls.append("release"), raising=False)
+    monkeypatch.setattr(StepRecorder, "_draw_anew", lambda _: calls.append("draws"))
+    recorder: Any = StepRecorder(torch.device("cpu"))
+    recorder._index, recorder._pool = 0, (0, 1)
+    recorder._undo(Graph())
+    assert calls == ["end", "release", "draws"]
+
+
+def test_a_recording_that_came_to_its_end_gives_back_what_it_holds() -> None:
+    calls: list[str] = []
+    recorder: Any = StepRecorder(torch.device("cpu"))
+    recorder._undo(SimpleNamespace(pool=lambda: (0, 1), reset=lambda: calls.append("reset")))
+    assert calls == ["reset"]
+
+
+def test_memory_that_cannot_be_given_back_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raises() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", raises)
+    with caplog.at_level("DEBUG", "codi"):
+        give_back(torch.device("cuda"))
+    assert "INTERNAL ASSERT" in caplog.text
 
 
 # --- runs ---------------------------------------------------------------------------------------------------
@@ -421,6 +540,45 @@ def test_killed_and_resumed_is_never_killed(
         said_by(settings, tmp_path / "cut", "auto", callbacks=[Interrupt(5)])
     said_by(settings, tmp_path / "cut", "on", resume=True)  # how steps are launched may be changed
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_validation_that_memory_does_not_hold_is_tried_without_recordings(
+    tmp_path: Path, recorder: type[Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(tmp_path, rows=14, max_steps=8, eval_strategy="steps", eval_steps=4)
+    settings["data"] |= {"validation": settings["data"]["train"], "validation_limit": 4,
+                         "exclude_validation_questions": False, "width_buckets": 2}  # fmt: skip
+    said_by(settings, tmp_path / "plain", "off")
+    validated, calls = CodiTrainer._validated, list[bool]()
+
+    def full(self: CodiTrainer) -> float:
+        assert self.recorded is not None
+        calls.append(bool(self.recorded._recordings))
+        if calls[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return validated(self)
+
+    monkeypatch.setattr(CodiTrainer, "_validated", full)
+    said = said_by(settings, tmp_path / "played", "auto")
+    assert calls == [True, False, False]  # the second validation: nothing is recorded any more
+    assert sum("given up" in line for line in said) == 1
+    assert close(tmp_path / "plain", tmp_path / "played")
+
+
+def test_the_first_update_of_a_fresh_optimizer_is_computed(tmp_path: Path, recorder: type[Counted]) -> None:
+    """What it will hold is there before recordings take the rest: in the first, and where a stage begins."""
+    settings = tiny_settings(tmp_path, rows=12, max_steps=1, save_strategy="no")
+    said_by(settings, tmp_path / "one", "auto")
+    assert recorder.recorded == 0
+    settings["training"]["max_steps"] = 2
+    said_by(settings, tmp_path / "two", "auto")
+    assert recorder.recorded == 1
+    # A stage an epoch, of one update each, and each with a fresh optimiser.
+    settings["training"] |= {"max_steps": 4, "per_device_train_batch_size": 12}
+    settings["model"]["projection"] = False
+    coconut = {"name": "coconut", "explicit_epochs": 1, "epochs_per_stage": 1, "max_stage": 2}
+    said_by(settings | {"method": coconut}, tmp_path / "coconut", "auto")
+    assert recorder.recorded == 1
 
 
 def test_shapes_are_fixed_by_stage_and_icots_serve_them_all(tmp_path: Path, recorder: type[Counted]) -> None:

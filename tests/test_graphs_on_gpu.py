@@ -12,6 +12,7 @@ from torch import Tensor
 
 from codi.methods.codi import Codi
 from codi.methods.method import Method
+from codi.modeling.graphs import Recorder, give_back
 from codi.training.graphs import RecordedSteps
 from test_graphs import Loss, at_stage, batches_of, drifting, gradients_of, said_by, trained_weights
 from test_no_waiting import SMALL, built
@@ -19,6 +20,8 @@ from tiny_models import LORA, assert_same_gradients, tiny_model
 from tiny_runs import Interrupt, lora_over_saved_base, tiny_settings, weights
 
 pytestmark = pytest.mark.gpu
+SMALL_BYTES = 2**22
+"""That may be held for good: a generator's own tensors."""
 RELATIVE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 
 
@@ -132,6 +135,69 @@ def test_a_step_that_cannot_be_recorded_is_computed_and_the_gpu_goes_on() -> Non
         again = Loss(model, method)(batch, divisors)["loss"]  # drawing has not been left in between
         again.backward()
         assert torch.isfinite(again)
+
+
+def test_memory_of_a_recording_that_fails_is_given_back_and_draws_go_on() -> None:
+    """Cut off by a look at a value, and by an error of the function's own, as lack of memory is."""
+    device, weight = torch.device("cuda:0"), torch.ones(2048, 2048, device="cuda:0")
+
+    def whole() -> Tensor:
+        return (weight @ weight).relu()
+
+    def looks() -> Tensor:
+        found = [weight @ weight for _ in range(8)]
+        assert float(found[-1].sum()) != 0
+        return found[0] + torch.rand_like(weight)
+
+    def lacks() -> Tensor:
+        found = [torch.rand_like(weight) @ weight for _ in range(8)]
+        raise torch.OutOfMemoryError(f"after {len(found)}")
+
+    Recorder(device).record(whole)()  # what cuBLAS keeps for the stream
+    for fails in (looks, lacks):
+        give_back(device)
+        before = torch.cuda.memory_reserved(device)
+        recorder = Recorder(device)
+        replay: Any = recorder.record(whole)
+        with pytest.raises((RuntimeError, torch.OutOfMemoryError)):
+            recorder.record(fails, set_up=False)
+        torch.manual_seed(3)
+        drawn = torch.rand(4, device=device)
+        torch.manual_seed(3)
+        assert torch.equal(torch.rand(4, device=device), drawn)
+        assert torch.equal(replay(), whole())  # the others' memory is not touched
+        again: Any = recorder.record(whole)
+        assert torch.equal(again(), whole())
+        del replay, again, recorder, drawn
+        give_back(device)
+        torch.cuda.empty_cache()  # nothing is left under way, so it does not raise
+        assert torch.cuda.memory_reserved(device) <= before + SMALL_BYTES
+    assert torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+
+
+def test_memory_that_lacks_while_recording_is_there_for_the_computed_step() -> None:
+    method, said = Codi(latents=2), list[str]()
+    batches, model = on_gpu(batches_of(method)[1]), built(method).cuda()
+    steps, wrapped = recorded_over(model, said, 1e-2), Loss(model, method)
+    computing = {"times": 0}
+
+    class Full(Loss):
+        def forward(self, batch: Any, divisors: Any) -> Any:
+            computing["times"] += 1
+            held = torch.empty(2**26, device="cuda")  # 256 MiB
+            if computing["times"] == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            del held
+            return super().forward(batch, divisors)
+
+    steps.step(wrapped, batches[0], method.divisors(batches[0]), whole=True)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    other = {name: tensor.clone() for name, tensor in batches[1].items()}
+    steps.step(Full(model, method), other, method.divisors(other), whole=True, computation="another")
+    assert "memory does not hold" in steps.stopped
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + SMALL_BYTES
 
 
 def close(one: Path, other: Path, most: float) -> bool:

@@ -1,7 +1,9 @@
 """Peak memory of a training step, per variant.
 
-On an accelerator: torch's own count. On a CPU: each variant in a fresh process, its highest resident size in
-two steps (the second has the optimiser's state) less its size before the first.
+On an accelerator: torch's own counts, of what tensors hold and of what torch has reserved. Memory that a
+recorded step computes in is free to the former, though nobody else can use it: compare graphs by the latter.
+On a CPU: each variant in a fresh process, its highest resident size in two steps (the second has the
+optimiser's state) less its size before the first.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +35,14 @@ from codi.methods.method import Method, build_method
 STEPS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Most bytes above the model itself. held: by tensors, or the process; reserved: by torch."""
+
+    held: int
+    reserved: int | None = None
+
+
 def measure_memory(
     method: Method,
     size: str,
@@ -42,8 +53,8 @@ def measure_memory(
     seed: int,
     base_dtype: str | None = None,
     of_one_shape: dict[str, Tensor] | None = None,
-) -> dict[str, int]:
-    """Peak bytes above the model itself, by variant. of_one_shape: the batch as a graph is given it."""
+) -> dict[str, Peak]:
+    """By variant. of_one_shape: the batch as a graph is given it."""
     if device.type not in ("cpu", "cuda"):
         return {}
     if device.type == "cuda":
@@ -58,7 +69,7 @@ def measure_memory(
         file = Path(folder) / "batch.pt"
         torch.save(batch, file)
         return {
-            name: _peak_in_fresh_process(name, method, size, lora_rank, file, bf16, seed, base_dtype)
+            name: Peak(_peak_in_fresh_process(name, method, size, lora_rank, file, bf16, seed, base_dtype))
             for name in VARIANTS
         }
 
@@ -72,8 +83,8 @@ def _run(
     bf16: bool,
     seed: int,
     base_dtype: str | None,
-) -> int:
-    """Bytes in use before the steps; runs them."""
+) -> Peak:
+    """What is held and reserved before the steps; runs them."""
     device = batch["question_ids"].device
     model = build_models(method, size, lora_rank, seed, device, only=variant, base_dtype=base_dtype)[variant]
     if variant == GRAPH:
@@ -81,9 +92,12 @@ def _run(
     else:
         work = computed(step_of(variant, model, method), device, bf16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    before = _resident_bytes() if device.type == "cpu" else torch.cuda.memory_allocated(device)
     if device.type == "cuda":
+        torch.cuda.empty_cache()
+        before = Peak(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device))
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        before = Peak(_resident_bytes())
     for _ in range(STEPS):
         timed_step(work, optimizer, batch, device)
     return before
@@ -99,10 +113,10 @@ def _peak_on_cuda(
     bf16: bool,
     seed: int,
     base_dtype: str | None,
-) -> int:
-    torch.cuda.empty_cache()
+) -> Peak:
     before = _run(variant, method, size, lora_rank, batch, bf16, seed, base_dtype)
-    return torch.cuda.max_memory_allocated(device) - before
+    reserved = torch.cuda.max_memory_reserved(device) - (before.reserved or 0)
+    return Peak(torch.cuda.max_memory_allocated(device) - before.held, reserved)
 
 
 def _peak_in_fresh_process(
@@ -159,7 +173,7 @@ def _main() -> None:
     batch: dict[str, Tensor] = torch.load(asked.pop("batch"))
     variant, method = asked.pop("variant"), build_method(asked.pop("method"))
     before = _run(variant, method, batch=batch, **asked)
-    print(peak_bytes() - before)
+    print(peak_bytes() - before.held)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def bench_train(
                 "share_of_peak": share_of_peak(needed[variant], statistics.median(seconds[variant]), where)
                 if bf16
                 else None,
+                **of_the_rows(variant, needed, statistics.median(seconds[variant]), where if bf16 else None),
                 **profiled(works[variant], optimizers[variant], given[variant][1], where),
             }
             for variant in works
@@ -175,10 +176,27 @@ def bench_train(
     if memory:
         fixed = given[GRAPH][1].copy() if GRAPH in given else None
         del models, steps, optimizers, works
-        result["peak_bytes"] = measure_memory(
+        peaks = measure_memory(
             method, size, lora_rank, batches[1].copy(), where, bf16, seed, base_dtype, fixed
         )
+        result["peak_bytes"] = {variant: peak.held for variant, peak in peaks.items()}
+        reserved = {variant: peak.reserved for variant, peak in peaks.items() if peak.reserved is not None}
+        if reserved:
+            result["peak_bytes_reserved"] = reserved
     return result
+
+
+def of_the_rows(
+    variant: str, needed: dict[str, int], seconds: float, device: torch.device | None
+) -> dict[str, Any]:
+    """A graph's operations without what pads its batch to the shape, to compare with the step as it comes.
+
+    needed: operations by variant; device: None where there is no peak to compare with.
+    """
+    if variant != GRAPH:
+        return {}
+    share = None if device is None else share_of_peak(needed["codi"], seconds, device)
+    return {"operations_without_padding": needed["codi"], "share_of_peak_without_padding": share}
 
 
 def _timed_in_turn(

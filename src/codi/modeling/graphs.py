@@ -8,6 +8,10 @@ is tested there.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, TypeVar
@@ -18,6 +22,7 @@ from codi.errors import UsageError, nearest
 
 T = TypeVar("T")
 SETTINGS = ("auto", "on", "off")
+log = logging.getLogger("codi")
 
 
 def graphs_wanted(setting: str, device: torch.device) -> bool:
@@ -40,44 +45,35 @@ def graphs_wanted(setting: str, device: torch.device) -> bool:
 class Recorder:
     """Records functions for one device. Their graphs share a stream and a pool of memory."""
 
-    _streams: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
+    _streams: ClassVar[dict[int, torch.cuda.Stream]] = {}
     """One a device: each has a workspace of cuBLAS, which is never given back."""
-    _cut_off: ClassVar[list[torch.cuda.CUDAGraph]] = []
-    """Graphs whose recording failed: torch's allocator may still ask them where memory belongs."""
+    _one_at_a_time: ClassVar[threading.RLock] = threading.RLock()
+    """Recorders of a device share its stream, which records one thing at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._on_cuda = device.type == "cuda"
         if self._on_cuda:
-            if device not in self._streams:
-                self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._stream = self._streams[device]
+            self._index = torch.cuda.current_device() if device.index is None else device.index
+            if self._index not in self._streams:
+                self._streams[self._index] = torch.cuda.Stream(self._index)  # type: ignore[no-untyped-call]
+            self._stream = self._streams[self._index]
             self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, function: Callable[[], T]) -> Callable[[], T]:
+    def record(self, function: Callable[[], T], *, set_up: bool = True) -> Callable[[], T]:
         """What gives again what `function` gives, computed from what its inputs hold then.
 
-        It is called twice here: once to set up what the first call of a shape sets up, once to be recorded.
-        Raises whatever it raises, and RuntimeError where it looks at a value or runs out of memory.
+        set_up: call it once before it is recorded, for what the first call of a shape sets up; not where it
+        was called already, `aside`. On CUDA nothing has been computed when it is recorded.
+        Raises whatever it raises, and RuntimeError where it looks at a value or runs out of memory; what was
+        recorded by then holds no memory, and random numbers can be drawn.
         """
         if not self._on_cuda:
             return function
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), self._aside():
-            function()
-            # Weights that autocast has cast before would be freed, and still be read by the graph.
-            torch.clear_autocast_cache()
-            try:
-                # Other threads may go on with what they do meanwhile: only this one's calls are watched.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
-                    given = function()
-            except BaseException:
-                self._cut_off.append(graph)
-                raise
-            finally:
-                torch.clear_autocast_cache()
+        with self._one_at_a_time, self.aside():
+            if set_up:
+                function()
+            graph, given = self._captured(function)
 
         def replay() -> T:
             graph.replay()
@@ -86,9 +82,82 @@ class Recorder:
         return replay
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """On the stream that is recorded; left even where a recording that fails leaves its own on."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+    def aside(self) -> Iterator[None]:
+        """On the stream that is recorded: what a library sets up for a stream is there by then. It is left
+        even where a recording that fails leaves its own on."""
+        if not self._on_cuda:
             yield
-        torch.cuda.current_stream().wait_stream(self._stream)
+            return
+        with torch.cuda.device(self._index):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                yield
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _captured(self, function: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+        torch.cuda.synchronize()
+        give_back(self.device)
+        torch.clear_autocast_cache()  # weights cast before would be freed, and still be read by the graph
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads go on meanwhile (the loader pins memory): only this one's calls are watched.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                given = function()
+            finally:
+                graph.capture_end()
+        except BaseException:
+            self._undo(graph)
+            raise
+        finally:
+            torch.clear_autocast_cache()
+        return graph, given
+
+    def _undo(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Free what a recording that failed holds: else its pool, which others share, is held for good."""
+        try:
+            graph.pool()  # raises where the recording did not come to its end
+        except RuntimeError:
+            self._undo_cut_off(graph)
+        else:
+            graph.reset()
+
+    def _undo_cut_off(self, graph: torch.cuda.CUDAGraph) -> None:
+        """What torch does where a recording ends, each part whatever became of the others.
+
+        torch 2.11 does none of it here, later ones some, or all of it when the graph goes (pytorch/pytorch
+        180395, 190348). So the graph never goes: its pool would be let go of twice, which ends the process,
+        and an older torch may still ask it where memory belongs.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))
+        parts: tuple[Callable[[], None], ...] = (
+            lambda: torch._C._cuda_endAllocateToPool(self._index, self._pool),
+            lambda: torch._C._cuda_releasePool(self._index, self._pool),
+            self._draw_anew,
+        )
+        for undo in parts:
+            try:
+                undo()
+            except (RuntimeError, AttributeError) as error:  # torch has done it, or does it otherwise
+                log.debug("After a recording that was cut off: %s", error)
+
+    def _draw_anew(self) -> None:
+        """The generator stays as if the recording went on, and nothing can be drawn (torch 2.11): have the
+        device draw from another one in the same state."""
+        generator = torch.Generator(torch.device("cuda", self._index))
+        generator.set_state(torch.cuda.get_rng_state(self._index))
+        torch.cuda.default_generators[self._index].graphsafe_set_state(generator)
+
+
+def give_back(device: torch.device) -> None:
+    """Have the device's memory that nothing holds free for whoever asks next. Never raises.
+
+    What dead cycles hold goes too: nodes of an earlier backward would tie a recording to their stream.
+    """
+    if device.type != "cuda":
+        return
+    gc.collect()
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as error:  # such as a recording in another thread: this is no reason to stop
+        log.debug("Memory could not be given back: %s", error)

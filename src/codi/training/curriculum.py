@@ -95,6 +95,9 @@ class Curriculum(TrainerCallback):
         self, reasoner: LatentReasoner, clock: Clock, trained_on: Callable[[int], Iterable[Trained]]
     ) -> None:
         """trained_on: the rows of an optimiser step, by its number from 0."""
+        self.fresh = True
+        """Whether the optimiser has nothing yet of earlier steps: in the run's first, and where it began
+        afresh. A run that goes on finds the same."""
         self.reasoner, self.method, self.clock = reasoner, reasoner.method, clock
         self.trained_on = trained_on
 
@@ -107,11 +110,12 @@ class Curriculum(TrainerCallback):
         update = state.global_step
         stage = self.stage(update)
         self.reasoner.method = self.method.at_stage(stage)
-        if update == 0:
+        self.fresh = update == 0
+        if self.fresh:
             return
         new_stage, new_epoch = stage != self.stage(update - 1), update % self.clock.epoch_updates == 0
         if self.method.begins_afresh(stage, new_stage, new_epoch, partial(self.trained_on, update - 1)):
-            optimizer = kwargs["optimizer"]
+            self.fresh, optimizer = True, kwargs["optimizer"]
             getattr(optimizer, "optimizer", optimizer).state = defaultdict(dict)  # moments only: weights stay
         if new_stage:
             state.best_metric = state.best_model_checkpoint = state.best_global_step = None

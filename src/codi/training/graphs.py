@@ -3,6 +3,7 @@
     first batch of a shape    computed ─► recorded ─► played ─► both compared: loss terms, gradients
     every other               copied into the recording's inputs ─► played
     of no such shape          computed
+    optimiser still fresh     computed: what it will hold finds its memory before recordings do
 
 A step is thousands of small kernels, and launching them one by one takes a host longer than a GPU takes to
 run them; a graph is launched whole. Loss and backward are recorded; clipping and optimiser are not.
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from codi import processes
 from codi.errors import TrainingError
 from codi.modeling.configuration import ModelConfig
+from codi.modeling.graphs import give_back
 from codi.training.recorders import RECORDERS, Compute, Gradients, Terms
 
 if TYPE_CHECKING:
@@ -107,29 +109,37 @@ class RecordedSteps:
         """weights: those that learn, by name; rows: of a whole batch; tolerance: how far, relatively, what is
         played may be from what was computed."""
         self.weights, self.device, self.rows, self.tolerance = dict(weights), device, rows, tolerance
-        self.say, self.stopped, self._too_long = say, "", False
+        self.say, self.stopped, self._said_unfit = say, "", False
         self.gradients = Gradients(self.weights)
         self._forget(None)
 
     def step(
-        self, model: nn.Module, batch: Terms, divisors: Terms, whole: bool, computation: object = None
+        self,
+        model: nn.Module,
+        batch: Terms,
+        divisors: Terms,
+        whole: bool,
+        computation: object = None,
+        fresh: bool = False,
     ) -> Terms:
         """The terms of the loss, detached, which hold until the next step; gradients are added to `.grad`.
 
         model: of (batch, divisors), the wrapped loss; whole: whether the batch has one of the few shapes;
-        computation: recordings of another one are let go.
+        computation: recordings of another one are let go; fresh: whether the optimiser has yet to make its
+        first step.
         """
         if computation != self._computation:
             self._forget(computation)
         compute = partial(_loss_and_gradients, model, batch, divisors)
-        if self.stopped:
+        if self.stopped or fresh:
             return self._computed(compute)
         if not whole:
-            if len(next(iter(batch.values()))) == self.rows and not self._too_long:
-                self._too_long = True
+            if len(next(iter(batch.values()))) == self.rows and not self._said_unfit:
+                self._said_unfit = True
                 self.say(
-                    "A batch is larger than the largest shape (data.width_buckets): it is computed without "
-                    "a CUDA graph, and so is every other such batch."
+                    "A batch fits none of the shapes (data.width_buckets): it has longer rows, or more "
+                    "labels, slots or thoughts. It is computed without a CUDA graph, and so is every other "
+                    "such batch."
                 )
             return self._computed(compute)
         given = [*batch.values(), *divisors.values()]
@@ -175,17 +185,14 @@ class RecordedSteps:
         state = recorder.random_state()
         with recorder.aside():
             terms, found = self._apart(compute)
-        if self.stopped or not torch.isfinite(terms["loss"]):  # the latter ends the run
+        if self.stopped or not _are_finite([terms["loss"], *found.values()]):  # no fault of a recording's
             self.gradients.add(found)
             return terms
-        after, reached = recorder.random_state(), list(found)
-        before = {weight: gradient.clone() for weight, gradient in self.gradients.taken().items()}
-        self.gradients.hold(reached)
+        after, before, reached = recorder.random_state(), self.gradients.taken(), list(found)
         try:
-            play = recorder.record(compute)
-            recorder.set_random_state(state)
-            played = play()
-            fault = self._difference(terms, played, found)
+            before = {weight: gradient.clone() for weight, gradient in before.items()}
+            self.gradients.hold(reached)
+            play, played, fault = self._recorded(compute, state, terms, found)
         except FAILURES as error:  # the step has been computed without
             fault = _in_words(error)
         if fault:
@@ -197,6 +204,15 @@ class RecordedSteps:
         self._recordings[key] = Recording(inputs, reached, play)
         self.gradients.add(before)
         return played
+
+    def _recorded(
+        self, compute: Compute, state: tuple[Tensor, ...], terms: Terms, found: Mapping[nn.Parameter, Tensor]
+    ) -> tuple[Compute, Terms, str]:
+        """What plays it, what that gave, and where that is not what was computed."""
+        play = self._recorder.record(compute, set_up=False)
+        self._recorder.set_random_state(state)
+        played = play()
+        return play, played, self._difference(terms, played, found)
 
     def _difference(self, terms: Terms, played: Terms, found: Mapping[nn.Parameter, Tensor]) -> str:
         """In words, where what was played is not what was computed."""
@@ -223,12 +239,21 @@ class RecordedSteps:
         self._forget(self._computation)
         self.say(f"CUDA graphs are given up for the rest of the run, which goes on without: {reason}.")
 
+    def let_go(self) -> bool:
+        """Memory has run out elsewhere: give what recordings hold, for the rest of the run.
+
+        Returns whether there were any.
+        """
+        if self._recordings:
+            self._stop(OUT_OF_MEMORY)
+            return True
+        return False
+
     def _forget(self, computation: object) -> None:
         """Let all recordings and their memory go."""
         self._computation = computation
         self._recordings: dict[object, Recording] = {}
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self.device)
         self._recorder = RECORDERS[self.device.type](self.device)
 
 
@@ -249,6 +274,10 @@ def _in_words(error: BaseException) -> str:
         return OUT_OF_MEMORY
     said = " ".join(str(error).split()) or type(error).__name__
     return f"a step could not be recorded ({said[:300]})"
+
+
+def _are_finite(tensors: list[Tensor]) -> bool:
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 
 def _loss_and_gradients(model: nn.Module, batch: Terms, divisors: Terms) -> Terms:

@@ -135,7 +135,8 @@ class CodiTrainer(Trainer):
         )
         sharding.check_plugin(getattr(self.accelerator.state, "fsdp_plugin", None), made)
         self.add_callback(LastStep)
-        self.add_callback(Curriculum(reasoner, self.clock, self._trained_on))
+        self.curriculum = Curriculum(reasoner, self.clock, self._trained_on)
+        self.add_callback(self.curriculum)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)  # `disable_tqdm` means silence; training.json holds every value
         if not args.disable_tqdm:
@@ -271,7 +272,7 @@ class CodiTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         host = OnHost.taken_from(inputs)
         computation = cast("StagedRows", self.train_dataset).method.computed_at(host.stage)
-        terms = recorded.step(model, inputs, divisors, host.whole, computation)
+        terms = recorded.step(model, inputs, divisors, host.whole, computation, self.curriculum.fresh)
         return self._noted(terms, inputs, host.numbers)
 
     def compute_loss(  # type: ignore[override]
@@ -336,13 +337,23 @@ class CodiTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Accuracy on the validation questions, by generation."""
-        assert self.validate is not None
-        with sharding.answering(self.model), torch.no_grad(), self.reasoner.model.whole_weights():
-            metrics = {"eval_accuracy": self.validate(self.reasoner)}
+        """Accuracy on the validation questions, by generation. Lacking memory, recorded steps give theirs."""
+        try:
+            accuracy: float | None = self._validated()
+        except torch.OutOfMemoryError:
+            accuracy = None
+            if self.recorded is None or not self.recorded.let_go():
+                raise
+        # Only here is the error gone, and with it what it held.
+        metrics = {"eval_accuracy": self._validated() if accuracy is None else accuracy}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validated(self) -> float:
+        assert self.validate is not None
+        with sharding.answering(self.model), torch.no_grad(), self.reasoner.model.whole_weights():
+            return self.validate(self.reasoner)
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False
