@@ -201,7 +201,8 @@ class Decoding:
         if self._unread is None:
             return self._context, self._model.logits(self._held.last_hidden).float()
         if self._writing is not None and self._writing.is_full:
-            self._hold(self._held)
+            self._context, full, self._writing = self._held, self._writing, None
+            full.let_go()
         if self._writing is None and self._fixed is not None:
             self._writing = self._fixed.lend(self._held, self._unread, self, self._asked)
         if self._writing is not None:
@@ -210,13 +211,6 @@ class Decoding:
         ids = self._unread.unsqueeze(1)
         context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=self._held).context
         return context, self._model.logits(context.last_hidden).float()
-
-    def _hold(self, context: Context | None) -> None:
-        """Hold the rows in a context, and no longer in buffers."""
-        writing, self._writing = self._writing, None
-        self._context = context
-        if writing is not None:
-            writing.let_go()
 
     def join(self, others: Sequence[Decoding]) -> None:
         """Take in the rows of others, which have been stepped as often as once or more, as these have."""
@@ -228,8 +222,10 @@ class Decoding:
         context = Context.join([part._held.narrowed(max(row.width for row in part.rows)) for part in parts])
         unread = torch.cat([part._unread for part in parts if part._unread is not None])
         # Nothing fails from here on.
-        self.rows, self.can_join, self._unread, self._asked = rows, can, unread, set()
-        self._hold(context)
+        writing, self._writing = self._writing, None
+        self.rows, self.can_join, self._unread, self._asked, self._context = rows, can, unread, set(), context
+        if writing is not None:
+            writing.let_go()
 
     def take(self, rows: Collection[Row]) -> Decoding:
         """Some of the rows, as a decoding of their own."""
@@ -247,9 +243,12 @@ class Decoding:
         """Let these rows go, and what was held for them."""
         if any(row in rows for row in self.rows):
             left = self.take([row for row in self.rows if row not in rows])
-            self.can_join = left.can_join
-            self.rows, self._unread = left.rows, left._unread
-            self._hold(left._context)
+            # Nothing fails from here on.
+            writing, self._writing = self._writing, None
+            self.rows, self.can_join, self._unread = left.rows, left.can_join, left._unread
+            self._context = left._context
+            if writing is not None:
+                writing.let_go()
 
     @property
     def _held(self) -> Context:
