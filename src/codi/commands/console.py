@@ -92,6 +92,13 @@ def check_output(path: Path | None, overwrite: bool) -> None:
         raise UsageError(f"The output '{path}' needs a folder where the file '{blocking}' is.")
 
 
+def check_figure(path: Path | None, overwrite: bool) -> None:
+    """`check_output` of a figure, which must be of a kind that can be drawn. Raises UsageError."""
+    check_output(path, overwrite)
+    if path is not None and path.suffix not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"--figure '{path}' must end in .png, .pdf or .svg.")
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON whole or not at all. Raises DataError when the disk refuses."""
     write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from codi.commands import options
-from codi.commands.console import check_output, print_table, write_json
-from codi.errors import UsageError
+from codi.commands.console import check_figure, check_output, print_table, write_json
 
 
 def curves(
@@ -19,10 +18,8 @@ def curves(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Validation curves of runs, and the settings in which they differ."""
-    for path in (output, figure):
-        check_output(path, overwrite)
-    if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"--figure '{figure}' must end in .png, .pdf or .svg.")
+    check_output(output, overwrite)
+    check_figure(figure, overwrite)
 
     from codi.reproduce.run_curves import draw, read_curves
 

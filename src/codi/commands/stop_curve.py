@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from codi.commands import options
-from codi.commands.console import check_output, load_reasoner, print_table, write_json
-from codi.errors import UsageError
+from codi.commands.console import check_figure, check_output, load_reasoner, print_table, write_json
 
 
 def stop_curve(
@@ -35,10 +34,8 @@ def stop_curve(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Accuracy against mean thoughts, by threshold, beside fixed numbers of thoughts."""
-    for path in (output, figure):
-        check_output(path, overwrite)
-    if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
-        raise UsageError(f"--figure '{figure}' must end in .png, .pdf or .svg.")
+    check_output(output, overwrite)
+    check_figure(figure, overwrite)
 
     from codi.evaluation.benchmarks import load_benchmark
     from codi.evaluation.stop_curve import THRESHOLDS, draw
