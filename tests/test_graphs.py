@@ -458,7 +458,7 @@ def test_memory_that_cannot_be_given_back_ends_nothing(
     def raises() -> None:
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
-    monkeypatch.setattr(torch.cuda, "empty_cache", raises)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", raises)
     with caplog.at_level("DEBUG", "codi"):
         give_back(torch.device("cuda"))
     assert "INTERNAL ASSERT" in caplog.text

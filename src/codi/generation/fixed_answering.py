@@ -32,7 +32,7 @@ from codi.generation.same import Differs, check_same, check_same_start
 from codi.methods.method import Method, Start
 from codi.modeling.context import Context, Tokens
 from codi.modeling.fixed_context import FixedContext, can_be_fixed
-from codi.modeling.graphs import Recorder
+from codi.modeling.graphs import Recorder, give_back
 from codi.modeling.model import ThoughtModel
 from codi.modeling.precision import computed_in
 
@@ -152,11 +152,8 @@ class FixedAnswering:
         self._writing.clear()
         self._modules = list(self.model.modules())
         self._where = self._addresses()
-        if on_cuda and self._seen:
-            try:
-                torch.cuda.empty_cache()  # else a recording's memory is nobody's, and stays taken
-            except RuntimeError as error:
-                log.debug("The cached memory could not be freed.", exc_info=error)
+        if self._seen:
+            give_back(self.model.device)  # else a recording's memory is nobody's, and stays taken
 
     # --- the thinking ---------------------------------------------------------------------------------------
 

@@ -154,10 +154,10 @@ def give_back(device: torch.device) -> None:
 
     What dead cycles hold goes too: nodes of an earlier backward would tie a recording to their stream.
     """
-    if device.type != "cuda":
-        return
     gc.collect()
+    if device.type == "cpu":
+        return
     try:
-        torch.cuda.empty_cache()
+        torch.accelerator.empty_cache()
     except RuntimeError as error:  # such as a recording in another thread: this is no reason to stop
         log.debug("Memory could not be given back: %s", error)

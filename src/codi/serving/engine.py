@@ -15,7 +15,6 @@ freed. Where memory runs out the newest begin anew later. A worker that ends all
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
@@ -25,6 +24,7 @@ import torch
 
 from codi.errors import UsageError
 from codi.generation.latent_reasoner import LatentReasoner
+from codi.modeling.graphs import give_back
 from codi.serving.endings import finished, read_only
 from codi.serving.failures import each_alone, out_of_memory, without_frames
 from codi.serving.job import (
@@ -368,9 +368,7 @@ class Engine:
         if self.reasoner.fixed is not None:
             self.reasoner.fixed.let_go()
         self._batch.keep(kept)
-        gc.collect()
-        if self.reasoner.model.device.type != "cpu":
-            torch.accelerator.empty_cache()
+        give_back(self.reasoner.model.device)
 
     def _failed(self, job: Job, error: Exception) -> None:
         """It failed alone. Where memory ran out it may try once more."""
