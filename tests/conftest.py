@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the commands that tests start
 torch.set_num_threads(1)
+
+# The same examples every time, and no test that fails for a slow machine.
+settings.register_profile("codi", derandomize=True, database=None, deadline=None)
+settings.load_profile("codi")
 
 
 @pytest.fixture(autouse=True)
