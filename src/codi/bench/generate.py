@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from codi.bench.environment import environment, synchronize
+from codi.data.generators import familiar_generator
 from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.statistics import percentile
@@ -59,7 +60,8 @@ def bench_generate(
         "explicit": (codi, "explicit"),
         "cot-sft": (cot, cot.method.modes[0]),
     }
-    examples, _ = load_examples(f"word-problems?seed={seed}&count={questions}", split="test")
+    familiar = familiar_generator(codi.text.reads)
+    examples, _ = load_examples(f"{familiar}?seed={seed}&count={questions}", split="test")
     texts = [example.question for example in examples]
     for reasoner, mode in systems.values():
         reasoner.answer(texts[:2], mode=mode, batch_size=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codi.bench.environment import environment
+from codi.data.generators import familiar_generator
 from codi.data.sources import load_examples
 from codi.errors import UsageError
 from codi.evaluation.benchmarks import format_question
@@ -38,7 +39,8 @@ def bench_probe(
     if min(questions, problems, batch_size) < 1:
         raise UsageError(f"questions is {questions}, problems is {problems}; both must be 1 or more.")
     reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
-    examples, _ = load_examples(f"word-problems?seed={seed}&count={max(questions, problems)}", split="test")
+    familiar = familiar_generator(reasoner.text.reads)
+    examples, _ = load_examples(f"{familiar}?seed={seed}&count={max(questions, problems)}", split="test")
     texts = [format_question(example.question) for example in examples]
 
     def read(thinking: Thinking) -> None:

@@ -42,6 +42,7 @@ from codi.bench.serve_clients import (
     summary,
 )
 from codi.bench.serve_faults import faults_under_load
+from codi.data.generators import familiar_generator
 from codi.data.sources import load_examples
 from codi.errors import UsageError, nearest
 from codi.evaluation.benchmarks import format_question
@@ -85,9 +86,10 @@ def bench_serve(
     for part in parts:
         if part not in PARTS:
             raise UsageError(f"There is no part '{part}'.{nearest(part, PARTS)} Parts: {', '.join(PARTS)}.")
-    examples, _ = load_examples(f"word-problems?seed={seed}&count={min(requests, 1000)}", split="test")
-    questions = [format_question(example.question) for example in examples]
     reasoner = LatentReasoner.from_pretrained(checkpoint, device=device, base=base)
+    familiar = familiar_generator(reasoner.text.reads)
+    examples, _ = load_examples(f"{familiar}?seed={seed}&count={min(requests, 1000)}", split="test")
+    questions = [format_question(example.question) for example in examples]
     writes = "explicit" in reasoner.method.modes
     on = torch.device(device) if device else default_device()
     results: dict[str, Any] = {

@@ -155,6 +155,10 @@ class TextEncoder:
         """The text of an answer as it is tokenised, its prompt before it."""
         return self.form.answer_prompt + self.form.answer_separator + answer + self.form.answer_suffix
 
+    def reads(self, question: str) -> bool:
+        """Whether the tokenizer knows every word of a question."""
+        return self.unknown_id is None or self.unknown_id not in self.question(question)
+
     def single_token(self, text: str) -> int:
         """The id of a text that is one token. Raises RecipeError when it is none or several."""
         ids = self._coded(text).ids

@@ -115,6 +115,18 @@ In version 1 most chains of the test problems stood in training.
 _OPTIONS = ("seed", "count", "version")
 
 
+def familiar_generator(readable: Callable[[str], bool]) -> str:
+    """The first generator whose every test problem (of 20) is `readable`; that of word problems if none is.
+
+    For whoever asks a model something that it can read, without being told what it was trained on.
+    """
+    for name, generator in GENERATORS.items():
+        problems = generator.generate("test", 20, 1, _Options(name, "", ()))
+        if all(readable(problem.question) for problem in problems):
+            return name
+    return next(iter(GENERATORS))
+
+
 def generated_examples(
     source: str, name: str, text: str, split: str, columns: Columns | None
 ) -> tuple[list[Example], LoadReport]:

@@ -17,7 +17,9 @@ from codi.evaluation.scorers import AUTO, check_scorer_name, scorer_for
 if TYPE_CHECKING:
     from codi.data.sources import Columns
 
-GENERATED = "word-problems"
+WORD_PROBLEMS = "word-problems"
+TWO_BRANCHES = "two-branches?shorter=20"
+"""The generators, with the options of the problems that the recipes train on."""
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz")
 """Of files that may hold questions; `codi.data.files` says which it reads."""
 
@@ -52,7 +54,7 @@ class Benchmark:
     @property
     def generated(self) -> bool:
         """Whether the questions are generated here, in any number."""
-        return self.source == GENERATED
+        return self.source in (WORD_PROBLEMS, TWO_BRANCHES)
 
 
 class LoadedBenchmark(NamedTuple):
@@ -67,24 +69,45 @@ BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
         Benchmark(
-            "in_domain", GENERATED, "test", 1000,
+            "in_domain", WORD_PROBLEMS, "test", 1000,
             note="Generated word problems as in training, with chains that do not stand in it.",
         ),
         Benchmark(
-            "reworded", GENERATED, "reworded", 1000,
+            "reworded", WORD_PROBLEMS, "reworded", 1000,
             note="Generated problems in wordings never trained on; stands for SVAMP.",
         ),
         Benchmark(
-            "larger_numbers", GENERATED, "larger_numbers", 1000,
+            "larger_numbers", WORD_PROBLEMS, "larger_numbers", 1000,
             note="Generated problems with larger numbers than trained on; stands for GSM-Hard.",
         ),
         Benchmark(
-            "shorter_chains", GENERATED, "shorter_chains", 1000,
+            "shorter_chains", WORD_PROBLEMS, "shorter_chains", 1000,
             note="Generated problems of 2 or 3 steps, partly in other wordings; stands for MultiArith.",
         ),
         Benchmark(
-            "longer_chains", GENERATED, "longer_chains", 1000,
+            "longer_chains", WORD_PROBLEMS, "longer_chains", 1000,
             note="Generated problems with more steps than trained on.",
+        ),
+        Benchmark(
+            "two-branches", TWO_BRANCHES, "test", 1000, scorer="number",
+            note="Generated problems of two chains that meet, as in the quickstart's and the small scale's "
+            "training, with chains that do not stand in it.",
+        ),
+        Benchmark(
+            "two-branches-reworded", TWO_BRANCHES, "reworded", 1000, scorer="number",
+            note="The same in words never trained on; stands for SVAMP.",
+        ),
+        Benchmark(
+            "two-branches-larger-numbers", TWO_BRANCHES, "larger_numbers", 1000, scorer="number",
+            note="The same with larger numbers than trained on; stands for GSM-Hard.",
+        ),
+        Benchmark(
+            "two-branches-shorter-chains", TWO_BRANCHES, "shorter_chains", 1000, scorer="number",
+            note="The same with a step less; stands for MultiArith.",
+        ),
+        Benchmark(
+            "two-branches-longer-chains", TWO_BRANCHES, "longer_chains", 1000, scorer="number",
+            note="The same with more steps than trained on.",
         ),
         Benchmark(
             "gsm8k", "gsm8k", "test", 1319, hub_id="openai/gsm8k",
@@ -252,4 +275,6 @@ def _where(
     expected = benchmark.rows if count is None else count
     if expected is None or expected < 1:
         raise UsageError(f"The count of generated questions must be at least 1, got {count}.")
-    return f"{GENERATED}?seed={1 if seed is None else seed}&count={expected}", benchmark.split, expected
+    options = f"seed={1 if seed is None else seed}&count={expected}"
+    joined = "&" if "?" in benchmark.source else "?"
+    return f"{benchmark.source}{joined}{options}", benchmark.split, expected

@@ -10,7 +10,7 @@ from typing import Any
 from codi.data.chains import SeenChains
 from codi.errors import UsageError
 from codi.evaluation.system_colours import COLOURS
-from codi.quickstart.systems import METHODS, SET_TITLES, SETS, TITLES
+from codi.quickstart.systems import BENCHMARKS, METHODS, SET_TITLES, SETS, TITLES
 
 VERSION_1 = "Of version 1 of the problems, in which most chains of the test problems stood in training."
 
@@ -178,7 +178,7 @@ def _solved_question(output: Path, say: Callable[[str], None]) -> None:
         .split("\n")
     )
     right = {row["id"] for row in map(json.loads, lines) if row["correct"]}
-    examples, _, _ = load_benchmark("in_domain", count=len(lines))
+    examples, _, _ = load_benchmark(BENCHMARKS["in_domain"], count=len(lines))
     solved = [example for example in examples if example.id in right]
     if not solved:
         say("\nCODI solved none of the questions, so there is no solved one to show.")

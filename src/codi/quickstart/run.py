@@ -1,44 +1,77 @@
-"""The quickstart: three systems trained on generated word problems, compared in domain and out of it.
+"""The quickstart: three systems trained on generated problems, compared in domain and out of it.
 
     OUTPUT/
       codi/  cot-sft/  no-cot-sft/   one loadable checkpoint each, with its run.yaml and training.json
+      start/                         what CODI starts from: its teacher, trained alone
       predictions/<method>/<set>.jsonl
       results.json  results.png
 
-All three start from the same weights, see the same examples in the same batches and use the same optimiser
-settings. They train side by side, each in a process of its own (`side_by_side.py`).
+All three come from the same small pretrained base, learn from the same problems with the same optimiser
+settings and as many updates (CODI's start counts). They train side by side, each in a process of its own
+(`side_by_side.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codi.errors import UsageError
 from codi.quickstart.report import draw, show
-from codi.quickstart.systems import METHODS, SETS
+from codi.quickstart.systems import (
+    BATCH,
+    BENCHMARKS,
+    EXAMPLES,
+    METHODS,
+    PROBLEMS,
+    SETS,
+    VALIDATION,
+    Stage,
+    stages,
+)
 from codi.storage import write_whole
 from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
-RECIPE = GENERATED = "word-problems"
-EXAMPLES, VALIDATION, BATCH = 40_000, 500, 32
-"""Training and validation examples, and the recipe's batch size: a shortened run makes only what it uses."""
+if TYPE_CHECKING:
+    from codi.training.recipes import RunConfig
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One system to train and evaluate, as handed to its process."""
+    """One system to train and evaluate, as handed to its process. output: the quickstart's folder."""
 
     method: str
     output: Path
     seed: int
     steps: int | None
     questions: int
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its trainings, in order; the last one's checkpoint is the system."""
+        return stages(self.method, self.steps)
+
+    def configuration(self, stage: Stage) -> RunConfig:
+        """What a stage is run with: its recipe, and what the quickstart's options change."""
+        from codi.training.recipes import load_recipe
+
+        start = "null" if stage.start is None else str(self.output / stage.start)
+        overrides = [f"start={start}", f"training.seed={self.seed}", "training.disable_tqdm=true",
+                     f"training.max_steps={stage.updates}", f"data.train={self.problems}",
+                     f"data.validation_limit={min(VALIDATION, self.questions)}"]  # fmt: skip
+        if self.steps is not None:
+            overrides.append(f"training.eval_steps={max(1, stage.updates // 2)}")
+        return load_recipe(stage.recipe, overrides)
+
+    @property
+    def problems(self) -> str:
+        """The training problems: of a shortened run as many as it uses."""
+        count = EXAMPLES if self.steps is None else min(EXAMPLES, BATCH * self.steps)
+        return f"{PROBLEMS}&count={count}&seed={self.seed}"
 
 
 def run_quickstart(
@@ -71,7 +104,7 @@ def run_quickstart(
     from codi.training.run import versions
 
     say("Measuring latency at batch 1, each question asked of the three in turn ...")
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)  # these models' operations are too small to share
     reasoners = {method: LatentReasoner.from_pretrained(output / method) for method in METHODS}
     for method, latency in _latencies(reasoners, min(questions, 100)).items():
         found[method]["latency_ms"] = latency
@@ -80,7 +113,7 @@ def run_quickstart(
         "wall_seconds": round(time.perf_counter() - began, 1),
         "device": str(default_device()),
         "versions": versions(),
-        "test_chains": _test_chains(Settings("", output, seed, steps, questions)),
+        "test_chains": _test_chains(Settings(METHODS[0], output, seed, steps, questions)),
         "methods": {method: found[method] for method in METHODS},
     }
     draw(results, output / "results.png")
@@ -93,7 +126,7 @@ def _train_all(
     output: Path, seed: int, steps: int | None, questions: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """One process per system, as many at a time as the machine has cores for."""
-    settings = [Settings(method, output / method, seed, steps, questions) for method in METHODS]
+    settings = [Settings(method, output, seed, steps, questions) for method in METHODS]
     _refuse_other_settings(settings)
     found: dict[str, dict[str, Any]] = {}
     run_side_by_side(
@@ -110,21 +143,15 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
     from codi.evaluation.benchmarks import load_benchmark
     from codi.evaluation.runner import evaluate
     from codi.generation.latent_reasoner import LatentReasoner
-    from codi.training.recipes import load_recipe
-    from codi.training.run import train
 
-    summary = job.output / "training.json"
-    config = load_recipe(RECIPE, _overrides(job))
-    if not summary.exists():
-        interrupted = (job.output / "run.yaml").exists()
-        train(config, job.output, resume=interrupted, say=_silent, callbacks=[steps_to(report)])
-    trained = json.loads(summary.read_text(encoding="utf-8"))
-    reasoner = LatentReasoner.from_pretrained(job.output)
+    seconds = sum(_trained(job, stage, report) for stage in job.stages)
+    updates = job.stages[-1].updates
+    reasoner = LatentReasoner.from_pretrained(job.output / job.method)
     benchmarks, costs = {}, {}
     for name in SETS:
-        report(trained["steps"], trained["steps"], f"asking {name}")
-        examples, _, benchmark = load_benchmark(name, count=job.questions)
-        predictions = job.output.parent / "predictions" / job.method / f"{name}.jsonl"
+        report(updates, updates, f"asking {name}")
+        examples, _, benchmark = load_benchmark(BENCHMARKS[name], count=job.questions)
+        predictions = job.output / "predictions" / job.method / f"{name}.jsonl"
         result = evaluate(
             reasoner, examples, scorer=benchmark.scorer, latency_questions=0, predictions=predictions,
             overwrite=True,
@@ -137,26 +164,20 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
         }
         if name == "in_domain":
             costs = {"thought_tokens": result.thought_tokens, "sequential_passes": result.sequential_passes}
-    report(trained["steps"], trained["steps"], "done")
-    return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": trained["train_seconds"]}
+    report(updates, updates, "done")
+    return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": round(seconds, 1)}
 
 
-def _overrides(job: Settings) -> list[str]:
-    """What sets this system's run apart from the recipe."""
-    overrides = [f"method.name={job.method}", f"training.seed={job.seed}", "training.disable_tqdm=true",
-                 f"data.train={_training_source(job)}",
-                 f"data.validation_limit={min(VALIDATION, job.questions)}"]  # fmt: skip
-    if job.steps is not None:
-        overrides += [f"training.max_steps={job.steps}", f"training.eval_steps={max(1, job.steps // 2)}"]
-    return overrides
+def _trained(job: Settings, stage: Stage, report: Reporter) -> float:
+    """Train one stage, or go on with it, or find it done; the seconds it took."""
+    from codi.training.run import train
 
-
-def _training_source(job: Settings) -> str:
-    """The training problems: of a shortened run as many as it uses."""
-    from codi.data.sources import GENERATORS
-
-    seen = EXAMPLES if job.steps is None else min(EXAMPLES, BATCH * job.steps)
-    return f"{GENERATED}?count={seen}&seed={job.seed}&version={GENERATORS[GENERATED].version}"
+    folder = job.output / stage.folder
+    summary = folder / "training.json"
+    if not summary.exists():
+        interrupted = (folder / "run.yaml").exists()
+        train(job.configuration(stage), folder, resume=interrupted, say=_silent, callbacks=[steps_to(report)])
+    return float(json.loads(summary.read_text(encoding="utf-8"))["train_seconds"])
 
 
 def _test_chains(job: Settings) -> dict[str, dict[str, int]]:
@@ -165,20 +186,20 @@ def _test_chains(job: Settings) -> dict[str, dict[str, int]]:
     from codi.data.sources import load_examples
     from codi.evaluation.benchmarks import load_benchmark
 
-    training, _ = load_examples(_training_source(job))
+    training, _ = load_examples(job.problems)
     return {
-        name: seen_chains(load_benchmark(name, count=job.questions).examples, training).as_dict()
-        for name in SETS
+        name: seen_chains(load_benchmark(benchmark, count=job.questions).examples, training).as_dict()
+        for name, benchmark in BENCHMARKS.items()
     }
 
 
 def _refuse_other_settings(jobs: list[Settings]) -> None:
     """An interrupted quickstart goes on only as it was begun: else systems of two runs would be compared."""
-    from codi.training.recipes import load_recipe
     from codi.training.resuming import refuse_changed_settings
 
     for job in jobs:
-        refuse_changed_settings(load_recipe(RECIPE, _overrides(job)), job.output)
+        for stage in job.stages:
+            refuse_changed_settings(job.configuration(stage), job.output / stage.folder)
 
 
 def _latencies(reasoners: Mapping[str, Any], questions: int) -> dict[str, dict[str, float]]:
@@ -187,7 +208,7 @@ def _latencies(reasoners: Mapping[str, Any], questions: int) -> dict[str, dict[s
     from codi.evaluation.runner import measure_latencies
     from codi.evaluation.statistics import latency_summary
 
-    examples, _, _ = load_benchmark("in_domain", count=questions)
+    examples, _, _ = load_benchmark(BENCHMARKS["in_domain"], count=questions)
     measured = measure_latencies(reasoners, [format_question(example.question) for example in examples])
     summaries = {method: latency_summary(found) for method, found in measured.items()}
     return {method: {"median": one["median"], "p95": one["p95"]} for method, one in summaries.items()}
@@ -197,7 +218,7 @@ def _forget(output: Path) -> None:
     """Remove what a quickstart wrote, and nothing else."""
     import shutil
 
-    for name in (*METHODS, "predictions"):
+    for name in (*METHODS, "start", "predictions"):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in ("results.json", "results.png"):
         (output / name).unlink(missing_ok=True)

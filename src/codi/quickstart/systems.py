@@ -1,14 +1,46 @@
-"""Which systems the quickstart compares, on which sets, and what each is called."""
+"""Which systems the quickstart compares, how each is trained, on which sets they are measured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 METHODS = ("codi", "cot-sft", "no-cot-sft")
-SETS = ("in_domain", "reworded", "larger_numbers", "shorter_chains", "longer_chains")
 TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
-SET_TITLES = {
-    "in_domain": "in domain",
-    "reworded": "reworded",
-    "larger_numbers": "larger numbers",
-    "shorter_chains": "shorter chains",
-    "longer_chains": "longer chains",
+BENCHMARKS: Mapping[str, str] = {
+    "in_domain": "two-branches",
+    "reworded": "two-branches-reworded",
+    "larger_numbers": "two-branches-larger-numbers",
+    "shorter_chains": "two-branches-shorter-chains",
+    "longer_chains": "two-branches-longer-chains",
 }
+"""What a set is called in the results, and the benchmark that it is."""
+SETS = tuple(BENCHMARKS)
+SET_TITLES = {name: name.replace("_", " ") for name in SETS} | {"in_domain": "in domain"}
+PROBLEMS = "two-branches?shorter=20"
+UPDATES, START_UPDATES, EXAMPLES = 2000, 400, 40_000
+"""Of every system in all, CODI's start included; those of the start; training problems."""
+VALIDATION, BATCH = 300, 32
+"""Validation problems, and the recipe's batch size: a shortened run makes only what it uses."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: a folder below the quickstart's, a recipe, its updates and the folder it starts from."""
+
+    folder: str
+    recipe: str
+    updates: int
+    start: str | None = None
+
+
+def stages(method: str, updates: int | None) -> tuple[Stage, ...]:
+    """How one system is trained, `updates` in all: CODI's teacher is good before it is distilled from."""
+    updates = UPDATES if updates is None else updates
+    if method != "codi":
+        return (Stage(method, f"quickstart-{method}", updates),)
+    first = max(1, updates * START_UPDATES // UPDATES)
+    return (
+        Stage("start", "quickstart-start", first),
+        Stage("codi", "quickstart", max(1, updates - first), start="start"),
+    )

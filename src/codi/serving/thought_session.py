@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from codi.data.example import Example
-from codi.data.word_problems import generate
+from codi.data.generators import familiar_generator
+from codi.data.sources import load_examples
 from codi.errors import UsageError, nearest
 from codi.generation.answer import Answer
 from codi.generation.decoded_thoughts import DecodedToken, decoded_tokens, named_tokens
@@ -33,7 +34,7 @@ from codi.serving.page_turn import OwnTurn, Turn
 
 KEEP, SILENCE, MEAN = "keep", "silence", "mean"
 EXAMPLES = 20
-"""Questions of the generator's test split that the page can fill in."""
+"""Questions of a generator's test split that the page can fill in."""
 
 LONGEST_RATIONALE = 256
 """Tokens the same model may write when it reasons in words."""
@@ -140,13 +141,10 @@ class ThoughtSession:
 
     @cached_property
     def examples(self) -> list[Example]:
-        """Problems of the generator's test split whose every word this model knows; maybe none."""
-        unknown = self.reasoner.text.unknown_id
-        return [
-            example
-            for example in generate("test", EXAMPLES)
-            if unknown not in self.reasoner.text.question(example.question)
-        ]
+        """Generated test problems whose every word this model knows; maybe none."""
+        reads = self.reasoner.text.reads
+        problems, _ = load_examples(f"{familiar_generator(reads)}?count={EXAMPLES}", split="test")
+        return [problem for problem in problems if reads(problem.question)]
 
     def warm_up(self) -> None:
         """Answer once, so that the first times shown are not those of a model still setting itself up."""
