@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", help="two of them; left out, two are trained")
-    parser.add_argument("--benchmark", default="in_domain", help="a benchmark's name, or your own source")
+    parser.add_argument("--benchmark", default="two-branches", help="a benchmark's name, or your own source")
     parser.add_argument("--limit", type=int, default=32, help="questions asked")
     parser.add_argument("--output", type=Path, default=Path("runs/compared"), help="folder for what is made")
     asked = parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import codi
 
-QUESTION = "Mia collects apples. On Monday she finds 2 more. She starts with 7. How many are there now?"
+QUESTION = "Tom gets 2. starts 25. Ana completes 20. starts 7. difference?"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", nargs="?", help="a model that thinks; left out, one is trained")
     parser.add_argument("--question", default=QUESTION)
-    parser.add_argument("--benchmark", default="in_domain", help="a benchmark's name, or your own source")
+    parser.add_argument("--benchmark", default="two-branches", help="a benchmark's name, or your own source")
     parser.add_argument("--limit", type=int, default=16, help="problems measured over")
     parser.add_argument("--page", type=Path, help="also write all of it as one HTML file")
     parser.add_argument("--output", type=Path, default=Path("runs/looked-at"), help="folder of a trained one")

@@ -21,7 +21,7 @@ from codi.serving.api import build_app
 from codi.serving.engine import Engine
 from codi.serving.server import address, server, take_port
 
-QUESTION = "Mia collects apples. On Monday she finds 2 more. She starts with 7. How many are there now?"
+QUESTION = "Tom gets 2. starts 25. Ana completes 20. starts 7. difference?"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
