@@ -23,8 +23,11 @@ PAPER = {
     "llama1b-commonsenseqa": (8e-4, 3, 32, 2, 20, 1000),
 }
 
-
 OTHERS = {
+    "quickstart": "codi",
+    "quickstart-cot-sft": "cot-sft",
+    "quickstart-no-cot-sft": "no-cot-sft",
+    "quickstart-start": "cot-sft",
     "word-problems": "codi",
     "word-problems-small": "codi",
     "small-base": "language-model",
