@@ -25,7 +25,9 @@ def test_the_recipes_are_what_the_quickstart_runs(method: str, tmp_path: Path) -
     job = Settings(method, tmp_path, seed=7, steps=None, questions=1000)
     for stage in job.stages:
         recipe, ours = load_recipe(stage.recipe), job.configuration(stage)
-        assert recipe.data.train in (f"{PROBLEMS}&count={EXAMPLES}", "two-branches?count=4000&shorter=20")
+        assert EXAMPLES == 2500
+        assert recipe.data.train == "two-branches?count=2500&shorter=20"
+        assert ours.data.train == f"{PROBLEMS}&count=2500&seed=7"
         assert (ours.method, ours.model, ours.text) == (recipe.method, recipe.model, recipe.text)
         assert ours.training == {**recipe.training, "seed": 7, "disable_tqdm": True}
         assert (ours.start is None) == (recipe.start is None)

@@ -18,7 +18,7 @@ BENCHMARKS: Mapping[str, str] = {
 SETS = tuple(BENCHMARKS)
 SET_TITLES = {name: name.replace("_", " ") for name in SETS} | {"in_domain": "in domain"}
 PROBLEMS = "two-branches?shorter=20"
-UPDATES, START_UPDATES, EXAMPLES = 2000, 400, 4_000
+UPDATES, START_UPDATES, EXAMPLES = 2000, 400, 2_500
 """Of every system in all, CODI's start included; those of the start; training problems."""
 VALIDATION, BATCH = 300, 32
 """Validation problems, and the recipe's batch size: a shortened run makes only what it uses."""
