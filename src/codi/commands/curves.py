@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +27,10 @@ def curves(
     found = read_curves(runs)
     print_table(
         "Validation accuracy, %",
-        ("run", *found[0].settings, "seconds", "after updates"),
+        ("run", f"where it differs from {found[0].name}", "seconds", "after updates"),
         [
             (
-                run.name, *(_short(value) for value in run.settings.values()),
+                run.name, "\n".join(_other(run.settings, found[0].settings)),
                 "not finished" if run.seconds is None else f"{run.seconds:.0f}",
                 ", ".join(f"{one['step']:.0f}: {100 * one['accuracy']:.1f}" for one in run.curve) or "none",
             )
@@ -45,5 +46,7 @@ def curves(
             typer.echo(f"written: {path}")
 
 
-def _short(value: object) -> str:
-    return "–" if value is None else str(value)
+def _other(settings: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
+    """The settings that are not the first run's, as they are given on the command line."""
+    others = {key: value for key, value in settings.items() if value != first[key]}
+    return [f"{key}={'null' if value is None else value}" for key, value in others.items()]
