@@ -336,7 +336,8 @@ def test_impossible_numbers_and_devices(codi_checkpoint: Path) -> None:
     assert "'quantum'" in refused(*ask, "--device", "quantum")
     assert "limit" in refused("eval", codi_checkpoint, "--benchmark", "in_domain", "--limit", 0)
     assert "--count" in refused("data", "test", "--count", 0, "--output", "out.jsonl")
-    assert "--steps" in refused("quickstart", "--steps", 0)
+    for steps in (0, 1):
+        assert "--steps must be at least 2" in refused("quickstart", "--steps", steps)
 
 
 # Outputs
@@ -373,7 +374,7 @@ def test_output_folder_that_holds_a_run(tmp_path: Path, codi_checkpoint: Path) -
 def test_quickstart_refuses_a_folder_that_holds_results(tmp_path: Path) -> None:
     pytest.importorskip("codi.quickstart.run")
     (tmp_path / "results.json").write_text("{}", encoding="utf-8")
-    message = refused("quickstart", "--steps", 1, "--output", tmp_path)
+    message = refused("quickstart", "--steps", 2, "--output", tmp_path)
     assert "--overwrite" in message
     assert (tmp_path / "results.json").read_text() == "{}"
 

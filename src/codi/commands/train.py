@@ -61,7 +61,7 @@ def quickstart(
     steps: Annotated[
         int | None, typer.Option(help="Fewer training steps than the default, to try it out.")
     ] = None,
-    questions: Annotated[int, typer.Option(help="Questions of each of the four test sets.")] = 1000,
+    questions: Annotated[int, typer.Option(help="Questions of each of the five test sets.")] = 1000,
     overwrite: options.Overwrite = False,
     summary: Annotated[
         Path | None,
@@ -74,9 +74,10 @@ def quickstart(
 
         typer.echo(summarise(summary))
         return
-    for name, value in (("--steps", steps), ("--questions", questions)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1, got {value}.")
+    # CODI's steps are those of its start and its own.
+    for name, value, least in (("--steps", steps, 2), ("--questions", questions, 1)):
+        if value is not None and value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}.")
 
     from codi.quickstart.run import run_quickstart
 
