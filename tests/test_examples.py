@@ -58,20 +58,30 @@ def test_new_method(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def
 
 
 def test_evaluate_and_compare(run, checkpoint: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    out = run("evaluate_and_compare.py", checkpoint, checkpoint, "--limit", "4")
+    out = run("evaluate_and_compare.py", checkpoint, checkpoint, "--limit", "4", "--benchmark", "in_domain")
     assert out.count("/4, scorer codi)") == 2
     assert "Second less first: +0.0 points" in out
     assert (tmp_path / "runs/compared/2.jsonl").exists()
 
 
 def test_look_at_thoughts(run, checkpoint: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    out = run("look_at_thoughts.py", checkpoint, "--limit", "3", "--page", "page.html")
+    asked = ("--limit", "3", "--page", "page.html", "--benchmark", "in_domain")
+    out = run("look_at_thoughts.py", checkpoint, *asked)
     assert "  z6: says" in out
     assert "  zero z6: " in out
     assert (tmp_path / "page.html").exists()
 
 
-def test_serve_and_ask(run) -> None:  # type: ignore[no-untyped-def]
-    out = run("serve_and_ask.py")  # trains its own model: what is left out of the others' runs
+@pytest.mark.parametrize("script", ["evaluate_and_compare.py", "look_at_thoughts.py"])
+def test_a_model_that_a_script_trains_reads_what_it_is_asked(  # type: ignore[no-untyped-def]
+    run, script: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(script, "--limit", "2")
+    assert "does not know" not in caplog.text
+
+
+def test_serve_and_ask(run, caplog: pytest.LogCaptureFixture) -> None:  # type: ignore[no-untyped-def]
+    out = run("serve_and_ask.py")
+    assert "does not know" not in caplog.text
     assert "'thought_tokens': 8" in out
     assert out.rstrip().endswith("stopped")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from codi.data.encoding import TextEncoder, TextFormat
 from codi.data.generators import familiar_generator
+from codi.errors import CodiError, UsageError
 from codi.modeling.tokenizers import load_tokenizer
-from codi.quickstart.run import Settings
-from codi.quickstart.systems import EXAMPLES, METHODS, PROBLEMS, UPDATES, stages
+from codi.quickstart.run import Settings, run_quickstart
+from codi.quickstart.systems import BATCH, EXAMPLES, METHODS, PROBLEMS, START, UPDATES, stages
 from codi.training.recipes import load_recipe
 
 
@@ -20,19 +23,71 @@ def test_every_system_has_as_many_updates(method: str, updates: int | None) -> N
     assert sum(stage.updates for stage in stages(method, updates)) == (updates or UPDATES)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_recipes_are_what_the_quickstart_runs(method: str, tmp_path: Path) -> None:
-    job = Settings(method, tmp_path, seed=7, steps=None, questions=1000)
-    for stage in job.stages:
-        recipe, ours = load_recipe(stage.recipe), job.configuration(stage)
-        assert EXAMPLES == 2500
-        assert recipe.data.train == "two-branches?count=2500&shorter=20"
-        assert ours.data.train == f"{PROBLEMS}&count=2500&seed=7"
-        assert (ours.method, ours.model, ours.text) == (recipe.method, recipe.model, recipe.text)
-        assert ours.training == {**recipe.training, "seed": 7, "disable_tqdm": True}
-        assert (ours.start is None) == (recipe.start is None)
-        assert ours.data.validation == recipe.data.validation
-    assert Path(job.output / job.stages[-1].folder) == tmp_path / method
+def test_a_single_update_is_refused() -> None:
+    with pytest.raises(UsageError, match="--steps must be at least 2"):
+        stages("codi", 1)
+
+
+def test_all_systems_are_trained_with_the_same_care(tmp_path: Path) -> None:
+    """Base, adapters, problems, batches, optimiser and schedule are one; method, start, updates are not."""
+    wanted = load_recipe("quickstart")
+    assert wanted.data.train == f"two-branches?count={EXAMPLES}&shorter=20"
+    assert wanted.training["per_device_train_batch_size"] == BATCH
+    for method in METHODS:
+        job = Settings(method, tmp_path, seed=7, steps=None, questions=1000)
+        for stage in job.stages:
+            recipe, ours = load_recipe(stage.recipe), job.configuration(stage)
+            assert (ours.model, ours.text, ours.optimizer) == (wanted.model, wanted.text, wanted.optimizer)
+            assert ours.data == replace(
+                wanted.data, train=f"{PROBLEMS}&count={EXAMPLES}&seed=7", validation_limit=300
+            )
+            of_its_own = {"max_steps", "eval_steps", "seed", "disable_tqdm"}
+            assert {k: v for k, v in ours.training.items() if k not in of_its_own} == {
+                k: v for k, v in wanted.training.items() if k not in of_its_own
+            }
+            assert ours.training["max_steps"] == recipe.training["max_steps"] == stage.updates
+            assert (ours.start is None) == (recipe.start is None) == (stage.start is None)
+            assert ours.training["seed"] == 7
+    assert job.stages[-1].folder == method
+
+
+@pytest.mark.parametrize("folder", ["try #2", "x: y", "[1]", "{a}", "null", "a=b", "ü ' \""])
+def test_any_folder_may_hold_it(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (_, codi) = stages("codi", None)
+    start = Settings("codi", Path(folder), 1, None, 10).configuration(codi).start
+    assert start == str(tmp_path / folder / START)
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "codi").mkdir()
+    for asked, said in (
+        ({"questions": 2100}, "--questions 2100 is more than there are"),
+        ({"seed": -1}, "seed"),
+        ({"steps": 1}, "--steps"),
+    ):
+        with pytest.raises(CodiError, match=said):
+            run_quickstart(tmp_path, overwrite=True, **asked)
+        assert (tmp_path / "results.json").exists()
+        assert (tmp_path / "codi").exists()
+
+
+@pytest.mark.timeout(600)
+def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in CODI's start, and after it; named from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    short = {"steps": 4, "questions": 4, "say": lambda _: None}
+    whole = run_quickstart(Path("q"), **short)
+    assert not whole["resumed"]
+    (tmp_path / "q/results.json").unlink()
+    (tmp_path / "q/codi-start/training.json").unlink()  # as if it had been stopped before its end
+    shutil.rmtree(tmp_path / "q/codi")
+    again = run_quickstart(tmp_path / "q", **short)
+    assert again["resumed"]
+    for method in METHODS:
+        assert again["methods"][method]["benchmarks"] == whole["methods"][method]["benchmarks"]
 
 
 @pytest.mark.parametrize("name", ["word-problems", "two-branches"])

@@ -66,7 +66,10 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
         assert shorter != snippet
         exec(compile(shorter, "README.md", "exec"), {})
     results = json.loads((tmp_path / "runs/quickstart/results.json").read_text())
-    assert results.keys() == {"seed", "wall_seconds", "device", "versions", "test_chains", "methods"}
+    assert results.keys() == {
+        "seed", "wall_seconds", "resumed", "device", "versions", "test_chains", "methods",
+    }  # fmt: skip
+    assert not results["resumed"]
     assert all(found["seen"] == 0 for found in results["test_chains"].values())
     assert results["methods"].keys() == {"codi", "cot-sft", "no-cot-sft"}
     for found in results["methods"].values():

@@ -27,10 +27,10 @@ def curves(
     found = read_curves(runs)
     print_table(
         "Validation accuracy, %",
-        ("run", f"where it differs from {found[0].name}", "seconds", "after updates"),
+        ("run", f"settings: of {found[0].name}, then where others differ", "seconds", "after updates"),
         [
             (
-                run.name, "\n".join(_other(run.settings, found[0].settings)),
+                run.name, "\n".join(_told(run.settings, {} if run is found[0] else found[0].settings)),
                 "not finished" if run.seconds is None else f"{run.seconds:.0f}",
                 ", ".join(f"{one['step']:.0f}: {100 * one['accuracy']:.1f}" for one in run.curve) or "none",
             )
@@ -46,7 +46,7 @@ def curves(
             typer.echo(f"written: {path}")
 
 
-def _other(settings: Mapping[str, object], first: Mapping[str, object]) -> list[str]:
-    """The settings that are not the first run's, as they are given on the command line."""
-    others = {key: value for key, value in settings.items() if value != first[key]}
+def _told(settings: Mapping[str, object], known: Mapping[str, object]) -> list[str]:
+    """Settings that are not the known ones; a `start` by the name of its folder alone."""
+    others = {key: value for key, value in settings.items() if key not in known or value != known[key]}
     return [f"{key}={'null' if value is None else value}" for key, value in others.items()]

@@ -74,10 +74,8 @@ def quickstart(
 
         typer.echo(summarise(summary))
         return
-    # CODI's steps are those of its start and its own.
-    for name, value, least in (("--steps", steps, 2), ("--questions", questions, 1)):
-        if value is not None and value < least:
-            raise UsageError(f"{name} must be at least {least}, got {value}.")
+    if questions < 1:
+        raise UsageError(f"--questions must be at least 1, got {questions}.")
 
     from codi.quickstart.run import run_quickstart
 

@@ -95,11 +95,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "two-branches-reworded", TWO_BRANCHES, "reworded", 1000, scorer="number",
-            note="The same in words never trained on; stands for SVAMP.",
+            note="The same in words that only the texts of the small base use; stands for SVAMP.",
         ),
         Benchmark(
             "two-branches-larger-numbers", TWO_BRANCHES, "larger_numbers", 1000, scorer="number",
-            note="The same with larger numbers than trained on; stands for GSM-Hard.",
+            note="The same with numbers so large only in the texts of the small base; stands for GSM-Hard.",
         ),
         Benchmark(
             "two-branches-shorter-chains", TWO_BRANCHES, "shorter_chains", 1000, scorer="number",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from codi.data.chains import SeenChains
 from codi.errors import UsageError
 from codi.evaluation.system_colours import COLOURS
 from codi.quickstart.systems import BENCHMARKS, METHODS, SET_TITLES, SETS, TITLES
-
-VERSION_1 = "Of version 1 of the problems, in which most chains of the test problems stood in training."
 
 
 def draw(results: dict[str, Any], file: Path) -> None:
@@ -132,18 +131,19 @@ def summary(folder: Path) -> str:
     order = ("cot-sft", "codi", "no-cot-sft")
     n = runs[0]["methods"]["codi"]["benchmarks"]["in_domain"]["n"]
     columns = [*(SET_TITLES[name] for name in SETS), "thought tokens", "passes", "latency, ms"]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
     lines = [
-        f"Seed {runs[0]['seed']}, accuracy in % (n = {n:,} per set) and what an in-domain answer costs at "
-        "batch 1:",
+        f"Accuracy in % (n = {n:,} per set) and what an in-domain answer costs at batch 1; mean of the seeds "
+        f"{seeds}, in brackets the lowest and the highest:",
         "",
     ]
     lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for method in order:
-        found = runs[0]["methods"][method]
-        sets = [found["benchmarks"].get(name) for name in SETS]
-        cells = [f"{100 * one['accuracy']:.1f}" if one else "–" for one in sets]
-        cells += [f"{found['thought_tokens']:.1f}", f"{found['sequential_passes']:.1f}"]
-        cells.append(f"{found['latency_ms']['median']:.1f}")
+        found = [run["methods"][method] for run in runs]
+        cells = [_over_seeds([100 * one["benchmarks"][name]["accuracy"] for one in found]) for name in SETS]
+        for cost in ("thought_tokens", "sequential_passes"):
+            cells.append(f"{fmean(one[cost] for one in found):.1f}")
+        cells.append(f"{fmean(one['latency_ms']['median'] for one in found):.1f}")
         lines.append(f"| {TITLES[method]} | " + " | ".join(cells) + " |")
     columns = ["seed", *(TITLES[m] for m in order), "CODI / CoT-SFT", "No-CoT-SFT / CoT-SFT",
                "latency, CoT-SFT / CODI", "seconds in all"]  # fmt: skip
@@ -160,10 +160,15 @@ def summary(folder: Path) -> str:
         cells = [str(run["seed"]), *(f"{100 * share:.1f}" for share in accuracy)]
         cells += [f"{100 * share / accuracy[0]:.1f} %" for share in accuracy[1:]]
         cells.append(f"{written['latency_ms']['median'] / ours['latency_ms']['median']:.2f}")
-        lines.append("| " + " | ".join([*cells, f"{run['wall_seconds']:.0f}"]) + " |")
-    if any("test_chains" not in run for run in runs):
-        lines += ["", VERSION_1]
+        cells.append("resumed" if run.get("resumed") else f"{run['wall_seconds']:.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _over_seeds(values: list[float]) -> str:
+    """Their mean, with the lowest and the highest where there are several."""
+    mean = f"{fmean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _solved_question(output: Path, say: Callable[[str], None]) -> None:

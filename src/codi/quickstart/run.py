@@ -2,7 +2,7 @@
 
     OUTPUT/
       codi/  cot-sft/  no-cot-sft/   one loadable checkpoint each, with its run.yaml and training.json
-      start/                         what CODI starts from: its teacher, trained alone
+      codi-start/                    what CODI starts from: its teacher, trained alone
       predictions/<method>/<set>.jsonl
       results.json  results.png
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codi.errors import UsageError
+from codi.errors import DataError, UsageError
 from codi.quickstart.report import draw, show
 from codi.quickstart.systems import (
     BATCH,
@@ -29,6 +29,7 @@ from codi.quickstart.systems import (
     METHODS,
     PROBLEMS,
     SETS,
+    START,
     VALIDATION,
     Stage,
     stages,
@@ -37,6 +38,8 @@ from codi.storage import write_whole
 from codi.training.side_by_side import Job, Reporter, run_side_by_side, steps_to
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from codi.training.recipes import RunConfig
 
 
@@ -59,13 +62,18 @@ class Settings:
         """What a stage is run with: its recipe, and what the quickstart's options change."""
         from codi.training.recipes import load_recipe
 
-        start = "null" if stage.start is None else str(self.output / stage.start)
-        overrides = [f"start={start}", f"training.seed={self.seed}", "training.disable_tqdm=true",
-                     f"training.max_steps={stage.updates}", f"data.train={self.problems}",
-                     f"data.validation_limit={min(VALIDATION, self.questions)}"]  # fmt: skip
+        settings: dict[str, Any] = {
+            # whole, so that the same folder is the same start, wherever it is named from
+            "start": None if stage.start is None else str((self.output / stage.start).absolute()),
+            "training.seed": self.seed,
+            "training.disable_tqdm": True,
+            "training.max_steps": stage.updates,
+            "data.train": self.problems,
+            "data.validation_limit": min(VALIDATION, self.questions),
+        }
         if self.steps is not None:
-            overrides.append(f"training.eval_steps={max(1, stage.updates // 2)}")
-        return load_recipe(stage.recipe, overrides)
+            settings["training.eval_steps"] = max(1, stage.updates // 2)
+        return load_recipe(stage.recipe, settings)
 
     @property
     def problems(self) -> str:
@@ -84,19 +92,27 @@ def run_quickstart(
 ) -> dict[str, Any]:
     """Train, evaluate, compare; returns what `results.json` holds.
 
-    steps and questions shorten it (the README's figures are of the full run). A run that was interrupted goes
-    on where it stopped. Raises UsageError when `output` holds a finished one and `overwrite` is not given.
+    steps and questions shorten it (the README's figures are of the full run). An interrupted run goes on
+    where it stopped. Raises UsageError when `output` holds a finished one and `overwrite` is not given, and
+    for what cannot be run, before anything is removed or trained.
     """
+    settings = [Settings(method, output, seed, steps, questions) for method in METHODS]
     results_file = output / "results.json"
     if results_file.exists() and not overwrite:
         raise UsageError(
             f"'{output}' already holds a finished quickstart. Give --overwrite, or another --output."
         )
+    chains = _test_chains(settings[0])
+    for job in settings:
+        for stage in job.stages:
+            job.configuration(stage)
     if overwrite:
         _forget(output)
+    _refuse_other_settings(settings)
+    resumed = any((output / stage.folder).exists() for job in settings for stage in job.stages)
     output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    found = _train_all(output, seed, steps, questions, say)
+    found = _train_all(settings, say)
 
     import torch
 
@@ -111,9 +127,10 @@ def run_quickstart(
     results: dict[str, Any] = {
         "seed": seed,
         "wall_seconds": round(time.perf_counter() - began, 1),
+        "resumed": resumed,
         "device": str(default_device()),
         "versions": versions(),
-        "test_chains": _test_chains(Settings(METHODS[0], output, seed, steps, questions)),
+        "test_chains": chains,
         "methods": {method: found[method] for method in METHODS},
     }
     draw(results, output / "results.png")
@@ -122,12 +139,8 @@ def run_quickstart(
     return results
 
 
-def _train_all(
-    output: Path, seed: int, steps: int | None, questions: int, say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
+def _train_all(settings: list[Settings], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """One process per system, as many at a time as the machine has cores for."""
-    settings = [Settings(method, output, seed, steps, questions) for method in METHODS]
-    _refuse_other_settings(settings)
     found: dict[str, dict[str, Any]] = {}
     run_side_by_side(
         [Job(job.method, job) for job in settings], _train_and_evaluate, on_done=found.__setitem__
@@ -144,8 +157,10 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
     from codi.evaluation.runner import evaluate
     from codi.generation.latent_reasoner import LatentReasoner
 
-    seconds = sum(_trained(job, stage, report) for stage in job.stages)
-    updates = job.stages[-1].updates
+    seconds, updates, done = 0.0, sum(stage.updates for stage in job.stages), 0
+    for stage in job.stages:
+        seconds += _trained(job, stage, steps_to(report, done, updates))
+        done += stage.updates
     reasoner = LatentReasoner.from_pretrained(job.output / job.method)
     benchmarks, costs = {}, {}
     for name in SETS:
@@ -168,7 +183,7 @@ def _train_and_evaluate(job: Settings, report: Reporter) -> dict[str, Any]:
     return {"benchmarks": benchmarks, **costs, "latency_ms": {}, "train_seconds": round(seconds, 1)}
 
 
-def _trained(job: Settings, stage: Stage, report: Reporter) -> float:
+def _trained(job: Settings, stage: Stage, watch: TrainerCallback) -> float:
     """Train one stage, or go on with it, or find it done; the seconds it took."""
     from codi.training.run import train
 
@@ -176,21 +191,27 @@ def _trained(job: Settings, stage: Stage, report: Reporter) -> float:
     summary = folder / "training.json"
     if not summary.exists():
         interrupted = (folder / "run.yaml").exists()
-        train(job.configuration(stage), folder, resume=interrupted, say=_silent, callbacks=[steps_to(report)])
+        train(job.configuration(stage), folder, resume=interrupted, say=_silent, callbacks=[watch])
     return float(json.loads(summary.read_text(encoding="utf-8"))["train_seconds"])
 
 
 def _test_chains(job: Settings) -> dict[str, dict[str, int]]:
-    """By set: how many of its chains stand in training, and how many there are."""
+    """By set: how many of its chains stand in training, and how many there are.
+
+    Raises UsageError where there are not as many problems as are asked for.
+    """
     from codi.data.chains import seen_chains
     from codi.data.sources import load_examples
     from codi.evaluation.benchmarks import load_benchmark
 
     training, _ = load_examples(job.problems)
-    return {
-        name: seen_chains(load_benchmark(benchmark, count=job.questions).examples, training).as_dict()
-        for name, benchmark in BENCHMARKS.items()
-    }
+    try:
+        asked = {name: load_benchmark(one, count=job.questions).examples for name, one in BENCHMARKS.items()}
+    except DataError as error:
+        raise UsageError(
+            f"--questions {job.questions} is more than there are; nothing was trained or removed. {error}"
+        ) from error
+    return {name: seen_chains(examples, training).as_dict() for name, examples in asked.items()}
 
 
 def _refuse_other_settings(jobs: list[Settings]) -> None:
@@ -218,7 +239,7 @@ def _forget(output: Path) -> None:
     """Remove what a quickstart wrote, and nothing else."""
     import shutil
 
-    for name in (*METHODS, "start", "predictions"):
+    for name in (*METHODS, START, "predictions"):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in ("results.json", "results.png"):
         (output / name).unlink(missing_ok=True)

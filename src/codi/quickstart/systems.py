@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from codi.errors import UsageError
+
+START = "codi-start"
 METHODS = ("codi", "cot-sft", "no-cot-sft")
 TITLES = {"codi": "CODI", "cot-sft": "CoT-SFT", "no-cot-sft": "No-CoT-SFT"}
 BENCHMARKS: Mapping[str, str] = {
@@ -35,12 +38,17 @@ class Stage:
 
 
 def stages(method: str, updates: int | None) -> tuple[Stage, ...]:
-    """How one system is trained, `updates` in all: CODI's teacher is good before it is distilled from."""
+    """How one system is trained, `updates` in all: CODI's teacher is good before it is distilled from.
+
+    Raises UsageError below two updates, of which CODI's start takes one.
+    """
     updates = UPDATES if updates is None else updates
+    if updates < 2:
+        raise UsageError(f"--steps must be at least 2 (one of CODI's start, one of its own), got {updates}.")
     if method != "codi":
         return (Stage(method, f"quickstart-{method}", updates),)
     first = max(1, updates * START_UPDATES // UPDATES)
     return (
-        Stage("start", "quickstart-start", first),
-        Stage("codi", "quickstart", max(1, updates - first), start="start"),
+        Stage(START, "quickstart-start", first),
+        Stage("codi", "quickstart", updates - first, start=START),
     )

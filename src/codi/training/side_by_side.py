@@ -149,15 +149,18 @@ def _relay(messages: Any, bars: Any, tasks: dict[str, Any], wait: bool = True) -
         return
 
 
-def steps_to(report: Reporter) -> Any:
-    """A callback of transformers' Trainer that reports every step and the latest loss terms."""
+def steps_to(report: Reporter, before: int = 0, total: int | None = None) -> Any:
+    """A callback of transformers' Trainer that reports every step and the latest loss terms.
+
+    before: steps of trainings that came before in this job; total: of all its trainings.
+    """
     from transformers import TrainerCallback
 
     class Report(TrainerCallback):
         state = ""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            report(state.global_step, state.max_steps, self.state)
+            report(before + state.global_step, total or before + state.max_steps, self.state)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             terms = [name for name in ("student", "distillation", "teacher") if name in (logs or {})]

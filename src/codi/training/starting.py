@@ -111,7 +111,13 @@ def start_from(checkpoint: str, reasoner: LatentReasoner) -> list[str]:
     The language model's (or adapter's) weights always; projection and thought tokens where the checkpoint's
     method thinks (or is the run's own) and both have them. Raises CheckpointError where the two do not fit.
     """
-    path = locate(checkpoint)
+    try:
+        path = locate(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"What the run starts from is not there: {error}\nTrain it first (the recipe's first lines name "
+            "the command), name another with start=FOLDER, or begin at the base with start=null."
+        ) from error
     saved = read_configuration(path)
     found, model = ModelConfig.from_dict(saved["model"]), reasoner.model
     if (found.lora is None) != (model.config.lora is None):
