@@ -26,7 +26,11 @@ from tiny_checkpoints import tiny_reasoner
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request: pytest.FixtureRequest) -> dict[str, object]:
-    return bench_train(name=request.param, size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu")
+    """Memory is measured in a process for each step: of one method here."""
+    return bench_train(
+        name=request.param, size="tiny", batch_size=3, pairs=2, lora_rank=4, device="cpu",
+        memory=request.param == "codi",
+    )  # fmt: skip
 
 
 def test_both_steps_give_the_same_loss_and_gradients(trained: dict[str, dict[str, float]]) -> None:
@@ -40,8 +44,9 @@ def test_the_training_report_has_every_figure_and_is_json(trained: dict[str, dic
     assert json.loads(json.dumps(trained)) == trained
     assert set(trained["examples_per_second"]) == set(VARIANTS)
     assert len(trained["ratios"]) == 2
-    assert set(trained["peak_bytes"]) == set(VARIANTS)
-    assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
+    if trained["settings"]["method"] == "codi":
+        assert set(trained["peak_bytes"]) == set(VARIANTS)
+        assert all(bytes_ > 0 for bytes_ in trained["peak_bytes"].values())
     assert trained["environment"]["dtype"] == "float32"
 
 

@@ -84,6 +84,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "q/results.json").unlink()
     (tmp_path / "q/codi-start/training.json").unlink()  # as if it had been stopped before its end
     shutil.rmtree(tmp_path / "q/codi")
+    with pytest.raises(CodiError, match="other settings in: data, training"):
+        run_quickstart(Path("q"), seed=2, **short)
     again = run_quickstart(tmp_path / "q", **short)
     assert again["resumed"]
     for method in METHODS:

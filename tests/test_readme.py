@@ -83,23 +83,6 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "runs/quickstart/results.png").stat().st_size > 10_000
 
 
-@pytest.mark.timeout(600)
-def test_interrupted_quickstart_goes_on_only_as_it_was_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    quickstart = ("quickstart", "--questions", "4", "--output", "q")
-    run(*quickstart, "--steps", "2")
-    (tmp_path / "q/results.json").unlink()  # as if it had been stopped after training
-    refused = CliRunner().invoke(app, [*quickstart, "--steps", "2", "--seed", "2"])
-    assert refused.exit_code == 2
-    assert "other settings in: data, training" in refused.output
-    (tmp_path / "q/no-cot-sft/training.json").unlink()
-    run(*quickstart, "--steps", "2")
-    assert (tmp_path / "q/results.json").exists()
-
-
 def test_readme_results_are_those_of_the_files() -> None:
     """Every figure of the block is printed by `codi quickstart --summary docs/results/quickstart`."""
     block = README.split("<!-- results -->")[1]
