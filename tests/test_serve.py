@@ -539,7 +539,9 @@ def test_what_fails_in_the_midst_of_a_stream_is_said_in_it(
     usual, calls = reasoner.text.decode, iter(range(10**6))
 
     def decode(ids: list[int]) -> str:
-        return usual(ids) if next(calls) < 6 else str(1 / 0)
+        # Of the engine's calls: the response decodes too, and which of the two is ahead is chance.
+        of_engine = Path(sys._getframe(1).f_code.co_filename).name == "transcript.py"
+        return str(1 / 0) if of_engine and next(calls) >= 6 else usual(ids)
 
     monkeypatch.setattr(reasoner.text, "decode", decode)
     response = running.post(chat(QUESTIONS[0], stream=True))

@@ -102,10 +102,10 @@ def run_quickstart(
         raise UsageError(
             f"'{output}' already holds a finished quickstart. Give --overwrite, or another --output."
         )
-    chains = _test_chains(settings[0])
     for job in settings:
         for stage in job.stages:
             job.configuration(stage)
+    chains = _test_chains(settings[0])
     if overwrite:
         _forget(output)
     _refuse_other_settings(settings)
