@@ -41,6 +41,17 @@ def test_questions_that_all_seeds_lose_widen_it() -> None:
     assert found.ci95[1] - found.difference == pytest.approx(4.3026527 * error)  # Student's t, 2 degrees
 
 
+def test_seeds_that_gain_the_same_by_chance_are_no_certainty() -> None:
+    """Other questions lost in each, as many: the accuracies differ by the same, and nothing is known for sure."""
+    first = [[True] * 100 for _ in range(2)]
+    second = [[place not in lost for place in range(100)] for lost in (range(2), range(50, 52))]
+    found = compare_over_seeds(first, second)
+    assert found.difference == pytest.approx(-0.02)
+    assert found.verdict == "undecided"
+    assert found.p is not None
+    assert found.p > 0.05
+
+
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_interval_holds_the_truth_as_often_as_it_says(seeds: int) -> None:
     """Trainings scatter by 6 points; the truth is 5. Questions of all seeds together would be too sure."""

@@ -12,10 +12,11 @@ the rest, which is in both:
     seeds      sum_s (gain[s] - gain)^2 / S (S - 1)
     questions  sum_q (gain[q] - gain)^2 / Q (Q - 1)
     rest       sum_sq (gain[s, q] - gain[s] - gain[q] + gain)^2 / S Q (S - 1) (Q - 1)
-    error^2  = seeds + max(0, questions - rest)
+    error^2  = max(seeds, rest) + max(0, questions - rest)
 
-The interval and p are Student's t with S - 1 degrees of freedom; where questions add nothing, this is the
-paired t test over the seeds' accuracies. A hierarchical bootstrap (seeds drawn, then questions) estimates the
+`rest` is the least that seeds vary by: two whose gains happen to be equal are no certainty. The interval and p
+are Student's t with S - 1 degrees of freedom; where seeds vary more than that and questions add nothing, this
+is the paired t test over the seeds' accuracies. A hierarchical bootstrap (seeds drawn, then questions) estimates the
 same error, but from few seeds too small a one: its interval holds the truth less often than it says.
 """
 
@@ -99,7 +100,7 @@ def _standard_error(gains: np.ndarray) -> float:
     rest = ((gains - of_seeds[:, None] - of_questions[None, :] + mean) ** 2).sum()
     by_both = float(rest) / (seeds * questions * (seeds - 1) * (questions - 1))
     by_questions = float(((of_questions - mean) ** 2).sum()) / (questions * (questions - 1))
-    return math.sqrt(by_seeds + max(0.0, by_questions - by_both))
+    return math.sqrt(max(by_seeds, by_both) + max(0.0, by_questions - by_both))
 
 
 def sign_test(above: int, below: int) -> float:
