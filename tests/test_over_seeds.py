@@ -42,7 +42,7 @@ def test_questions_that_all_seeds_lose_widen_it() -> None:
 
 
 def test_seeds_that_gain_the_same_by_chance_are_no_certainty() -> None:
-    """Other questions lost in each, as many: the accuracies differ by the same, and nothing is known for sure."""
+    """Other questions are lost in each, but as many: the accuracies differ by the same."""
     first = [[True] * 100 for _ in range(2)]
     second = [[place not in lost for place in range(100)] for lost in (range(2), range(50, 52))]
     found = compare_over_seeds(first, second)

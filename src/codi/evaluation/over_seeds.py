@@ -14,10 +14,11 @@ the rest, which is in both:
     rest       sum_sq (gain[s, q] - gain[s] - gain[q] + gain)^2 / S Q (S - 1) (Q - 1)
     error^2  = max(seeds, rest) + max(0, questions - rest)
 
-`rest` is the least that seeds vary by: two whose gains happen to be equal are no certainty. The interval and p
-are Student's t with S - 1 degrees of freedom; where seeds vary more than that and questions add nothing, this
-is the paired t test over the seeds' accuracies. A hierarchical bootstrap (seeds drawn, then questions) estimates the
-same error, but from few seeds too small a one: its interval holds the truth less often than it says.
+`rest` is the least that seeds vary by: two whose gains happen to be equal are no certainty. The interval and
+p are Student's t with S - 1 degrees of freedom; where seeds vary more than that and questions add nothing,
+this is the paired t test over the seeds' accuracies. A hierarchical bootstrap (seeds drawn, then questions)
+estimates the same error, but from few seeds too small a one: its interval holds the truth less often than it
+says.
 """
 
 from __future__ import annotations
