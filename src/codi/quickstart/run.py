@@ -96,6 +96,7 @@ def run_quickstart(
     where it stopped. Raises UsageError when `output` holds a finished one and `overwrite` is not given, and
     for what cannot be run, before anything is removed or trained.
     """
+    began = time.perf_counter()
     settings = [Settings(method, output, seed, steps, questions) for method in METHODS]
     results_file = output / "results.json"
     if results_file.exists() and not overwrite:
@@ -111,7 +112,6 @@ def run_quickstart(
     _refuse_other_settings(settings)
     resumed = any((output / stage.folder).exists() for job in settings for stage in job.stages)
     output.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
     found = _train_all(settings, say)
 
     import torch

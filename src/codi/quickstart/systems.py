@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codi.errors import UsageError
+from codi.evaluation.benchmarks import TWO_BRANCHES
 
 START = "codi-start"
 METHODS = ("codi", "cot-sft", "no-cot-sft")
@@ -20,7 +21,7 @@ BENCHMARKS: Mapping[str, str] = {
 """What a set is called in the results, and the benchmark that it is."""
 SETS = tuple(BENCHMARKS)
 SET_TITLES = {name: name.replace("_", " ") for name in SETS} | {"in_domain": "in domain"}
-PROBLEMS = "two-branches?shorter=20"
+PROBLEMS = TWO_BRANCHES
 UPDATES, START_UPDATES, EXAMPLES = 2000, 400, 2_500
 """Of every system in all, CODI's start included; those of the start; training problems."""
 VALIDATION, BATCH = 300, 32
