@@ -227,6 +227,34 @@ def test_bad_questions_are_told_in_the_page(tab: Tab, question: str, message: st
     assert tab.page.get_by_role("alert").inner_text() == ""
 
 
+def test_what_is_asked_is_what_stands_in_the_box(server: Server, browser: playwright.Browser) -> None:
+    """Typed and sent while the page still connects: its events arrive in any order then."""
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    held: list[tuple[playwright.WebSocketRoute, str | bytes]] = []
+    answers = {"held": True}
+
+    def hold(socket: playwright.WebSocketRoute) -> None:
+        def arrived(message: str | bytes) -> None:
+            held.append((socket, message)) if answers["held"] else socket.send(message)
+
+        socket.connect_to_server().on_message(arrived)
+
+    page.route_web_socket(re.compile("socket.io"), hold)
+    page.goto(server.address)
+    box = page.get_by_label("Question", exact=True)
+    box.fill("")
+    box.press_sequentially("Mia has 3 zebras", delay=7)
+    page.get_by_role("button", name="Ask", exact=True).click()
+    assert page.evaluate("window.did_handshake") is False
+    answers["held"] = False
+    for socket, message in held:
+        socket.send(message)
+    page.locator("[data-answer=latent]").wait_for()
+    assert "does not know: zebras. " in page.get_by_role("alert").inner_text()
+    page.close()
+
+
 def test_unknown_words_are_named_and_shown_as_text(tab: Tab) -> None:
     tab.ask("Mia collects <b>zebras</b> . How many are there now ?")
     tab.value("latent")

@@ -10,6 +10,7 @@ import asyncio
 from pathlib import Path
 
 from nicegui import run, ui
+from nicegui.events import GenericEventArguments
 
 from codi.errors import CodiError
 from codi.generation.decoded_thoughts import DecodedToken
@@ -19,6 +20,9 @@ from codi.serving.thought_session import KEEP, Asked, Thoughts, ThoughtSession
 
 BLUE = "#1565c0"  # white text on it is readable; NiceGUI's own blue is too light for that
 STYLE = Path(__file__).with_name("thought_page.css")
+# What is asked travels with the click. Events of a page that is still connecting arrive in any order, so the
+# text that the server last heard of may be older than what stands in the box.
+_WITH_THE_BOX = "() => emit(document.querySelector('.question textarea').value)"
 _BEFORE, _AFTER = "before the changes", "with the changes"
 
 
@@ -56,9 +60,10 @@ class ThoughtPage:
         examples = self.session.examples
         self.question = ui.textarea("Question", value=examples[0].question if examples else "")
         self.question.props("outlined autogrow maxlength=20000").classes("question")
-        self.question.on("keydown.enter.prevent", self.ask)
+        self.question.on("keydown.enter.prevent", self._ask_box, js_handler=_WITH_THE_BOX)
         with ui.row().classes("buttons"):
-            self.ask_button = ui.button("Ask", on_click=self.ask).props("no-caps unelevated")
+            self.ask_button = ui.button("Ask").props("no-caps unelevated")
+            self.ask_button.on("click", self._ask_box, js_handler=_WITH_THE_BOX)
             if len(examples) > 1:
                 another = ui.button("Another example", on_click=self.next_example)
                 another.props("no-caps outline")
@@ -68,15 +73,18 @@ class ThoughtPage:
         self.example = (self.example + 1) % len(self.session.examples)
         self.question.value = self.session.examples[self.example].question
 
-    async def ask(self) -> None:
-        """Ask the question in the box: its thoughts appear as they come, then the rest."""
+    async def _ask_box(self, event: GenericEventArguments) -> None:
+        await self.ask(str(event.args))
+
+    async def ask(self, question: str) -> None:
+        """Ask a question: its thoughts appear as they come, then the rest."""
         if not self.ask_button.enabled:
             return
         self._clear()
         self.ask_button.disable()
         self.ask_button.props("loading")
         try:
-            asked = await self._ask((self.question.value or "").strip())
+            asked = await self._ask(question.strip())
         except CodiError as error:
             self._say(str(error), "error")
             return
