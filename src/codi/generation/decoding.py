@@ -24,6 +24,9 @@ from codi.modeling.model import ThoughtModel
 
 __all__ = ["BrokenLogits", "Decoding", "Row", "Sampling", "TokenScore", "Written", "decode", "token_scores"]
 
+_ROOM = 16
+"""Tokens that are taken in before what was read is copied again, where no fixed buffers hold it."""
+
 
 class BrokenLogits(CodiError):
     """The model gave numbers that are not finite, so no token can be chosen."""
@@ -209,7 +212,8 @@ class Decoding:
             self._context = None
             return None, self._writing.step(self._unread)
         ids = self._unread.unsqueeze(1)
-        context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=self._held).context
+        held = self._held.with_room(1, more=_ROOM)
+        context = self._model.read(Tokens(ids, torch.ones_like(ids), padded=False), after=held).context
         return context, self._model.logits(context.last_hidden).float()
 
     def join(self, others: Sequence[Decoding]) -> None:

@@ -25,6 +25,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from codi.errors import UsageError
 from codi.modeling.precision import computed_in
+from codi.modeling.room import extend_in_place, give_room, has_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,20 @@ class Context:
             padded=any(context.padded or context.width < width for context in contexts),
         )
 
+    def with_room(self, positions: int, more: int = 0) -> Context:
+        """The same context; the next `positions` are taken in without copying those that are there.
+
+        Where there is no room for them yet, keys and values are copied once, now, with room for `more`
+        besides. Layers that keep no more than a window are left as they are.
+        """
+        if not positions:
+            return self
+        cache = _fork(self.cache)
+        for layer in cache.layers:
+            if type(layer) is DynamicLayer and layer.is_initialized and not has_room(layer, positions):
+                give_room(layer, positions + more)
+        return replace(self, cache=cache)
+
     def narrowed(self, width: int) -> Context:
         """The last `width` positions alone. What goes must be masked in every row: no answer changes.
 
@@ -255,6 +270,9 @@ class ThoughtCache(DynamicCache):
         dtype = computed_in(key_states.device)
         if dtype is not None:
             key_states, value_states = key_states.to(dtype), value_states.to(dtype)
+        layer: Any = self.layers[layer_idx] if layer_idx < len(self.layers) else None
+        if layer is not None and extend_in_place(layer, key_states, value_states):
+            return layer.keys, layer.values
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 

@@ -295,7 +295,7 @@ class ThoughtModel(nn.Module):
         each: Tensor | None = None if isinstance(steps, int) else steps.sum(1)  # [b], where rows differ
         if each is None and stop is not None:
             each = torch.full((after.rows,), number, dtype=torch.long, device=self.device)
-        context, thoughts, latents = after, list[Tensor](), list[Tensor]()
+        context, thoughts, latents = after.with_room(number), list[Tensor](), list[Tensor]()
         for done in range(number):
             thoughts.append(context.last_hidden)
             latent = self.projection(context.last_hidden)

@@ -1,0 +1,102 @@
+"""Thoughts write their keys and values behind those that are there: nothing is copied, and nobody notices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from codi.modeling.context import Context, Tokens
+from codi.modeling.model import ThoughtModel
+from codi.modeling.room import Room
+from tiny_models import LORA, tiny_model
+
+QUESTION = Tokens(
+    torch.tensor([[0, 0, 31, 32, 33], [41, 42, 43, 44, 45]]), torch.tensor([[0, 0, 1, 1, 1], [1] * 5])
+)
+ANSWER = Tokens(torch.tensor([[50, 51], [53, 54]]), torch.ones(2, 2, dtype=torch.long), padded=False)
+
+
+def held(context: Context) -> list[Tensor]:
+    layers: list[Any] = context.cache.layers
+    return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+
+
+def thought(model: ThoughtModel, after: Context, number: int) -> Context:
+    """As `think`, with every key and value of the question copied by every thought."""
+    for _ in range(number):
+        latent = model.projection(after.last_hidden)
+        after = model.feed(latent.unsqueeze(1), None, after).context
+    return after
+
+
+def assert_same(one: Context, two: Context) -> None:
+    for a, b in zip([*held(one), one.last_hidden], [*held(two), two.last_hidden], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_thoughts_copy_the_question_once(family: str) -> None:
+    model = tiny_model(family)
+    begun = model.read(QUESTION).context
+    assert model.think(begun, 0) is begun
+    roomy = begun.with_room(4)
+    contexts = [roomy]
+    for _ in range(4):
+        contexts.append(thought(model, contexts[-1], 1))
+    first, last = held(contexts[1]), held(contexts[-1])
+    assert [a.data_ptr() for a in first] == [a.data_ptr() for a in last]
+    for number, context in enumerate(contexts[1:], 1):  # each still holds what it held
+        assert_same(context, thought(model, begun, number))
+    beyond = thought(model, contexts[-1], 1)  # no room any more: as ever
+    assert [a.data_ptr() for a in held(beyond)] != [a.data_ptr() for a in last]
+    assert_same(beyond, thought(model, begun, 5))
+
+
+def test_who_extends_an_older_context_gets_tensors_of_its_own() -> None:
+    model = tiny_model()
+    begun = model.read(QUESTION).context
+    roomy = begun.with_room(8)
+    one = thought(model, roomy, 2)
+    kept = [tensor.clone() for tensor in held(one)]
+    other = model.read(ANSWER, after=roomy).context  # the same place, from the same context
+    again = model.read(ANSWER, after=one.cut(1, one.last_hidden)).context  # a thought earlier
+    picked = thought(model, one.select(torch.tensor([1])), 1)
+    for before, now in zip(kept, held(one), strict=True):
+        assert torch.equal(before, now)
+    assert_same(other, model.read(ANSWER, after=begun).context)
+    assert_same(again, model.read(ANSWER, after=thought(model, begun, 2).cut(1, one.last_hidden)).context)
+    assert_same(picked, thought(model, thought(model, begun, 2).select(torch.tensor([1])), 1))
+    assert_same(thought(model, one, 1), thought(model, begun, 3))  # the newest still has its room
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_gradients_are_those_of_keys_and_values_joined_anew(recompute: bool) -> None:
+    model = tiny_model(lora=LORA, recompute=recompute).train()
+    gradients = []
+    for roomy in (True, False):
+        begun = model.read(QUESTION).context
+        thoughts = model.think(begun, 4) if roomy else thought(model, begun, 4)
+        teacher = model.read(ANSWER, after=begun).final
+        model.zero_grad()
+        # Both read on from the same question, and the loss hangs on keys and values besides.
+        loss = model.read(ANSWER, after=thoughts).final.pow(2).sum() + teacher.sum()
+        (loss + sum(tensor[..., -3:, :].sum() for tensor in held(thoughts))).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-5)
+
+
+def test_room_is_only_for_whoever_holds_the_newest() -> None:
+    first = torch.randn(1, 1, 3, 2)
+    room = Room(first, 2)
+    assert room.has(first, 2)
+    assert not room.has(first, 3)
+    assert not room.has(first.clone(), 1)
+    second = room.extended(torch.ones(1, 1, 1, 2))
+    assert torch.equal(second, torch.cat([first, torch.ones(1, 1, 1, 2)], 2))
+    assert room.has(second, 1)
+    assert not room.has(first, 1)
