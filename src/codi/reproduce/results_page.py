@@ -45,13 +45,14 @@ seeds share one base, one training set of 2,000 problems and one test set of eac
 is added to the base begins, the order of the problems, and what is drawn while training.
 
 In each table all systems were *given* as many updates, those of the checkpoint that they start from
-included, those of a static teacher not; Table A5 alone varies them, as the paper does. Each run keeps the
-checkpoint that was best on validation, of equals the first, and what starts from a run starts from that
-one; a method that trains in stages, such as Coconut, chooses among those of its last stage. Where that is
-not the run's last checkpoint, a line under the table says after how many updates it was. [How the settings
-were chosen](small-scale.md#how-it-was-chosen): on seeds that stand in no table and on validation problems,
-or in an earlier search on problems of its own. A whole grid of learning rates for each system has not been
-run, and the systems after CODI are not tuned.
+included, those of a static teacher not, but for Table 2's two shorter students; Table A5 alone varies them,
+as the paper does. Each run keeps the checkpoint that was best on validation, of equals the first, and what
+starts from a run starts from that one; a method that trains in stages, such as Coconut, chooses among those
+of its last stage. Where that is not the run's last checkpoint, a line under the table says after how many
+updates it was. [How the settings were chosen](small-scale.md#how-it-was-chosen): on seeds that stand in no
+table and on validation problems, or in an earlier search on problems of its own. Three learning rates were
+tried for each system of Figure 3, with one seed and after the first results; no setting was changed for it.
+The systems after CODI are not tuned.
 
 Results of earlier scales stand apart: [version 1](results-version-1.md) of the word problems, where most
 test chains stood in training. The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it
