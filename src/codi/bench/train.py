@@ -18,7 +18,7 @@ from torch import Tensor
 from codi.bench.batches import Lengths, lengths_of, of_one_shape, random_rows, sampled_lengths
 from codi.bench.environment import environment
 from codi.bench.gpu import operations, profiled, share_of_peak
-from codi.bench.memory import measure_memory
+from codi.bench.memory import Peak, measure_memory
 from codi.bench.steps import (
     GRAPH,
     METHODS,
@@ -115,8 +115,6 @@ def bench_train(
     optimizers = {variant: _optimizer(model) for variant, model in models.items()}
     taken = _timed_in_turn(works, optimizers, given, where, on_progress)
     seconds = {variant: [each.whole for each in steps] for variant, steps in taken.items()}
-    per_pair = [a / b for a, b in zip(seconds["literal"], seconds["codi"], strict=True)]
-    per_pair_fused = [a / b for a, b in zip(seconds["literal_fused"], seconds["codi"], strict=True)]
     result: dict[str, Any] = {
         "bench": "train",
         "settings": {
@@ -133,57 +131,80 @@ def bench_train(
             "seed": seed,
         },
         "environment": environment(where, bf16) | {"base": base_dtype or "float32"},
-        "examples_per_second": {
-            variant: batch_size / statistics.median(seconds[variant]) for variant in variants_on(where)
-        },
-        "ratios": per_pair,
-        "ratio_median": statistics.median(per_pair),
-        "ratios_both_fused": per_pair_fused,
-        "ratio_median_both_fused": statistics.median(per_pair_fused),
+        **_speeds(seconds, batch_size, where),
         "agreement": agreement,
     }
-    if SEQUENTIAL in seconds:
-        slower = [a / b for a, b in zip(seconds[SEQUENTIAL], seconds["codi"], strict=True)]
-        result[SEQUENTIAL] = {
-            "examples_per_second": batch_size / statistics.median(seconds[SEQUENTIAL]),
-            "ratios": slower,
-            "ratio_median": statistics.median(slower),
-        }
     if GRAPH in works:
-        against = {name: [a / b for a, b in zip(seconds[name], seconds[GRAPH], strict=True)]
-                   for name in ("literal", "codi")}  # fmt: skip
-        result[GRAPH] = {
-            "given_up": given_up,
-            "ratios": against,
-            "ratio_medians": {name: statistics.median(ratios) for name, ratios in against.items()},
-        }
+        against = {other: _ratios(seconds, other, GRAPH) for other in ("literal", "codi")}
+        medians = {other: statistics.median(ratios) for other, ratios in against.items()}
+        result[GRAPH] = {"given_up": given_up, "ratios": against, "ratio_medians": medians}
     if where.type == "cuda":
-        needed = {n: operations(works[n], given[n][1]) for n in works if n != GRAPH}
-        needed[GRAPH] = operations(works["codi"], given[GRAPH][1])  # as the graph's, of the same shape
-        result["gpu"] = {
-            variant: {
-                "seconds": statistics.median(seconds[variant]),
-                "host_seconds": statistics.median([each.host for each in taken[variant]]),
-                "operations": needed[variant],
-                "share_of_peak": share_of_peak(needed[variant], statistics.median(seconds[variant]), where)
-                if bf16
-                else None,
-                **of_the_rows(variant, needed, statistics.median(seconds[variant]), where if bf16 else None),
-                **profiled(works[variant], optimizers[variant], given[variant][1], where),
-            }
-            for variant in works
-        }
+        result["gpu"] = _on_the_gpu(works, optimizers, given, taken, where, bf16)
     if memory:
         fixed = given[GRAPH][1].copy() if GRAPH in given else None
         del models, steps, optimizers, works
-        peaks = measure_memory(
-            method, size, lora_rank, batches[1].copy(), where, bf16, seed, base_dtype, fixed
+        result |= _peaks(
+            measure_memory(method, size, lora_rank, batches[1].copy(), where, bf16, seed, base_dtype, fixed)
         )
-        result["peak_bytes"] = {variant: peak.held for variant, peak in peaks.items()}
-        reserved = {variant: peak.reserved for variant, peak in peaks.items() if peak.reserved is not None}
-        if reserved:
-            result["peak_bytes_reserved"] = reserved
     return result
+
+
+def _ratios(seconds: dict[str, list[float]], slower: str, faster: str) -> list[float]:
+    """How many times as long one variant took as another, pair by pair."""
+    return [a / b for a, b in zip(seconds[slower], seconds[faster], strict=True)]
+
+
+def _speeds(seconds: dict[str, list[float]], batch_size: int, device: torch.device) -> dict[str, Any]:
+    """Examples a second, and the step of each paper against the library's."""
+    per_second = {variant: batch_size / statistics.median(times) for variant, times in seconds.items()}
+    against, fused = _ratios(seconds, "literal", "codi"), _ratios(seconds, "literal_fused", "codi")
+    found: dict[str, Any] = {
+        "examples_per_second": {variant: per_second[variant] for variant in variants_on(device)},
+        "ratios": against,
+        "ratio_median": statistics.median(against),
+        "ratios_both_fused": fused,
+        "ratio_median_both_fused": statistics.median(fused),
+    }
+    if SEQUENTIAL in seconds:
+        slower = _ratios(seconds, SEQUENTIAL, "codi")
+        found[SEQUENTIAL] = {
+            "examples_per_second": per_second[SEQUENTIAL],
+            "ratios": slower,
+            "ratio_median": statistics.median(slower),
+        }
+    return found
+
+
+def _on_the_gpu(
+    works: dict[str, Work],
+    optimizers: dict[str, torch.optim.Optimizer],
+    given: dict[str, list[dict[str, Tensor]]],
+    taken: dict[str, list[Taken]],
+    device: torch.device,
+    bf16: bool,
+) -> dict[str, dict[str, Any]]:
+    """What each variant asked of the GPU and of its host. There the library's step is a graph too."""
+    needed = {variant: operations(works[variant], given[variant][1]) for variant in works if variant != GRAPH}
+    needed[GRAPH] = operations(works["codi"], given[GRAPH][1])  # as the graph's, of the same shape
+    found = {}
+    for variant, work in works.items():
+        seconds = statistics.median([each.whole for each in taken[variant]])
+        found[variant] = {
+            "seconds": seconds,
+            "host_seconds": statistics.median([each.host for each in taken[variant]]),
+            "operations": needed[variant],
+            "share_of_peak": share_of_peak(needed[variant], seconds, device) if bf16 else None,
+            **of_the_rows(variant, needed, seconds, device if bf16 else None),
+            **profiled(work, optimizers[variant], given[variant][1], device),
+        }
+    return found
+
+
+def _peaks(peaks: dict[str, Peak]) -> dict[str, dict[str, int]]:
+    """Bytes held at most, and what the allocator had for it, where there is one."""
+    reserved = {variant: peak.reserved for variant, peak in peaks.items() if peak.reserved is not None}
+    held = {"peak_bytes": {variant: peak.held for variant, peak in peaks.items()}}
+    return held | ({"peak_bytes_reserved": reserved} if reserved else {})
 
 
 def of_the_rows(

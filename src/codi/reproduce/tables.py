@@ -224,8 +224,8 @@ TABLES: dict[str, Table] = {
             ),
             seeds=_FIVE,
             note="A static teacher has been trained before: its student has as many updates as CODI and its "
-            "start together, from the base. `shorter`: as many as CODI after its start, so that the teacher's "
-            "are counted too; the paper has no such row, and no direction is tested on it.",
+            "start together, from the base. `shorter`: as many as CODI after its start, so that the "
+            "teacher's are counted too; the paper has no such row, and no direction is tested on it.",
         ),
         Table(
             "a3", "Table A3: trained on what the thoughts decode to (GPT-2)",
