@@ -17,7 +17,7 @@ from codi.reproduce.results_page import render_page
 from codi.reproduce.scales import PAPER_SETS
 from codi.reproduce.sweep import write_result
 from codi.reproduce.table_figures import against_latents, bars
-from codi.reproduce.table_report import collect, directions, kept_note
+from codi.reproduce.table_report import collect, costs_note, directions, kept_note, rows
 from codi.reproduce.tables import TABLES, VARIANTS
 from test_reproduce import finished, made_up, plans_of
 
@@ -35,6 +35,18 @@ def test_directions_are_tested_where_the_papers_have_figures() -> None:
     assert {one.on for one in family} == {"in_domain"}  # of GSM8k are all the figures of these papers
     assert len(family) == len(TABLES["family"].claims) == 6
     assert all(set(claim.sets) <= set(PAPER_SETS) for table in TABLES.values() for claim in table.claims)
+
+
+def test_costs_are_of_one_seed_whose_latency_was_measured() -> None:
+    timed = {"thought_tokens": 8.0, "sequential_passes": 9.0, "latency_ms": {"median": 16.25, "p95": 18.0}}
+    untimed = {"thought_tokens": 7.0, "sequential_passes": 8.0}
+    results = {"codi": {1: untimed, 3: timed, 4: timed}, "no-cot-sft": {1: untimed}}
+    _, (cot_sft, codi, no_cot_sft) = rows(TABLES["figure4"], results, "small")
+    assert list(cot_sft[1:]) == ["–"] * 4
+    assert list(codi[1:]) == ["8.0", "9.0", "16.2", "18.0"]
+    assert list(no_cot_sft[1:]) == ["7.0", "8.0", "–", "–"]
+    assert "latency are of seeds 1, 3: 100 questions" in costs_note(TABLES["figure4"], results)
+    assert costs_note(TABLES["figure4"], {}) == costs_note(TABLES["table2"], results) == ""
 
 
 def test_the_papers_own_directions_are_counted_apart_from_later_ones(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from codi.reproduce.table_report import (
     Direction,
     Results,
     collect,
+    costs_note,
     directions,
     distance_note,
     how_tested,
@@ -108,7 +109,12 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
     finished = sum(len(by_seed) for by_seed in found.values())
     if finished < len(plans):
         parts.append(f"{finished} of the {len(plans)} runs that this table stands on are finished.\n")
-    about_runs = (rising_note(table, found), kept_note(found, "small"), distance_note(table, found))
+    about_runs = (
+        rising_note(table, found),
+        kept_note(found, "small"),
+        distance_note(table, found),
+        costs_note(table, found),
+    )
     parts += [f"{note}\n" for note in about_runs if note]
     pictures = [(_picture(table), table.title)] if _drawn(table) else []
     if _has_curves(table, found):

@@ -282,14 +282,33 @@ def kept_note(results: Results, scale: str) -> str:
 COSTS = ["thought tokens", "sequential passes", "median latency, ms", "95th percentile, ms"]
 
 
+def _timed_seed(by_seed: dict[int, dict[str, Any]]) -> int:
+    """The first finished seed whose latency was measured; where none was, the first."""
+    return min([seed for seed, result in by_seed.items() if "latency_ms" in result] or by_seed)
+
+
 def _costs(by_seed: dict[int, dict[str, Any]]) -> list[str]:
-    """Of the first finished seed."""
+    """Of one seed: latencies of several would be of several occasions."""
     if not by_seed:
         return ["–"] * len(COSTS)
-    result = by_seed[min(by_seed)]
+    result = by_seed[_timed_seed(by_seed)]
     times = result.get("latency_ms", {})
     shown = (f"{times[key]:.1f}" if key in times else "–" for key in ("median", "p95"))
     return [f"{result['thought_tokens']:.1f}", f"{result['sequential_passes']:.1f}", *shown]
+
+
+def costs_note(table: Table, results: Results) -> str:
+    """Which seeds the columns of costs are of, and how latency was measured."""
+    if table.kind != "cost" and not table.costs:
+        return ""
+    seeds = sorted({_timed_seed(results[name]) for name in table.rows if results.get(name)})
+    if not seeds:
+        return ""
+    word = "seed" if len(seeds) == 1 else "seeds"
+    return (
+        f"Thought tokens, passes and latency are of {word} {', '.join(map(str, seeds))}: 100 questions at "
+        "batch 1, each asked once, one system after the other on the two cores that trained them."
+    )
 
 
 def _cost_rows(table: Table, results: Results, scale: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
