@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -70,6 +72,21 @@ def test_who_extends_an_older_context_gets_tensors_of_its_own() -> None:
     assert_same(again, model.read(ANSWER, after=thought(model, begun, 2).cut(1, one.last_hidden)).context)
     assert_same(picked, thought(model, thought(model, begun, 2).select(torch.tensor([1])), 1))
     assert_same(thought(model, one, 1), thought(model, begun, 3))  # the newest still has its room
+
+
+def test_memory_is_given_back_with_the_rows_that_go() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        begun = model.read(QUESTION).context
+        roomy = thought(model, begun.with_room(8), 1)
+        buffers = [weakref.ref(room.buffer) for layer in roomy.cache.layers for room in layer.rooms]
+        one = roomy.select(torch.tensor([1]))
+        joined = Context.join([roomy, one])
+        longer = model.read(ANSWER, after=roomy.cut(1, roomy.last_hidden)).context
+        del roomy
+        gc.collect()
+    assert [buffer() for buffer in buffers] == [None] * 4
+    assert [context.rows for context in (one, joined, longer)] == [1, 3, 2]
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from codi.errors import UsageError
 from codi.modeling.precision import computed_in
-from codi.modeling.room import extend_in_place, give_room, has_room
+from codi.modeling.room import extend_in_place, give_room, has_room, leave_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ class Context:
         """The context of some rows only. rows: [k] indices. Finished rows are dropped this way."""
         cache = _fork(self.cache)
         cache.batch_select_indices(rows)
+        for layer in cache.layers:
+            leave_room(layer)
         return replace(
             self,
             cache=cache,
@@ -271,8 +273,10 @@ class ThoughtCache(DynamicCache):
         if dtype is not None:
             key_states, value_states = key_states.to(dtype), value_states.to(dtype)
         layer: Any = self.layers[layer_idx] if layer_idx < len(self.layers) else None
-        if layer is not None and extend_in_place(layer, key_states, value_states):
-            return layer.keys, layer.values
+        if layer is not None:
+            if extend_in_place(layer, key_states, value_states):
+                return layer.keys, layer.values
+            leave_room(layer)
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
 
@@ -325,6 +329,7 @@ def can_join(cache: DynamicCache) -> bool:
 def _joined(layers: Sequence[Any]) -> Any:
     """One cache layer of all rows: keys and values end at the same, last position."""
     joined = copy.copy(layers[0])
+    leave_room(joined)
     if joined.is_initialized:  # a layer may share another's keys and values, and hold none
         width = max(layer.keys.shape[-2] for layer in layers)
         joined.keys = torch.cat([F.pad(each.keys, (0, 0, width - each.keys.shape[-2], 0)) for each in layers])

@@ -73,6 +73,11 @@ def give_room(layer: Any, positions: int) -> None:
     layer.rooms = Room(layer.keys, positions), Room(layer.values, positions)
 
 
+def leave_room(layer: Any) -> None:
+    """Let go of a layer's room: its keys and values are others now, and would keep the memory of both."""
+    layer.rooms = None
+
+
 def extend_in_place(layer: Any, keys: Tensor, values: Tensor) -> bool:
     """Write keys and values [b, heads, t, head_dim] behind the layer's, where it has room for them."""
     if not has_room(layer, keys.shape[-2]):
