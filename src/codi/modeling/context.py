@@ -5,7 +5,8 @@
 
 This file is the only owner of the key/value cache. transformers changes a cache object in place, but its
 layers bind *new* tensors on every update; so a fork is a new cache object whose layers hold the same tensors,
-and extending one fork never touches another.
+and extending one fork never touches another. Where a layer has room (`room.py`) new positions are written
+behind those that are held, which are never written again: hold them, and do not change them in place.
 """
 
 from __future__ import annotations
@@ -230,6 +231,7 @@ class Context:
         for layer in cache.layers:
             if layer.is_initialized:  # a layer may share another's keys and values, and hold none
                 layer.keys, layer.values = layer.keys[..., :kept, :], layer.values[..., :kept, :]
+                leave_room(layer)
         return replace(
             self,
             cache=cache,
@@ -345,6 +347,7 @@ def _narrow(layer: Any, width: int) -> None:
     """Keep the last `width` positions of a cache layer; a sliding window may hold fewer anyway."""
     if layer.is_initialized:
         layer.keys, layer.values = layer.keys[..., -width:, :], layer.values[..., -width:, :]
+        leave_room(layer)
     if isinstance(layer, DynamicSlidingWindowLayer):
         layer.cumulative_length = min(layer.cumulative_length, width)
 
