@@ -15,7 +15,7 @@ from codi.reproduce.curves import kept_update
 from codi.reproduce.plans import plan
 from codi.reproduce.results_page import render_page
 from codi.reproduce.scales import PAPER_SETS
-from codi.reproduce.sweep import write_result
+from codi.reproduce.sweep import first_kept, write_result
 from codi.reproduce.table_figures import against_latents, bars
 from codi.reproduce.table_report import collect, costs_note, directions, kept_note, rows
 from codi.reproduce.tables import TABLES, VARIANTS
@@ -45,8 +45,21 @@ def test_costs_are_of_one_seed_whose_latency_was_measured() -> None:
     assert list(cot_sft[1:]) == ["–"] * 4
     assert list(codi[1:]) == ["8.0", "9.0", "16.2", "18.0"]
     assert list(no_cot_sft[1:]) == ["7.0", "8.0", "–", "–"]
-    assert "latency are of seeds 1, 3: 100 questions" in costs_note(TABLES["figure4"], results)
-    assert costs_note(TABLES["figure4"], {}) == costs_note(TABLES["table2"], results) == ""
+    assert "already warm, seed 3. Thought" in costs_note(TABLES["figure4"], results, "small")
+    results["no-cot-sft"][1] = timed
+    assert "warm, seed 1 (No-CoT-SFT); 3 (CODI). " in costs_note(TABLES["figure4"], results, "small")
+    assert costs_note(TABLES["figure4"], {"codi": {1: untimed}}, "small") == ""
+    assert costs_note(TABLES["table2"], results, "small") == ""
+
+
+def test_latency_is_measured_of_a_seed_whose_checkpoints_are_there(tmp_path: Path) -> None:
+    both = plans_of(tmp_path, "figure3", seeds=[1, 2])
+    plans = [one for one in both if one.variant.name in ("codi", "icot")]
+    assert [one.seed for one in first_kept(plans)] == [1, 1]
+    for one in plans[1:]:
+        one.checkpoint.mkdir(parents=True)
+        (one.checkpoint / "codi.json").write_text("{}")
+    assert [(one.variant.name, one.seed) for one in first_kept(plans)] == [("icot", 2), ("codi", 2)]
 
 
 def test_the_papers_own_directions_are_counted_apart_from_later_ones(tmp_path: Path) -> None:

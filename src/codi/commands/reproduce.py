@@ -44,7 +44,7 @@ def reproduce(
     if not tables:
         raise UsageError(f"Name a table, or all: {', '.join(TABLES)}.")
     from codi.reproduce.plans import plan, tuning_warning
-    from codi.reproduce.sweep import measure_latency_of, run_sweep
+    from codi.reproduce.sweep import first_kept, measure_latency_of, run_sweep
     from codi.reproduce.table_names import tables_named
 
     chosen = tables_named(tables)
@@ -62,12 +62,13 @@ def reproduce(
         errors = run_sweep(plans, typer.echo)
         for table in chosen:
             if table.kind == "cost" or table.costs:
-                first = list(seeds or (table.seeds if scale == "small" else table.paper_seeds))[:1]
-                its = plan([table.name], scale, results, runs, seeds=first, steps=steps, questions=questions)
-                measure_latency_of([one for one in its if one.variant.name in table.rows], typer.echo)
+                its = plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions)
+                measure_latency_of(
+                    first_kept([one for one in its if one.variant.name in table.rows]), typer.echo
+                )
     for table in chosen:
-        own = plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions)
-        _print_table(table, own, scale)
+        whole = plan([table.name], scale, results, runs, seeds=seeds, steps=steps, questions=questions)
+        _print_table(table, whole, scale)
     if page is not None:
         from codi.reproduce.results_page import write_page
 

@@ -51,9 +51,9 @@ as the paper does. Each run keeps the checkpoint that was best on validation, of
 starts from a run starts from that one; a method that trains in stages, such as Coconut, chooses among those
 of its last stage. Where that is not the run's last checkpoint, a line under the table says after how many
 updates it was. [How the settings were chosen](small-scale.md#how-it-was-chosen): on seeds that stand in no
-table and on validation problems, or in an earlier search on problems of its own. Three learning rates were
-tried for each system of Figure 3, with one seed and after the first results; no setting was changed for it.
-The systems after CODI are not tuned.
+table and on validation problems, or in an earlier search on problems of its own. A grid of learning rates
+for the systems of Figure 3 was run with one seed, after the first results (CoT-SFT at two of the three); no
+setting was changed for it. The systems after CODI are not tuned.
 
 Results of earlier scales stand apart: [version 1](results-version-1.md) of the word problems, where most
 test chains stood in training. The **paper scale** (GPT-2 and LLaMA-1B on GSM8k-Aug) has not been run here: it
@@ -113,7 +113,7 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
         rising_note(table, found),
         kept_note(found, "small"),
         distance_note(table, found),
-        costs_note(table, found),
+        costs_note(table, found, "small"),
     )
     parts += [f"{note}\n" for note in about_runs if note]
     pictures = [(_picture(table), table.title)] if _drawn(table) else []

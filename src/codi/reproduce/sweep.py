@@ -269,6 +269,15 @@ def count_test_chains(one: Plan) -> dict[str, dict[str, int]]:
     return {name: seen_chains(_questions(one, name)[0], training).as_dict() for name in one.sets}
 
 
+def first_kept(plans: Iterable[Plan]) -> list[Plan]:
+    """The runs of the first seed whose checkpoints are all there; where none is whole, of the first seed."""
+    by_seed = dict[int, list[Plan]]()
+    for one in plans:
+        by_seed.setdefault(one.seed, []).append(one)
+    whole = (its for its in by_seed.values() if all((one.checkpoint / "codi.json").exists() for one in its))
+    return next(whole, next(iter(by_seed.values())))
+
+
 def measure_latency_of(plans: Iterable[Plan], say: Callable[[str], None]) -> None:
     """Latency at batch 1, one system after the other with nothing beside it, added to finished results."""
     from codi.evaluation.benchmarks import format_question

@@ -297,17 +297,21 @@ def _costs(by_seed: dict[int, dict[str, Any]]) -> list[str]:
     return [f"{result['thought_tokens']:.1f}", f"{result['sequential_passes']:.1f}", *shown]
 
 
-def costs_note(table: Table, results: Results) -> str:
-    """Which seeds the columns of costs are of, and how latency was measured."""
-    if table.kind != "cost" and not table.costs:
+def costs_note(table: Table, results: Results, scale: str) -> str:
+    """Which seeds the columns of costs are of, and how latency was measured; nothing where none was."""
+    timed = dict[int, list[str]]()
+    for name in table.rows if table.kind == "cost" or table.costs else ():
+        by_seed = results.get(name, {})
+        if by_seed and "latency_ms" in by_seed[seed := _timed_seed(by_seed)]:
+            timed.setdefault(seed, []).append(VARIANTS[name].title_at(scale))
+    if not timed:
         return ""
-    seeds = sorted({_timed_seed(results[name]) for name in table.rows if results.get(name)})
-    if not seeds:
-        return ""
-    word = "seed" if len(seeds) == 1 else "seeds"
+    seeds = ", ".join(map(str, sorted(timed)))
+    if len(timed) > 1:
+        seeds = "; ".join(f"{seed} ({', '.join(titles)})" for seed, titles in sorted(timed.items()))
     return (
-        f"Thought tokens, passes and latency are of {word} {', '.join(map(str, seeds))}: 100 questions at "
-        "batch 1, each asked once, one system after the other on the two cores that trained them."
+        f"Latency: at batch 1, 100 questions one after the other, the model already warm, seed {seeds}. "
+        "Thought tokens and passes are the same seed's means over the whole first set."
     )
 
 
