@@ -83,6 +83,8 @@ def build_models(
     models = {name: model if name == names[-1] else copy.deepcopy(model) for name in names}
     if "literal" in models:
         _stock_activations(models["literal"])
+        if lora_rank:
+            _stock_adapters(models["literal"])
     if "codi_recomputed" in models:
         again = models["codi_recomputed"]
         again.config = replace(again.config, recompute=True)
@@ -95,6 +97,13 @@ def _stock_activations(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.GELU) and child.approximate == "tanh":
                 setattr(module, name, NewGELUActivation())
+
+
+def _stock_adapters(model: nn.Module) -> None:
+    """LoRA's layers as peft computes them."""
+    from codi.modeling.adapted import as_peft_computes
+
+    as_peft_computes(model)
 
 
 def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:

@@ -94,6 +94,8 @@ class ThoughtModel(nn.Module):
                 check_once(config.lora.dropout, config.recompute)
             from peft import LoraConfig, get_peft_model  # slow to import, and not every command loads a model
 
+            from codi.modeling.adapted import cast_once
+
             settings = LoraConfig(
                 r=config.lora.rank,
                 lora_alpha=config.lora.alpha,  # type: ignore[arg-type]
@@ -104,6 +106,7 @@ class ThoughtModel(nn.Module):
             try:
                 with without_advice():
                     self.backbone = get_peft_model(causal, settings)
+                cast_once(self.backbone)
             except ValueError as error:
                 raise RecipeError(
                     f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"
