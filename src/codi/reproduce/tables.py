@@ -285,7 +285,7 @@ TABLES: dict[str, Table] = {
             "the directions are from LLaMA-1B (PCCoT 53.4, CODI 55.6, SIM-CoT on CODI 56.1, KaVa 56.5) and, "
             "for LOTUS, from 3B (LOTUS 70.0, KaVa 65.7, SIM-CoT on CODI 62.3). Sources: docs/methods.md. "
             "The later papers' figures are of GSM8k, so their directions are tested on the set that stands "
-            "for it. Latency is of the first seed, at batch 1.",
+            "for it.",
         ),
     )
 }  # fmt: skip
