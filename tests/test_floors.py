@@ -127,3 +127,10 @@ def house(folder: Path, files: dict[str, str]) -> Path:
         (package / name).parent.joinpath("__init__.py").touch()
         (package / name).write_text(text, encoding="utf-8")
     return package
+
+
+def test_a_method_is_one_file_of_at_most_two_hundred_lines() -> None:
+    methods = [file for file in (PACKAGE / "methods").glob("*.py") if file.stem not in ("__init__", "method")]
+    assert len(methods) > 10
+    lengths = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in methods}
+    assert {name: lines for name, lines in lengths.items() if lines > 200} == {}

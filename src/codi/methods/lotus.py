@@ -71,14 +71,12 @@ class Lotus(Method):
 
     def __post_init__(self) -> None:
         for name, least in (("blocks", 1), ("width", 1), ("loops", 1), ("stage", 0), ("step_weight", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise RecipeError(f"method.{name} is {value}; it must be {least} or more.")
         if self.epochs_per_stage <= 0:
             raise RecipeError(f"method.epochs_per_stage is {self.epochs_per_stage}; it must be above 0.")
         for name, known in (("step_loss", ("last-loop", "own-loop")), ("feedback", ("add", "replace"))):
-            value = getattr(self, name)
-            if value not in known:
+            if (value := getattr(self, name)) not in known:
                 raise RecipeError(f"method.{name} is '{value}'; it must be {' or '.join(known)}.")
 
     def loss(
@@ -90,10 +88,9 @@ class Lotus(Method):
         y = Tokens.of(batch, "student")
         final = model.read(prepend(model.eot_id, y), after=z).final
         suffix = model.cross_entropy(final, y) / n["suffix"]
-        step = torch.zeros_like(suffix)
-        if self._blocks:
-            number = torch.where(n["steps"] > 0, n["steps"], 1)  # a mean over processes may be below 1
-            step = model.cross_entropy(says, self._told(batch)) / number
+        number = torch.where(n["steps"] > 0, n["steps"], 1)  # a mean over processes may be below 1
+        told = model.cross_entropy(says, self._told(batch)) if self._blocks else torch.zeros_like(suffix)
+        step = told / number
         return {"loss": suffix + self.step_weight * step, "suffix": suffix, "steps": step}
 
     def think(self, model: ThoughtModel, question: Tokens, latents: int) -> tuple[Context, Tensor]:
@@ -103,7 +100,7 @@ class Lotus(Method):
             context = model.read(bot).context
             return context, context.last_hidden[:, None, :][:, :0]
         empty = Tokens.repeated([model.row_id(LATENT)] * latents, question.ids.shape[0], model.device)
-        e = model.embed(empty.ids) if self.feedback == "add" else torch.zeros((), device=model.device)
+        e = model.embed(empty.ids) if self.feedback == "add" else 0.0
         begun, places = model.read_parts([bot, empty])
         loops = model.refine(places, begun.context, self.loops_of_stage, update=lambda h: e + h, shift=0)
         before = [torch.cat([begun.final[:, -1:], loop.final[:, :-1]], 1) for loop in loops]
@@ -118,8 +115,7 @@ class Lotus(Method):
         ids, mask, places = batch["steps_ids"], batch["steps_mask"], batch.get("steps_places")
         shape, blocks = tuple(ids.shape[1:]), (self._blocks, self.width)
         missing = (0, self.width - shape[1], 0, self._blocks - shape[0])
-        if places is not None:
-            places = laid_out(places, shape, blocks)
+        places = None if places is None else laid_out(places, shape, blocks)
         return Tokens(F.pad(ids, missing).flatten(1), F.pad(mask, missing).flatten(1), places)
 
     def thought_name(self, number: int) -> str:
@@ -137,8 +133,7 @@ class Lotus(Method):
 
     def encode(self, example: Example, text: TextEncoder) -> Encoded:
         """Segments: question; student = all steps + answer. step_ends: where each step ends in it."""
-        steps, ends = text.steps(example.steps)
-        answer = text.answer(example.answer).ids
+        (steps, ends), answer = text.steps(example.steps), text.answer(example.answer).ids
         return {"question": text.question(example.question), "student": steps + answer, "step_ends": ends}
 
     def staged(self, row: Encoded, stage: int, rng: random.Random) -> Encoded:
@@ -154,9 +149,8 @@ class Lotus(Method):
 
     def stage_at(self, step: int, epoch_steps: int) -> int:
         """0, 1, ... for `epochs_per_stage` each, to K, the last."""
-        if self.stage is not None:
-            return self.stage
-        return min(step // max(1, round(self.epochs_per_stage * epoch_steps)), self.blocks)
+        due = min(step // max(1, round(self.epochs_per_stage * epoch_steps)), self.blocks)
+        return due if self.stage is None else self.stage
 
     def begins_afresh(
         self, stage: int, new_stage: bool, new_epoch: bool, before: Callable[[], Iterable[Trained]]
@@ -183,9 +177,9 @@ class Lotus(Method):
                 f"The last of LOTUS's stages begins after {needed:g} epochs, but the run has {epochs:g}. "
                 "Train longer, or lower method.epochs_per_stage or method.blocks."
             )
-        when = f"LOTUS's last stage begins after {needed:g} of {epochs:g} epochs."
-        stays = when if self.stage is None else f"LOTUS stays in stage {self.stage}."
-        return [f"{stays} Of a step, {self.width} tokens are learned in its block."]
+        last = f"'s last stage begins after {needed:g} of {epochs:g} epochs"
+        told = last if self.stage is None else f" stays in stage {self.stage}"
+        return [f"LOTUS{told}. Of a step, {self.width} tokens are learned in its block."]
 
     def thought_positions(self, latents: int | None = None) -> int:
         """<bot>, the places, <eot>."""
@@ -196,12 +190,11 @@ class Lotus(Method):
     ) -> Start:
         """1 + R passes, then <eot>; what is left of the steps, and the answer, is written."""
         number = self._blocks * self.width if latents is None else latents
-        if number and number < self._blocks:
+        if 0 < number < self._blocks:
             raise UsageError(
                 f"{number} latents were asked for, but this model thinks in {self._blocks} blocks of one at "
                 f"least: ask for {self._blocks} or more (trained with {self._blocks * self.width}), or 0."
             )
         z = self.think(model, question, number)[0]
         context = model.read(Tokens.repeated([model.eot_id], z.rows, model.device), after=z).context
-        passes = 2 + (self.loops_of_stage if number else 0)
-        return Start(context, written=[], thoughts=number + 2, passes=passes)
+        return Start(context, [], thoughts=number + 2, passes=2 + (self.loops_of_stage if number else 0))
