@@ -184,6 +184,11 @@ def test_a_number_that_no_table_has_is_not_guessed(written: str) -> None:
         tables_named([written])
 
 
+def test_the_papers_table_3_is_another_commands() -> None:
+    with pytest.raises(UsageError, match=r"There is no table 'Table 3'\. .*: codi probe .* --part table3"):
+        tables_named(["Table", "3"])
+
+
 def test_seeds_of_tuning_are_warned_about(tmp_path: Path) -> None:
     for table in TABLES:
         assert tuning_warning(plans_of(tmp_path, table)) is None

@@ -84,7 +84,9 @@ def build_models(
     if "literal" in models:
         _stock_activations(models["literal"])
         if lora_rank:
-            _stock_adapters(models["literal"])
+            from codi.modeling.lora_layers import as_peft_computes  # peft is slow to import
+
+            as_peft_computes(models["literal"])
     if "codi_recomputed" in models:
         again = models["codi_recomputed"]
         again.config = replace(again.config, recompute=True)
@@ -97,13 +99,6 @@ def _stock_activations(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, nn.GELU) and child.approximate == "tanh":
                 setattr(module, name, NewGELUActivation())
-
-
-def _stock_adapters(model: nn.Module) -> None:
-    """LoRA's layers as peft computes them."""
-    from codi.modeling.adapted import as_peft_computes
-
-    as_peft_computes(model)
 
 
 def step_of(variant: str, model: ThoughtModel, method: Method) -> Step:

@@ -193,12 +193,16 @@ class Context:
         Where there is no room for them yet, keys and values are copied once, now, with room for `more`
         besides. Layers that keep no more than a window are left as they are.
         """
-        if not positions:
+        lacking = [
+            number
+            for number, layer in enumerate(self.cache.layers)
+            if type(layer) is DynamicLayer and layer.is_initialized and not has_room(layer, positions)
+        ]
+        if not positions or not lacking:
             return self
         cache = _fork(self.cache)
-        for layer in cache.layers:
-            if type(layer) is DynamicLayer and layer.is_initialized and not has_room(layer, positions):
-                give_room(layer, positions + more)
+        for number in lacking:
+            give_room(cache.layers[number], positions + more)
         return replace(self, cache=cache)
 
     def narrowed(self, width: int) -> Context:

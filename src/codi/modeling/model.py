@@ -94,7 +94,7 @@ class ThoughtModel(nn.Module):
                 check_once(config.lora.dropout, config.recompute)
             from peft import LoraConfig, get_peft_model  # slow to import, and not every command loads a model
 
-            from codi.modeling.adapted import cast_once
+            from codi.modeling.lora_layers import cast_once
 
             settings = LoraConfig(
                 r=config.lora.rank,
@@ -106,11 +106,11 @@ class ThoughtModel(nn.Module):
             try:
                 with without_advice():
                     self.backbone = get_peft_model(causal, settings)
-                cast_once(self.backbone)
             except ValueError as error:
                 raise RecipeError(
                     f"model.lora.targets = {config.lora.targets!r} does not fit the base: {error}"
                 ) from error
+            cast_once(self.backbone)
         own = embedding.dtype if config.base_dtype is None else DTYPES[config.dtype]
         self.projection: nn.Module = nn.Identity()
         if config.projection:

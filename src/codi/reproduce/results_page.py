@@ -116,7 +116,7 @@ def _section(table: Table, found: Results, tested: list[Direction], results: Pat
         costs_note(table, found, "small"),
     )
     parts += [f"{note}\n" for note in about_runs if note]
-    pictures = [(_picture(table), table.title)] if _drawn(table) else []
+    pictures = [(_picture(table), table.title)] if _drawn(table, found) else []
     if _has_curves(table, found):
         pictures.append((_picture(table, "-curves"), "Validation accuracy against updates"))
     parts += [f"![{title}]({file})\n" for file, title in pictures]
@@ -150,7 +150,7 @@ def write_page(page: Path, results: Path) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     for table in TABLES.values():
         found = _results_of(table, results)
-        if _drawn(table) and any(variant in found for variant in table.rows):
+        if _drawn(table, found):
             draw(table, found, page.parent / _picture(table))
         if _has_curves(table, found):
             draw_curves(table, found, page.parent / _picture(table, "-curves"))
@@ -161,8 +161,12 @@ def _picture(table: Table, which: str = "") -> str:
     return f"results/reproduce/{table.name}{which}.png"
 
 
-def _drawn(table: Table) -> bool:
-    return table.kind == "curve" or table.sets > 1
+def _drawn(table: Table, found: Results) -> bool:
+    """Whether there is something to draw: a curve takes two places at least."""
+    finished = [variant for variant in table.rows if found.get(variant)]
+    if table.kind == "curve":
+        return len({table.x[variant] for variant in finished}) > 1
+    return table.sets > 1 and bool(finished)
 
 
 def _has_curves(table: Table, found: Results) -> bool:

@@ -10,6 +10,11 @@ from codi.reproduce.tables import TABLES, Table
 
 KINDS = {"fig": "figure", "figs": "figure", "figures": "figure", "tab": "table", "tables": "table"}
 
+ELSEWHERE = {
+    "table3": " It looks into one model's thoughts: codi probe CHECKPOINT --benchmark SET --part table3."
+}
+"""The paper's tables that are no runs, and how they are had."""
+
 
 def tables_named(names: Sequence[str]) -> list[Table]:
     """The tables of some names, each once; `all` is every one.
@@ -24,7 +29,7 @@ def tables_named(names: Sequence[str]) -> list[Table]:
         if spelt == "all":
             return list(TABLES.values())
         if spelt not in known:
-            near = nearest(spelt, known)
+            near = ELSEWHERE.get(spelt) or nearest(spelt, known)
             raise UsageError(f"There is no table '{name}'.{near} Tables: {', '.join(TABLES)}, all.")
         found[known[spelt].name] = known[spelt]
     return list(found.values())

@@ -3,7 +3,8 @@
     as peft computes them    x' = x in A's type;            y = x W + ((drop(x') A) B) s    cast to and fro
     here                     x' = x in the computed type;   y = addmm(x' W, drop(x') A, B, s)
 
-Outside autocast, with adapters off, merged or of another kind than LoRA, it is peft's own layer.
+Outside autocast, with adapters off, merged, sharded layer by layer or of another kind than LoRA, it is peft's
+own layer.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class AdaptedLinear(Linear):
         return added.view(y.shape)
 
     def _is_plain(self) -> bool:
-        names = self.active_adapters
-        return (
-            len(names) == 1
-            and names[0] in self.lora_A
-            and names[0] not in self.lora_variant
-            and self.lora_B[names[0]].bias is None
-            and not (self.disable_adapters or self.merged)
-        )
+        if len(self.active_adapters) != 1 or self.disable_adapters or self.merged:
+            return False
+        (name,) = self.active_adapters
+        if name not in self.lora_A or name in self.lora_variant or self.lora_B[name].bias is not None:
+            return False
+        # Where weights are gathered for a layer's own forward alone, B is not whole when it is read here.
+        wide: Any = self.lora_B[name].weight
+        return wide.shape == (self.out_features, self.r[name]) and not hasattr(wide, "device_mesh")
 
 
 def cast_once(model: nn.Module) -> None:

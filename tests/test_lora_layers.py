@@ -11,9 +11,9 @@ from peft.tuners.lora import Linear
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from codi.modeling.adapted import AdaptedLinear, as_peft_computes
 from codi.modeling.configuration import LoraSettings
 from codi.modeling.context import Tokens
+from codi.modeling.lora_layers import AdaptedLinear, as_peft_computes
 from codi.modeling.model import ThoughtModel
 from tiny_models import tiny_model
 
